@@ -1,0 +1,11 @@
+"""Names of the dimensions of an exposure, outermost first."""
+
+from __future__ import annotations
+
+INTEGRATION = "integration"
+GROUP = "group"
+Y = "y"
+X = "x"
+RAMP = (INTEGRATION, GROUP, Y, X)
+CUBE = (INTEGRATION, Y, X)
+IMAGE = (Y, X)

@@ -1,0 +1,96 @@
+"""What a step is: a frozen dataclass of parameters that states its facts over pure kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from jwstdask.core.block import RampBlock, Window
+from jwstdask.core.params import par
+
+Meta = Mapping[str, Any]
+"""Metadata of an exposure under jwst's dotted names, such as ``meta.exposure.type``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """Parameters that jwst gives every step and pipeline."""
+
+    pre_hooks: tuple[Any, ...] = par([], "callables, classes or commands run before the step")
+    post_hooks: tuple[Any, ...] = par([], "callables, classes or commands run after the step")
+    output_file: str | None = par(None, "name of the output file")
+    output_dir: str | None = par(None, "folder for output files")
+    output_ext: str = par(".fits", "extension of output files")
+    output_use_model: bool = par(False, "name the output after the input exposure")
+    output_use_index: bool = par(True, "number the outputs when there are several")
+    save_results: bool = par(False, "save the result")
+    skip: bool = par(False, "do not run")
+    suffix: str | None = par(None, "suffix of the output file")
+    search_output_file: bool = par(True, "take output_file from the enclosing pipeline")
+    input_dir: str | None = par(None, "folder of input files")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step(Parameters):
+    """Base of all steps.
+
+    A step on blocks implements :meth:`prepare` and :meth:`apply`. A step that couples more than a block declares what
+    it gathers: :meth:`gather_windows` for parts of the frame it must see first (reference pixels), or
+    :meth:`frame_gather` for the flags of the whole frame (snowballs).
+    """
+
+    alias: ClassVar[str]
+    """jwst's alias, such as ``jump``."""
+    class_name: ClassVar[str]
+    """Name of jwst's class, such as ``JumpStep``."""
+    reference_types: ClassVar[tuple[str, ...]] = ()
+    status: ClassVar[str]
+    """Node under ``meta.cal_step`` that records COMPLETE or SKIPPED."""
+    kind: ClassVar[str] = "block"
+    """``block``, ``metadata`` (no pixel work) or ``association`` (several exposures)."""
+    equations: ClassVar[str] = ""
+    """What is computed, for ``jwstdask explain``."""
+
+    @property
+    def halo(self) -> int:
+        """Pixels of neighbours needed around a block."""
+        return 0
+
+    def check(self, meta: Meta) -> None:
+        """Refuse parameters that cannot work on this exposure (ParameterError), when planning."""
+
+    def skip_reason(self, meta: Meta) -> str | None:
+        """Why the step has nothing to do on this exposure, from its metadata; None if it runs."""
+        return None
+
+    def reference_skip_reason(self, meta: Meta, references: Mapping[str, Any]) -> str | None:
+        """Why the step cannot run with these references (such as ``N/A``); None if it runs."""
+        return next(
+            (f"no {name} reference for this exposure" for name in self.reference_types if references.get(name) is None),
+            None,
+        )
+
+    def prepare(self, meta: Meta, references: Mapping[str, Any]) -> Any:
+        """Constants and reference arrays cut to the science frame, once an exposure."""
+        return None
+
+    def gather_windows(self, meta: Meta) -> list[Window]:
+        """Windows whose blocks, after all earlier steps, this step must see before it can run."""
+        return []
+
+    def gather(self, meta: Meta, prepared: Any, blocks: list[RampBlock]) -> Any:
+        """Small quantities from the gathered blocks, handed to :meth:`apply`."""
+        return None
+
+    def apply(self, block: Any, prepared: Any, gathered: Any = None) -> None:
+        """Work on a block in place."""
+        raise NotImplementedError
+
+    def frame_gather(self, meta: Meta, prepared: Any) -> bool:
+        """True if :meth:`revise` must see the flags of the whole frame after :meth:`apply`."""
+        return False
+
+    def finish(self, meta: Meta, prepared: Any, tally: Mapping[str, float]) -> dict[str, Any]:
+        """Metadata that the step sets, given the counts of all blocks."""
+        return {}
