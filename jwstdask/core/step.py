@@ -49,6 +49,8 @@ class Step(Parameters):
     """Node under ``meta.cal_step`` that records COMPLETE or SKIPPED."""
     kind: ClassVar[str] = "block"
     """``block``, ``metadata`` (no pixel work) or ``association`` (several exposures)."""
+    available: ClassVar[bool] = True
+    """False for a step whose place and parameters are known but which this version cannot run."""
     equations: ClassVar[str] = ""
     """What is computed, for ``jwstdask explain``."""
 

@@ -1,0 +1,158 @@
+"""Plans: everything that is decided before a pixel is read. Small, picklable, printable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from jwstdask.core.step import Step
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """One step of a plan.
+
+    Attributes
+    ----------
+    name
+        Name in the pipeline.
+    step
+        The step with its resolved parameters.
+    skip
+        Reason for not running, or None.
+    references
+        Reference type to path; None stands for ``N/A``.
+    origins
+        Where each parameter that is not a default comes from.
+    """
+
+    name: str
+    step: Step
+    skip: str | None = None
+    references: Mapping[str, str | None] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Predicted cost of a plan.
+
+    Attributes
+    ----------
+    memory
+        Peak anonymous memory above the interpreter's own [bytes].
+    read, written
+        Bytes read (references included) and written.
+    cpu
+        CPU time [s].
+    """
+
+    memory: int = 0
+    read: int = 0
+    written: int = 0
+    cpu: float = 0.0
+
+
+@dataclass(frozen=True)
+class ExposurePlan:
+    """What will be done with one exposure.
+
+    Attributes
+    ----------
+    path
+        Input file or URL.
+    pipeline
+        Alias of the pipeline, or of the single step.
+    exp_type
+        EXP_TYPE of the exposure.
+    branch
+        Branch of the pipeline.
+    steps
+        Steps in order, the skipped ones too.
+    products
+        Kind of product (``rate``, ``rateints``, ``ramp``, ``cal`` ...) to its final path.
+    taps
+        Step name to the final path of the intermediate product saved after it.
+    members
+        Other inputs by member type (``background``...).
+    context
+        CRDS context.
+    updates
+        Metadata set by the plan itself: reference names, context, association.
+    shape
+        Shape of the science array.
+    cost
+        Prediction.
+    error
+        Why the exposure cannot be processed, or None.
+    """
+
+    path: str
+    pipeline: str
+    exp_type: str = ""
+    branch: str = ""
+    steps: tuple[StepPlan, ...] = ()
+    products: Mapping[str, str] = field(default_factory=dict)
+    taps: Mapping[str, str] = field(default_factory=dict)
+    members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    context: str = ""
+    updates: Mapping[str, Any] = field(default_factory=dict)
+    shape: tuple[int, ...] = ()
+    cost: Cost = Cost()
+    error: str | None = None
+
+    @property
+    def active(self) -> tuple[StepPlan, ...]:
+        """The steps that run."""
+        return tuple(item for item in self.steps if item.skip is None)
+
+    def failed(self, reason: str) -> ExposurePlan:
+        """This plan with an error."""
+        return replace(self, error=reason)
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What became of a step: COMPLETE, SKIPPED or FAILED, why, and its CPU time [s]."""
+
+    name: str
+    status: str
+    reason: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a plan.
+
+    Attributes
+    ----------
+    path
+        Input.
+    pipeline
+        Pipeline or step alias.
+    products
+        Kind of product to the path written.
+    steps
+        What became of each step.
+    error
+        One-line reason of failure, or None.
+    wall, cpu
+        Seconds.
+    memory
+        Peak resident memory of the process [bytes].
+    census
+        DQ census of the products: product to flag name to share of pixels.
+    """
+
+    path: str
+    pipeline: str
+    products: Mapping[str, str] = field(default_factory=dict)
+    steps: tuple[StepRecord, ...] = ()
+    error: str | None = None
+    traceback: str = ""
+    wall: float = 0.0
+    cpu: float = 0.0
+    memory: int = 0
+    census: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
