@@ -1,0 +1,852 @@
+"""Slopes of ramps: ordinary least squares on the pieces between flagged groups, with optimal weights.
+
+Method: Fixsen et al. 2000 (PASP 112, 1350) for the weights, Robberto 2009 (JWST-STScI-001853) for the variances of
+segment slopes; choices of detail follow the JWST pipeline's algorithm ``OLS_C``, described in its documentation under
+"Slope and variance calculations".
+
+A *segment* is a run of good groups; it takes in the group before it if that group carries the jump flag and nothing
+else, since a jump adds its charge before that group is read. Segments are combined with their read-noise
+variances as weights. Two paths give the same arithmetic, operation by operation:
+
+* integrations of a pixel without any flag: one segment of known length, computed for a line of pixels at once;
+* everything else: pixel by pixel.
+
+All arithmetic is float64 on float32 input, except the time of a group, the time of a frame and the power in the weights,
+which the pipeline holds as float32.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import sqrt
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+from jwstdask.core.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, NO_GAIN_VALUE, PERSISTENCE, SATURATED
+
+LARGE_VARIANCE = 1.0e6
+"""Variances from here on mean "unknown" and are written as 0 [(DN/s)^2]."""
+
+_POWERS = (0.0, 0.4, 1.0, 3.0, 6.0, 10.0)
+_CLASSES = len(_POWERS)
+_TABLE = 64  # segments up to this length take their weights from a table
+
+_OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
+
+
+class Slopes(NamedTuple):
+    """Count rates of one product.
+
+    Attributes
+    ----------
+    sci
+        float32 ([integration,] y, x), rate [DN/s].
+    err
+        float32, standard deviation [DN/s].
+    dq
+        uint32, data-quality flags.
+    var_poisson, var_rnoise
+        float32, variances by photon and read noise [(DN/s)^2].
+    """
+
+    sci: np.ndarray
+    err: np.ndarray
+    dq: np.ndarray
+    var_poisson: np.ndarray
+    var_rnoise: np.ndarray
+
+    @classmethod
+    def empty(cls, shape: tuple[int, ...]) -> Slopes:
+        """Uninitialised arrays of ``shape``."""
+        kinds = (np.float32, np.float32, np.uint32, np.float32, np.float32)
+        return cls(*(np.empty(shape, kind) for kind in kinds))
+
+
+class Segments(NamedTuple):
+    """Fits of single segments (the ``fitopt`` product); unused places are 0.
+
+    Attributes
+    ----------
+    slope, sigslope, var_poisson, var_rnoise, yint, sigyint, weights
+        float32 (integration, segment, y, x): slope [DN/s] and its formal error, variances [(DN/s)^2], intercept [DN]
+        and its formal error, inverse read-noise variance. The formal errors follow the weights, which are in
+        units of the scaled read noise, and are those of a group, not a second.
+    pedestal
+        float32 (integration, y, x), signal at the start of the integration [DN].
+    crmag
+        float32 (integration, jump, y, x), steps at the groups flagged as jumps [DN].
+    """
+
+    slope: np.ndarray
+    sigslope: np.ndarray
+    var_poisson: np.ndarray
+    var_rnoise: np.ndarray
+    yint: np.ndarray
+    sigyint: np.ndarray
+    pedestal: np.ndarray
+    weights: np.ndarray
+    crmag: np.ndarray
+
+
+# Tables ---------------------------------------------------------------------------------------------------------------
+
+
+@numba.njit(**_OPTIONS)
+def _weight(position, length, power):
+    """Weight of a group in a segment before division by the squared read noise.
+
+    Both the base and the power are float32, and so is the result.
+    """
+    middle = (length - 1) / 2.0
+    return np.float64(np.float32(abs((position - middle) * (1.0 / middle))) ** np.float32(power))
+
+
+@numba.njit(**_OPTIONS)
+def _weights_of_length(length, powers, out):
+    """Fill ``out`` (power, position) with the weights of segments of ``length`` groups."""
+    for kind in range(powers.size):
+        for position in range(length):
+            out[kind, position] = _weight(position, length, powers[kind])
+
+
+@lru_cache(maxsize=16)
+def _weight_tables(ngroups: int) -> tuple[np.ndarray, np.ndarray]:
+    """Weights of whole ramps, (position, power), and of segments up to ``_TABLE`` groups, (length, power, position)."""
+    powers = np.array(_POWERS)
+    whole = np.ones((_CLASSES, ngroups))
+    longest = min(ngroups, _TABLE)
+    table = np.zeros((longest + 1, _CLASSES, max(longest, 1)))
+    if ngroups > 2:
+        _weights_of_length(ngroups, powers, whole)
+    for length in range(3, longest + 1):
+        _weights_of_length(length, powers, table[length])
+    return np.ascontiguousarray(whole.T), table
+
+
+def _batcher(size: int) -> list[tuple[int, int]]:
+    """Comparators of Batcher's odd-even merge sort (Knuth, TAOCP 3, algorithm 5.2.2M)."""
+    comparators = []
+    top = 1 << max(size - 1, 1).bit_length() - 1
+    p = top
+    while p > 0:
+        q, r, d = top, 0, p
+        while True:
+            comparators.extend((i, i + d) for i in range(size - d) if i & p == r)
+            if q == p:
+                break
+            d, q, r = q - p, q >> 1, p
+        p >>= 1
+    return comparators
+
+
+@lru_cache(maxsize=16)
+def _median_network(size: int) -> np.ndarray:
+    """Comparators, (n, 2), that bring the middle one or two of ``size`` values to their places."""
+    needed = {(size - 1) // 2, size // 2}
+    kept = []
+    for low, high in reversed(_batcher(size)):
+        if low in needed or high in needed:
+            needed |= {low, high}
+            kept.append((low, high))
+    return np.array(kept[::-1], dtype=np.int64).reshape(-1, 2)
+
+
+# One pixel ------------------------------------------------------------------------------------------------------------
+
+
+@numba.njit(**_OPTIONS)
+def _load(sci, groupdq, zeroframe, integration, y, x, first, last, suppress, data, dq, original):
+    """Copy a ramp to ``data`` and ``dq`` (its flags as the fit sees them) and ``original`` (its flags as they came).
+
+    Returns
+    -------
+    union
+        All flags of the ramp together.
+    unusable, saturated
+        Number of groups that are DO_NOT_USE or SATURATED, and SATURATED.
+    start
+        1 if only group 0 is good, 2 if group 0 was replaced by the zero frame, else 0.
+    """
+    size = last - first
+    whole = groupdq.shape[1]
+    flag = 0
+    if suppress and whole > 1:
+        usable = 0
+        for group in range(whole):
+            if groupdq[integration, group, y, x] & ~PERSISTENCE == 0:
+                usable += 1
+        if usable == 1:
+            flag = DO_NOT_USE
+    union = 0
+    good = 0
+    unusable = 0
+    saturated = 0
+    for group in range(size):
+        bits = int(groupdq[integration, first + group, y, x])
+        original[group] = bits
+        if group == 0 and first > 0:
+            # A jump into the first group in use says nothing about the groups after it.
+            bits &= ~JUMP_DET
+        bits |= flag
+        dq[group] = bits
+        union |= bits
+        if bits == 0:
+            good += 1
+        if bits & (DO_NOT_USE | SATURATED):
+            unusable += 1
+        if bits & SATURATED:
+            saturated += 1
+            data[group] = np.nan
+        else:
+            data[group] = sci[integration, first + group, y, x]
+    start = 0
+    if not (suppress and whole > 1):
+        if good == 1 and dq[0] == 0:
+            start = 1
+        elif good == 0 and zeroframe.size > 0:
+            value = zeroframe[integration, y, x]
+            if value != 0.0:
+                data[0] = value
+                dq[0] = 0
+                unusable -= 1
+                if saturated == size:
+                    saturated -= 1
+                start = 2
+    return union, unusable, saturated, start
+
+
+@numba.njit(**_OPTIONS)
+def _sort(values, count):
+    """Sort ``values[:count]`` in place (Shell sort)."""
+    gap = 1
+    while gap < count // 3:
+        gap = 3 * gap + 1
+    while gap > 0:
+        for i in range(gap, count):
+            value = values[i]
+            j = i
+            while j >= gap and values[j - gap] > value:
+                values[j] = values[j - gap]
+                j -= gap
+            values[j] = value
+        gap //= 3
+
+
+@numba.njit(**_OPTIONS)
+def _median_difference(data, dq, size, group_time, scratch):
+    """Median of the usable first differences [DN/s]; the first group itself if there are none; NaN if that is unusable."""
+    count = 0
+    first = np.nan
+    before = np.nan
+    for group in range(size):
+        value = np.nan if dq[group] & DO_NOT_USE else data[group] / group_time
+        if group == 0:
+            first = value
+        elif dq[group] & JUMP_DET == 0 and not np.isnan(value - before):
+            scratch[count] = value - before
+            count += 1
+        before = value
+    if count == 0:
+        return first
+    _sort(scratch, count)
+    middle = count // 2
+    return scratch[middle] if count % 2 else (scratch[middle - 1] + scratch[middle]) / 2.0
+
+
+@numba.njit(**_OPTIONS)
+def _find_segments(dq, size, starts, lengths):
+    """Segments of a ramp.
+
+    Segments of one group count only if there is no longer one, and then only the first of them.
+
+    Returns
+    -------
+    count
+        Number of segments written to ``starts`` and ``lengths``.
+    found
+        Number of places the segments take in the ``fitopt`` product, which reserves one for each single group.
+    """
+    count = 0
+    longest = 0
+    begin = -1
+    for group in range(size + 1):
+        if group < size and dq[group] & ~PERSISTENCE == 0:
+            if begin < 0:
+                begin = group
+                if group > 0 and dq[group - 1] & ~PERSISTENCE == JUMP_DET:
+                    begin -= 1
+        elif begin >= 0:
+            length = group - begin
+            if length > 1 or longest <= 1:
+                starts[count] = begin
+                lengths[count] = length
+                count += 1
+                longest = max(longest, length)
+            begin = -1
+    if longest <= 1:
+        return min(count, 1), count
+    kept = 0
+    for segment in range(count):
+        if lengths[segment] > 1:
+            starts[kept] = starts[segment]
+            lengths[kept] = lengths[segment]
+            kept += 1
+    return kept, kept
+
+
+@numba.njit(**_OPTIONS)
+def _power_class(signal, gain, noise):
+    """Index of the power of the weights, from the signal-to-noise ratio of a segment.
+
+    Parameters
+    ----------
+    signal
+        Last minus first group [DN].
+    gain
+        [e-/DN].
+    noise
+        Read noise [e-].
+    """
+    variance = noise * noise + signal * gain
+    ratio = 0.0
+    if not (variance <= 0.0 or gain == 0.0):
+        ratio = signal * gain / sqrt(variance)
+    # A ratio that is NaN gets the steepest weights.
+    return 5 - (ratio < 5.0) - (ratio < 10.0) - (ratio < 20.0) - (ratio < 50.0) - (ratio < 100.0)
+
+
+@numba.njit(**_OPTIONS)
+def _read_variance(noise, gain, length, time):
+    """Variance of a slope by read noise [(DN/s)^2]; ``length`` groups, ``time`` [s] apart."""
+    if length > 2 and not gain > 0.0:
+        return 0.0
+    each = noise / time
+    length = max(float(length), 2.0)
+    return 12.0 * each * each / ((length * length * length - length) * gain * gain)
+
+
+@numba.njit(**_OPTIONS)
+def _poisson_variance(rate, dark, gain, length, time):
+    """Variance of a slope by photon noise [(DN/s)^2]; ``rate`` [DN/s] counts if positive."""
+    scale = time * gain * max(length - 1.0, 1.0)
+    return (rate + dark) / scale if rate > 0.0 else dark / scale
+
+
+@numba.njit(**_OPTIONS)
+def _fit_segment(data, start, length, gain, noise, time, table):
+    """Weighted straight line through groups ``start`` to ``start + length - 1``; ``time`` is that of a group.
+
+    Returns
+    -------
+    slope, sigslope, yint, sigyint
+        See :class:`Segments`.
+    """
+    if length == 1:
+        return data[start] / time, 0.0, 0.0, 0.0
+    if length == 2:
+        sigma = 1.41421356 * noise
+        intercept = data[start + 1] * (1.0 - (start + 1.0)) + data[start] * (start + 1.0)
+        return (data[start + 1] - data[start]) / time, sigma, intercept, sigma
+    kind = _power_class(data[start + length - 1] - data[start], gain, noise)
+    scale = 1.0 / (noise * noise)
+    tabulated = length < table.shape[0]
+    sumw = 0.0
+    sumx = 0.0
+    sumxx = 0.0
+    sumy = 0.0
+    sumxy = 0.0
+    for position in range(length):
+        if tabulated:
+            weight = table[length, kind, position] * scale
+        else:
+            weight = _weight(position, length, _POWERS[kind]) * scale
+        group = float(start + position)
+        value = data[start + position]
+        if np.isnan(value):
+            value = 0.0
+        leverage = group * weight
+        sumw += weight
+        sumx += leverage
+        sumxx += group * leverage
+        sumy += value * weight
+        sumxy += value * leverage
+    inverse = 1.0 / (sumw * sumxx - sumx * sumx)
+    slope = (sumw * sumxy - sumx * sumy) * inverse / time
+    return slope, np.sqrt(sumw * inverse), (sumxx * sumy - sumx * sumxy) * inverse, np.sqrt(sumxx * inverse)
+
+
+@numba.njit(**_OPTIONS)
+def _read_weight_with_chargeloss(original, size, gain, noise, group_time, single_time, starts, lengths):
+    """Sum of inverse read-noise variances with the groups given up to charge migration taken back."""
+    for group in range(size):
+        if original[group] & CHARGELOSS:
+            original[group] ^= DO_NOT_USE | CHARGELOSS
+    count, _ = _find_segments(original, size, starts, lengths)
+    total = 0.0
+    for segment in range(count):
+        time = single_time if lengths[segment] == 1 else group_time
+        variance = _read_variance(noise, gain, lengths[segment], time)
+        if variance > 0.0:
+            total += 1.0 / variance
+    return total
+
+
+@numba.njit(**_OPTIONS)
+def _capped(variance):
+    return 0.0 if variance >= LARGE_VARIANCE else variance
+
+
+# A line of pixels -----------------------------------------------------------------------------------------------------
+
+
+@numba.njit(**_OPTIONS)
+def _median_lines(lines, network, size, lanes):
+    """Put the middle one or two of ``lines`` (value, lane) at their places, lane by lane."""
+    for n in range(network.shape[0]):
+        low = lines[network[n, 0]]
+        high = lines[network[n, 1]]
+        for lane in range(lanes):
+            a = low[lane]
+            b = high[lane]
+            low[lane] = a if a < b else b
+            high[lane] = b if a < b else a
+
+
+@numba.njit(**_OPTIONS)
+def _fit_rows(
+    sci, groupdq, pixeldq, zeroframe, gain, readnoise, dark, group_time, frame_time, nframes, suppress, first, last,
+    y0, y1, x0, x1, width, whole, table, network,
+    rate_sci, rate_err, rate_dq, rate_poisson, rate_rnoise, ints_sci, ints_err, ints_dq, ints_poisson, ints_rnoise,
+):  # fmt: skip
+    """Fit rows y0:y1, columns x0:x1; arrays as in :func:`ramp_fit`, the results hold that part only."""
+    integrations = sci.shape[0]
+    size = last - first
+    one_group_time = (np.float64(np.float32(nframes)) + 1.0) * frame_time / 2.0
+    root = np.sqrt(2.0 * nframes)
+    invalid = np.uint32(DO_NOT_USE | SATURATED)
+
+    # One pixel at a time.
+    data = np.empty(size)
+    dq = np.empty(size, np.int64)
+    original = np.empty(size, np.int64)
+    starts = np.empty(size, np.int64)
+    lengths = np.empty(size, np.int64)
+    scratch = np.empty(size)
+
+    # A line of ``width`` pixels.
+    clean = np.empty((integrations, width), np.uint8)
+    union = np.empty(width, np.uint8)
+    finite = np.empty(width, np.float32)
+    steps = np.empty((max(size - 1, 1), width))
+    before = np.empty(width)
+    pixel_gain = np.empty(width)
+    pixel_noise = np.empty(width)
+    pixel_dark = np.empty(width)
+    pixel_dq = np.empty(width, np.uint32)
+    median = np.empty(width)
+    full_variance = np.empty(width)
+    full_rnoise = np.empty(width)
+    full_read_weight = np.empty(width)
+    full_poisson_weight = np.empty(width)
+    out_poisson = np.empty(width, np.float32)
+    out_err = np.empty(width, np.float32)
+    kind = np.empty(width, np.int64)
+    scale = np.empty(width)
+    sumw = np.empty(width)
+    sumx = np.empty(width)
+    sumxx = np.empty(width)
+    sumy = np.empty(width)
+    sumxy = np.empty(width)
+    slope = np.empty(width)
+    weighted = np.empty(width)
+    poisson_weight = np.empty(width)
+    read_weight = np.empty(width)
+    recovered = np.empty(width)
+    has_chargeloss = np.empty(width, np.uint8)
+    flags = np.empty(width, np.uint32)
+    dead = np.empty(width, np.int32)
+    filled = np.empty(width, np.int32)
+    partly = np.empty(width, np.uint8)
+
+    for y in range(y0, y1):
+        for left in range(x0, x1, width):
+            lanes = min(width, x1 - left)
+            oy = y - y0
+            ox = left - x0
+
+            for lane in range(lanes):
+                x = left + lane
+                g = np.float64(gain[y, x])
+                pixel_gain[lane] = g
+                pixel_noise[lane] = np.float64(np.float32(np.float64(readnoise[y, x]) * (g / root)))
+                pixel_dark[lane] = dark[y, x] if dark.size > 1 else dark[0, 0]
+                bits = pixeldq[y, x]
+                pixel_dq[lane] = bits if g > 0.0 else bits | np.uint32(DO_NOT_USE | NO_GAIN_VALUE)
+                median[lane] = 0.0
+                weighted[lane] = 0.0
+                poisson_weight[lane] = 0.0
+                read_weight[lane] = 0.0
+                recovered[lane] = 0.0
+                has_chargeloss[lane] = 0
+                flags[lane] = pixel_dq[lane]
+                dead[lane] = 0
+                filled[lane] = 0
+                partly[lane] = 0
+            any_chargeloss = False
+
+            # Median rate: the mean over integrations of the median difference.
+            for i in range(integrations):
+                ok = clean[i]
+                for lane in range(lanes):
+                    union[lane] = 0
+                    finite[lane] = 0.0
+                for group in range(size):
+                    row = sci[i, first + group, y, left : left + lanes]
+                    bits_row = groupdq[i, first + group, y, left : left + lanes]
+                    for lane in range(lanes):
+                        union[lane] |= bits_row[lane]
+                        finite[lane] += row[lane] - row[lane]
+                    if group == 0:
+                        for lane in range(lanes):
+                            before[lane] = np.float64(row[lane]) / group_time
+                    else:
+                        step = steps[group - 1]
+                        for lane in range(lanes):
+                            value = np.float64(row[lane]) / group_time
+                            step[lane] = value - before[lane]
+                            before[lane] = value
+                number = 0
+                for lane in range(lanes):
+                    ok[lane] = (
+                        union[lane] == 0 and finite[lane] == 0.0 and (pixel_dq[lane] & invalid) == 0 and size > 1
+                    )
+                    number += ok[lane]
+                if number > 0:
+                    _median_lines(steps, network, size - 1, lanes)
+                    upper = steps[(size - 1) // 2]
+                    lower = steps[(size - 2) // 2]
+                    if size % 2 == 0:
+                        for lane in range(lanes):
+                            median[lane] += upper[lane] if ok[lane] else 0.0
+                    else:
+                        for lane in range(lanes):
+                            median[lane] += (lower[lane] + upper[lane]) / 2.0 if ok[lane] else 0.0
+                if number < lanes:
+                    for lane in range(lanes):
+                        if ok[lane]:
+                            continue
+                        x = left + lane
+                        found, _, _, start = _load(
+                            sci, groupdq, zeroframe, i, y, x, first, last, suppress, data, dq, original
+                        )
+                        if found & CHARGELOSS:
+                            any_chargeloss = True
+                        if size == 1:
+                            median[lane] += data[0] / one_group_time
+                            continue
+                        if start == 1:
+                            value = data[0] / one_group_time
+                        elif start == 2:
+                            value = data[0] / frame_time
+                        else:
+                            value = _median_difference(data, dq, size, group_time, scratch)
+                        median[lane] += 0.0 if np.isnan(value) else value
+
+            # What a whole ramp without flags gives, apart from its slope, is the same for all integrations.
+            length = float(size)
+            full = (length * length * length - length) if size > 2 else 6.0
+            for lane in range(lanes):
+                g = pixel_gain[lane]
+                median[lane] /= np.float64(integrations)
+                each = pixel_noise[lane] / group_time
+                variance = 12.0 * each * each / (full * g * g)
+                photons = median[lane] + pixel_dark[lane] if median[lane] > 0.0 else pixel_dark[lane]
+                poisson = photons / (group_time * g * (length - 1.0))
+                full_variance[lane] = variance
+                full_read_weight[lane] = 1.0 / variance
+                inverse = 1.0 / full_read_weight[lane]
+                full_rnoise[lane] = 0.0 if inverse >= LARGE_VARIANCE else inverse
+                full_poisson_weight[lane] = 1.0 / poisson if poisson > 0.0 else 0.0
+                inverse = 1.0 / full_poisson_weight[lane] if full_poisson_weight[lane] > 0.0 else 0.0
+                out_poisson[lane] = 0.0 if inverse >= LARGE_VARIANCE else inverse
+                total = 1.0 / (1.0 / (poisson + variance))
+                out_err[lane] = 0.0 if total > LARGE_VARIANCE else np.sqrt(total)
+                scale[lane] = 1.0 / (pixel_noise[lane] * pixel_noise[lane])
+
+            for i in range(integrations):
+                ok = clean[i]
+                number = 0
+                for lane in range(lanes):
+                    number += ok[lane]
+                if number > 0:
+                    head = sci[i, first, y, left : left + lanes]
+                    tail = sci[i, last - 1, y, left : left + lanes]
+                    if size == 2:
+                        for lane in range(lanes):
+                            slope[lane] = (np.float64(tail[lane]) - np.float64(head[lane])) / group_time
+                    else:
+                        for lane in range(lanes):
+                            signal = np.float64(tail[lane]) - np.float64(head[lane])
+                            noise = pixel_noise[lane]
+                            variance = noise * noise + signal * pixel_gain[lane]
+                            ratio = signal * pixel_gain[lane] / np.sqrt(variance)
+                            ratio = 0.0 if variance <= 0.0 else ratio
+                            kind[lane] = (
+                                5 - (ratio < 5.0) - (ratio < 10.0) - (ratio < 20.0) - (ratio < 50.0) - (ratio < 100.0)
+                            )
+                            sumw[lane] = 0.0
+                            sumx[lane] = 0.0
+                            sumxx[lane] = 0.0
+                            sumy[lane] = 0.0
+                            sumxy[lane] = 0.0
+                        for group in range(size):
+                            weights = whole[group]
+                            row = sci[i, first + group, y, left : left + lanes]
+                            place = float(group)
+                            for lane in range(lanes):
+                                weight = weights[kind[lane]] * scale[lane]
+                                leverage = place * weight
+                                value = np.float64(row[lane])
+                                sumw[lane] += weight
+                                sumx[lane] += leverage
+                                sumxx[lane] += place * leverage
+                                sumy[lane] += value * weight
+                                sumxy[lane] += value * leverage
+                        for lane in range(lanes):
+                            inverse = 1.0 / (sumw[lane] * sumxx[lane] - sumx[lane] * sumx[lane])
+                            slope[lane] = (sumw[lane] * sumxy[lane] - sumx[lane] * sumy[lane]) * inverse / group_time
+                    for lane in range(lanes):
+                        part = slope[lane] / full_variance[lane]
+                        ints_sci[i, oy, ox + lane] = part * full_rnoise[lane]
+                        ints_err[i, oy, ox + lane] = out_err[lane]
+                        ints_dq[i, oy, ox + lane] = pixel_dq[lane]
+                        ints_poisson[i, oy, ox + lane] = out_poisson[lane]
+                        ints_rnoise[i, oy, ox + lane] = full_rnoise[lane]
+                        weighted[lane] += part if ok[lane] else 0.0
+                        poisson_weight[lane] += full_poisson_weight[lane] if ok[lane] else 0.0
+                        read_weight[lane] += full_read_weight[lane] if ok[lane] else 0.0
+                    if any_chargeloss:
+                        for lane in range(lanes):
+                            if ok[lane] and full_rnoise[lane] > 0.0:
+                                recovered[lane] += 1.0 / full_rnoise[lane]
+                if number == lanes:
+                    continue
+
+                for lane in range(lanes):
+                    if ok[lane]:
+                        continue
+                    x = left + lane
+                    g = pixel_gain[lane]
+                    noise = pixel_noise[lane]
+                    found, unusable, saturated, start = _load(
+                        sci, groupdq, zeroframe, i, y, x, first, last, suppress, data, dq, original
+                    )
+                    single_time = one_group_time if start == 1 else (frame_time if start == 2 else group_time)
+                    bits = pixel_dq[lane] | np.uint32(found & (JUMP_DET | PERSISTENCE))
+                    flags[lane] |= bits
+                    sum_weighted = 0.0
+                    sum_poisson = 0.0
+                    sum_read = 0.0
+                    sum_total = 0.0
+                    count = 0
+                    if dq[0] & SATURATED:
+                        bits |= invalid
+                    else:
+                        count, _ = _find_segments(dq, size, starts, lengths)
+                    if unusable == size:
+                        bits |= np.uint32(DO_NOT_USE)
+                        if saturated == size:
+                            bits |= np.uint32(SATURATED)
+                        count = 0
+                    for segment in range(count):
+                        length_here = lengths[segment]
+                        time = single_time if length_here == 1 else group_time
+                        value, _, _, _ = _fit_segment(data, starts[segment], length_here, g, noise, time, table)
+                        variance = _read_variance(noise, g, length_here, time)
+                        poisson = _poisson_variance(median[lane], pixel_dark[lane], g, length_here, time)
+                        sum_read += 1.0 / variance
+                        if poisson > 0.0:
+                            sum_poisson += 1.0 / poisson
+                        sum_total += 1.0 / (poisson + variance)
+                        sum_weighted += value / variance
+                    value = 0.0
+                    poisson = 0.0
+                    variance = 0.0
+                    error = 0.0
+                    if count > 0 and not (bits & invalid):
+                        if sum_poisson > 0.0:
+                            poisson = _capped(1.0 / sum_poisson)
+                        variance = _capped(1.0 / sum_read)
+                        value = sum_weighted * variance
+                        total = 1.0 / sum_total
+                        error = 0.0 if total > LARGE_VARIANCE else np.sqrt(total)
+                    if count > 0:
+                        weighted[lane] += sum_weighted
+                        poisson_weight[lane] += sum_poisson if sum_poisson > 0.0 else 0.0
+                        read_weight[lane] += sum_read
+                    if bits & np.uint32(DO_NOT_USE):
+                        dead[lane] += 1
+                    if bits & np.uint32(SATURATED):
+                        filled[lane] += 1
+                    if bits & invalid:
+                        value = np.nan
+                    if saturated > 0:
+                        bits |= np.uint32(SATURATED)
+                        partly[lane] = 1
+                    if found & CHARGELOSS:
+                        has_chargeloss[lane] = 1
+                        total = _read_weight_with_chargeloss(
+                            original, size, g, noise, group_time, single_time, starts, lengths
+                        )
+                        recovered[lane] += total
+                        variance = _capped(1.0 / total)
+                    elif variance > 0.0:
+                        recovered[lane] += 1.0 / variance
+                    ints_sci[i, oy, ox + lane] = value
+                    ints_err[i, oy, ox + lane] = error
+                    ints_dq[i, oy, ox + lane] = bits
+                    ints_poisson[i, oy, ox + lane] = poisson
+                    ints_rnoise[i, oy, ox + lane] = variance
+
+            # The exposure.
+            for lane in range(lanes):
+                bits = flags[lane]
+                bits |= np.uint32(DO_NOT_USE) if dead[lane] == integrations else np.uint32(0)
+                bits |= np.uint32(SATURATED) if filled[lane] == integrations else np.uint32(0)
+                usable = (bits & invalid) == 0
+                weight = poisson_weight[lane]
+                poisson = 1.0 / weight if weight > 0.0 else weight
+                poisson = 0.0 if (poisson >= LARGE_VARIANCE or poisson < 0.0) else poisson
+                weight = read_weight[lane]
+                variance = 1.0 / weight if weight > 0.0 else weight
+                variance = 0.0 if variance >= LARGE_VARIANCE else variance
+                error = np.sqrt(poisson + variance)
+                value = weighted[lane] * variance
+                rate_sci[oy, ox + lane] = value if usable else np.nan
+                rate_err[oy, ox + lane] = error if usable else 0.0
+                rate_dq[oy, ox + lane] = bits | (np.uint32(SATURATED) if partly[lane] else np.uint32(0))
+                rate_poisson[oy, ox + lane] = poisson if usable else 0.0
+                rate_rnoise[oy, ox + lane] = variance if usable else 0.0
+            if any_chargeloss:
+                for lane in range(lanes):
+                    if has_chargeloss[lane] and recovered[lane] > 0.0:
+                        rate_rnoise[oy, ox + lane] = _capped(1.0 / recovered[lane])
+
+
+# Public ---------------------------------------------------------------------------------------------------------------
+
+
+def _native(array, kind) -> np.ndarray:
+    return np.ascontiguousarray(array, dtype=kind)
+
+
+def _common(sci, groupdq, pixeldq, zeroframe, gain, readnoise, dark_current, group_time, frame_time, nframes, suppress,
+            first_group, last_group) -> tuple:  # fmt: skip
+    """The arguments that both numba kernels begin with."""
+    last = sci.shape[1] if last_group is None else last_group
+    if not 0 <= first_group < last <= sci.shape[1]:
+        raise ValueError(f"groups {first_group}:{last} of a ramp of {sci.shape[1]} groups")
+    if zeroframe is None:
+        zeroframe = np.empty((0, 0, 0), np.float32)
+    return (
+        _native(sci, np.float32),
+        _native(groupdq, np.uint8),
+        _native(pixeldq, np.uint32),
+        _native(zeroframe, np.float32),
+        _native(gain, np.float32),
+        _native(readnoise, np.float32),
+        np.atleast_2d(_native(dark_current, np.float32)),
+        float(np.float32(group_time)),
+        float(np.float32(frame_time)),
+        int(nframes),
+        bool(suppress),
+        int(first_group),
+        int(last),
+    )
+
+
+def ramp_fit(
+    sci: np.ndarray,
+    groupdq: np.ndarray,
+    pixeldq: np.ndarray,
+    gain: np.ndarray,
+    readnoise: np.ndarray,
+    *,
+    group_time: float,
+    frame_time: float,
+    nframes: int,
+    zeroframe: np.ndarray | None = None,
+    dark_current: np.ndarray | float = 0.0,
+    suppress_one_group: bool = True,
+    first_group: int = 0,
+    last_group: int | None = None,
+    inner: tuple[slice, slice] | None = None,
+    out: tuple[Slopes, Slopes] | None = None,
+) -> tuple[Slopes, Slopes]:
+    """Count rates of a ramp by least squares with optimal weights.
+
+    Parameters
+    ----------
+    sci
+        float32 (integration, group, y, x), corrected ramp [DN].
+    groupdq
+        uint8 (integration, group, y, x).
+    pixeldq
+        uint32 (y, x).
+    gain
+        float32 (y, x) [e-/DN]; pixels whose gain is NaN or not positive get NO_GAIN_VALUE and DO_NOT_USE.
+    readnoise
+        float32 (y, x), noise of the difference of two single frames (CDS) [DN].
+    group_time, frame_time
+        Time between groups and of one frame [s].
+    nframes
+        Number of frames averaged in a group.
+    zeroframe
+        float32 (integration, y, x), first frame alone [DN], 0 where unusable; replaces group 0 of integrations without a
+        good group, unless ``suppress_one_group``.
+    dark_current
+        float32 (y, x) or scalar, dark current that adds photon noise.
+    suppress_one_group
+        Treat integrations with one good group as having none (never in ramps of one group).
+    first_group, last_group
+        Groups to use, end exclusive; the others are taken to be DO_NOT_USE in the whole frame (MIRI's first and last).
+    inner
+        Rows and columns to fit; the whole of the arrays if None.
+    out
+        Where to write: slopes of the exposure (y, x) and of the integrations (integration, y, x).
+
+    Returns
+    -------
+    rate, rateints
+        Slopes of the exposure and of its integrations, of the shape of ``inner``.
+
+    Raises
+    ------
+    ValueError
+        If the groups to use are not in the ramp.
+
+    Notes
+    -----
+    Sources: Fixsen et al. 2000 (PASP 112, 1350); JWST pipeline documentation, "ramp_fitting". Rates of segments are
+    combined with weights 1 / var_rnoise. ``var_rnoise`` of integrations with CHARGELOSS groups is that of the ramp with
+    these groups included. Groups that are SATURATED are never used.
+    """
+    common = _common(
+        sci, groupdq, pixeldq, zeroframe, gain, readnoise, dark_current, group_time, frame_time, nframes,
+        suppress_one_group, first_group, last_group,
+    )  # fmt: skip
+    size = common[-1] - common[-2]
+    rows, columns = inner or (slice(None), slice(None))
+    y0, y1, _ = rows.indices(sci.shape[2])
+    x0, x1, _ = columns.indices(sci.shape[3])
+    if out is None:
+        shape = (y1 - y0, x1 - x0)
+        out = Slopes.empty(shape), Slopes.empty((sci.shape[0], *shape))
+    whole, table = _weight_tables(size)
+    # The differences of a line of pixels should stay in the first-level cache.
+    width = int(np.clip(4096 // size // 16 * 16, 16, 256))
+    network = _median_network(size - 1)
+    _fit_rows(*common, y0, y1, x0, x1, width, whole, table, network, *out[0], *out[1])
+    return out
