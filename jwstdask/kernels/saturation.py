@@ -1,0 +1,233 @@
+"""Flags for groups that reached the saturation level, or the floor of the analogue-to-digital converter."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from jwstdask.core import dq
+
+UNREACHABLE = np.float32(65536.0)
+"""A level that no 16-bit count reaches, for pixels without a known saturation level [DN]."""
+
+_SATURATED = np.uint8(dq.SATURATED)
+_DO_NOT_USE = np.uint8(dq.DO_NOT_USE)
+_FLOOR = np.uint8(dq.AD_FLOOR | dq.DO_NOT_USE)
+_ZERO = np.uint8(0)
+
+
+def levels(threshold: np.ndarray, threshold_dq: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Saturation levels for :func:`flag`, from a reference.
+
+    Parameters
+    ----------
+    threshold
+        float32 (y, x) [DN]; NaN where unknown.
+    threshold_dq
+        uint32 (y, x); NO_SAT_CHECK where the level must not be used.
+
+    Returns
+    -------
+    threshold, unchecked, threshold_dq
+        float32 (y, x) with :data:`UNREACHABLE` where the level is not used; bool (y, x), true there; uint32 (y, x) with
+        NO_SAT_CHECK added where the level is NaN.
+    """
+    unknown = np.isnan(threshold)
+    unchecked = unknown | ((threshold_dq & np.uint32(dq.NO_SAT_CHECK)) != 0)
+    flags = threshold_dq | np.where(unknown, np.uint32(dq.NO_SAT_CHECK), np.uint32(0))
+    return np.where(unchecked, UNREACHABLE, threshold), unchecked, flags
+
+
+def flag(
+    sci: np.ndarray,
+    groupdq: np.ndarray,
+    threshold: np.ndarray,
+    unchecked: np.ndarray,
+    *,
+    n_pix_grow_sat: int = 1,
+    nframes: int | None = None,
+    bias: np.ndarray | None = None,
+    zeroframe: np.ndarray | None = None,
+) -> np.ndarray:
+    """Flag saturated groups and groups at the converter's floor.
+
+    A pixel is SATURATED from the first group at or above its level to the end of the integration; in each group the
+    flag also goes to the neighbours of its bearers. A group at or below zero is AD_FLOOR and DO_NOT_USE.
+
+    If groups are averages of frames, a pixel may saturate within a group whose average stays below the level. Such a
+    group is DO_NOT_USE, with its neighbours, when the next one is saturated and its average reaches the level scaled by
+    mean over last frame number. The second of three groups is DO_NOT_USE too when the third is saturated although the
+    first (above the bias) predicts that it should not, and the rise to the second would take a single saturated frame.
+
+    Parameters
+    ----------
+    sci
+        float32 (integration, group, y, x) [DN], bias included.
+    groupdq
+        uint8 (integration, group, y, x), changed in place.
+    threshold, unchecked
+        float32 and bool (y, x) from :func:`levels`.
+    n_pix_grow_sat
+        Layers of neighbours flagged around a saturated pixel.
+    nframes
+        Frames averaged into a group; None leaves out the rules for averaged groups.
+    bias
+        float32 (y, x) [DN], zero if None.
+    zeroframe
+        float32 (integration, y, x) [DN]; saturated values with their neighbours, and values at the floor, are set to
+        zero in place.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8 (y, x), all flags met over integrations and groups.
+    """
+    groups = sci.shape[1]
+    dilution = np.ones(groups)
+    expected = np.zeros(3)
+    if nframes is not None:
+        # Frame numbers count from one and leave out the gaps between groups.
+        frames = [np.arange(1, nframes + 1) + group * nframes for group in range(max(groups, 3))]
+        dilution = np.array([np.mean(frames[group]) / frames[group][-1] for group in range(groups)])
+        expected = np.array([np.mean(frames[0]), float(frames[2][-1]), float(nframes)])
+    if bias is None:
+        bias = np.zeros(threshold.shape, np.float32)
+    union = np.zeros(threshold.shape, np.uint8)
+    _flag(sci, groupdq, threshold, unchecked, n_pix_grow_sat, dilution, expected, bias, union)
+    if zeroframe is not None:
+        _clear_zeroframe(zeroframe, threshold, n_pix_grow_sat)
+    return union
+
+
+@numba.njit(cache=True, nogil=True)
+def _grow(marks, marked_rows, layers, bit, flags, flagged_rows, line):
+    """Set ``bit`` in ``flags`` (y, x) within ``layers`` pixels of each nonzero of ``marks`` (y, x).
+
+    Rows without marks have ``marked_rows`` false and are not read. ``marks`` is widened along x in place.
+    """
+    ny, nx = marks.shape
+    for y in range(ny):
+        if not marked_rows[y]:
+            continue
+        for x in range(nx):
+            line[x] = marks[y, x]
+        for shift in range(1, min(layers, nx - 1) + 1):
+            for x in range(nx - shift):
+                marks[y, x] |= line[x + shift]
+            for x in range(shift, nx):
+                marks[y, x] |= line[x - shift]
+    for y in range(ny):
+        for near in range(max(y - layers, 0), min(y + layers + 1, ny)):
+            if marked_rows[near]:
+                flagged_rows[y] = True
+                for x in range(nx):
+                    flags[y, x] |= marks[near, x] & bit
+
+
+@numba.njit(cache=True, nogil=True)
+def _flag(sci, groupdq, threshold, unchecked, layers, dilution, expected, bias, union):
+    integrations, groups, ny, nx = sci.shape
+    saturated = np.empty((ny, nx), np.uint8)
+    marks = np.empty((ny, nx), np.uint8)
+    marked_rows = np.empty(ny, np.bool_)
+    rows = np.empty((groups, ny), np.bool_)
+    line = np.empty(nx, np.uint8)
+    for integration in range(integrations):
+        saturated[:] = 0
+        for group in range(groups):
+            values = sci[integration, group]
+            flags = groupdq[integration, group]
+            met = False
+            for y in range(ny):
+                bits = _ZERO
+                for x in range(nx):
+                    value = values[y, x]
+                    reached = saturated[y, x] | (_SATURATED if value >= threshold[y, x] else _ZERO)
+                    saturated[y, x] = reached
+                    new = flags[y, x] | reached | (_FLOOR if value <= 0 else _ZERO)
+                    flags[y, x] = new
+                    bits |= new
+                rows[group, y] = (bits & _SATURATED) != 0
+                met |= rows[group, y]
+            if met and layers > 0:
+                for y in range(ny):
+                    marked_rows[y] = rows[group, y]
+                    if marked_rows[y]:
+                        for x in range(nx):
+                            marks[y, x] = flags[y, x] & _SATURATED
+                _grow(marks, marked_rows, layers, _SATURATED, flags, rows[group], line)
+
+        # From the last group back: saturation hidden in the average of a group before the first saturated one.
+        for group in range(groups - 2, -1, -1):
+            if dilution[group] == 1:
+                continue
+            values = sci[integration, group]
+            flags = groupdq[integration, group]
+            following = groupdq[integration, group + 1]
+            met = False
+            for y in range(ny):
+                marked_rows[y] = False
+                if not rows[group + 1, y]:
+                    continue
+                bits = _ZERO
+                for x in range(nx):
+                    marks[y, x] = 0
+                    if (following[y, x] & _SATURATED) != 0 and (flags[y, x] & (_SATURATED | _DO_NOT_USE)) == 0:
+                        level = np.float64(threshold[y, x])
+                        if not unchecked[y, x]:
+                            level = level * dilution[group]
+                        if values[y, x] >= level:
+                            marks[y, x] = _DO_NOT_USE
+                            bits = _DO_NOT_USE
+                marked_rows[y] = bits != 0
+                met |= marked_rows[y]
+            if met:
+                # The rows in which this rule sets DO_NOT_USE are of no use to any later rule.
+                _grow(marks, marked_rows, layers, _DO_NOT_USE, flags, np.empty(ny, np.bool_), line)
+
+        if groups > 2 and expected[2] > 0:
+            share = np.float32(expected[2])
+            for y in range(ny):
+                if not rows[2, y]:
+                    continue
+                for x in range(nx):
+                    third = groupdq[integration, 2, y, x] & _SATURATED
+                    second = groupdq[integration, 1, y, x] & _SATURATED
+                    if third != 0 and second == 0:
+                        start = sci[integration, 0, y, x]
+                        offset = bias[y, x]
+                        predicted = np.float64(start - offset) / expected[0] * expected[1] + np.float64(offset)
+                        rise = sci[integration, 1, y, x] - start
+                        if predicted < threshold[y, x] and rise > (threshold[y, x] - start) / share:
+                            groupdq[integration, 1, y, x] |= _DO_NOT_USE
+
+        for group in range(groups):
+            for y in range(ny):
+                for x in range(nx):
+                    union[y, x] |= groupdq[integration, group, y, x]
+
+
+@numba.njit(cache=True, nogil=True)
+def _clear_zeroframe(zeroframe, threshold, layers):
+    integrations, ny, nx = zeroframe.shape
+    marks = np.empty((ny, nx), np.uint8)
+    grown = np.empty((ny, nx), np.uint8)
+    marked_rows = np.empty(ny, np.bool_)
+    cleared_rows = np.empty(ny, np.bool_)
+    line = np.empty(nx, np.uint8)
+    for integration in range(integrations):
+        for y in range(ny):
+            bits = _ZERO
+            for x in range(nx):
+                value = zeroframe[integration, y, x]
+                mark = _SATURATED if value >= threshold[y, x] else _ZERO
+                marks[y, x] = mark
+                grown[y, x] = mark | (_FLOOR if value <= 0 else _ZERO)
+                bits |= mark
+            marked_rows[y] = bits != 0
+        if layers > 0:
+            _grow(marks, marked_rows, layers, _SATURATED, grown, cleared_rows, line)
+        for y in range(ny):
+            for x in range(nx):
+                if grown[y, x] != 0:
+                    zeroframe[integration, y, x] = 0
