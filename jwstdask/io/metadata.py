@@ -1,0 +1,329 @@
+"""Metadata of an exposure: a flat dict of jwst's dotted names.
+
+FITS keywords come through the schema of the file's data model. What has no keyword (association type, background levels, WCS, logs) stands in the
+ASDF extension, an ASDF file in a one-row table, and is read only when asked for.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from jwstdask.core.errors import InputError
+from jwstdask.io.header import is_structural
+from jwstdask.io.layout import FitsLayout
+from jwstdask.io.schema import ModelSchema, is_model, model_schema
+
+EXTRA = "extra_fits"
+_WCS_LINE = re.compile(r"^(?P<indent> +)wcs: ?(?:!|&|\|)", re.MULTILINE)
+_DEFAULT_MODELS = {4: "RampModel", 3: "CubeModel", 2: "ImageModel"}
+
+
+def model_name(layout: FitsLayout) -> str:
+    """Name of the data model of a file: DATAMODL, or guessed from the dimensions of SCI where that names no model."""
+    model = layout.model
+    if model is not None and is_model(model):
+        return model
+    if "SCI" in layout:
+        science = layout.hdu("SCI")
+        if science.dtype == "uint16":
+            return "Level1bModel"
+        return _DEFAULT_MODELS.get(science.ndim, "ImageModel")
+    return "JwstDataModel"
+
+
+def read_metadata(
+    layout: FitsLayout, complete: bool = False, model: str | None = None, version: int | None = None
+) -> dict[str, Any]:
+    """Metadata of a file.
+
+    Parameters
+    ----------
+    layout
+        From `open_layout`.
+    complete
+        Also what only the ASDF extension holds (never the WCS: see `read_wcs`). Takes some 10 ms more.
+    model
+        Data model whose schema names the keywords; the file's own (DATAMODL) by default.
+    version
+        Only for files with several slits or spectra: the metadata of the one with this EXTVER, with names relative to it.
+
+    Returns
+    -------
+    dict
+        Dotted name -> value, such as ``"meta.exposure.type": "NRC_IMAGE"``. Keywords that the schema does not know are under
+        ``"extra_fits.<HDU>"`` as lists of [keyword, value, comment]; HISTORY cards under ``"history"`` as a list of texts.
+    """
+    schema = model_schema(model or model_name(layout))
+    if version is not None:
+        return _item_metadata(layout, schema, version, complete)
+    meta: dict[str, Any] = {}
+    if complete:
+        meta.update(flatten(read_asdf_tree(layout)))
+    for key in [key for key in meta if key.split(".", 1)[0] == EXTRA]:
+        del meta[key]
+    known: set[tuple[int, str]] = set()
+    tables = _headers(layout)
+    for name, entry in schema.keywords.items():
+        if entry.hdu.upper() not in tables:
+            continue
+        index, values = tables[entry.hdu.upper()]
+        if entry.keyword in values:
+            known.add((index, entry.keyword))
+            value = values[entry.keyword]
+            if value is not None and not _same_number(meta.get(name), value):
+                meta[name] = value
+    _mark_item_keywords(layout, schema, known)
+    meta.update(_extra_keywords(layout, known))
+    history = layout.header().commentary("HISTORY")
+    if history:
+        meta["history"] = history
+    return meta
+
+
+def _same_number(full: Any, card: Any) -> bool:
+    """True where the ASDF extension holds the same number with the digits that do not fit on a card."""
+    return isinstance(full, float) and isinstance(card, float) and math.isclose(full, card, rel_tol=1e-13)
+
+
+def _headers(layout: FitsLayout) -> dict[str, tuple[int, dict[str, Any]]]:
+    headers: dict[str, tuple[int, dict[str, Any]]] = {}
+    for hdu in layout.hdus:
+        if hdu.name not in headers and hdu.version == 1:
+            headers[hdu.name] = (hdu.index, layout.header_of(hdu).values)
+    return headers
+
+
+def _mark_item_keywords(layout: FitsLayout, schema: ModelSchema, known: set[tuple[int, str]]) -> None:
+    """Keywords of slits and spectra belong to their entries, not to the unknown ones."""
+    pairs = {(entry.hdu.upper(), entry.keyword) for entry in schema.item_keywords.values()}
+    if not pairs:
+        return
+    for hdu in layout.hdus:
+        for keyword in layout.header_of(hdu).values:
+            if (hdu.name, keyword) in pairs:
+                known.add((hdu.index, keyword))
+
+
+def _extra_keywords(layout: FitsLayout, known: set[tuple[int, str]]) -> dict[str, list]:
+    extra: dict[str, list] = {}
+    for hdu in layout.hdus:
+        if hdu.name == "ASDF":
+            continue
+        for keyword, value, comment in layout.header_of(hdu).cards:
+            if (hdu.index, keyword) not in known and not is_structural(keyword):
+                extra.setdefault(f"{EXTRA}.{hdu.name}", []).append([keyword, value, comment])
+    return extra
+
+
+def _item_metadata(layout: FitsLayout, schema: ModelSchema, version: int, complete: bool) -> dict[str, Any]:
+    meta: dict[str, Any] = {}
+    if complete and schema.list_name is not None:
+        entries = read_asdf_tree(layout).get(schema.list_name, [])
+        if len(entries) >= version and isinstance(entries[version - 1], Mapping):
+            meta.update(flatten(entries[version - 1]))
+    headers = {hdu.name: layout.header_of(hdu).values for hdu in layout.hdus if hdu.version == version}
+    for name, entry in schema.item_keywords.items():
+        value = headers.get(entry.hdu.upper(), {}).get(entry.keyword)
+        if value is not None:
+            meta[name] = value
+    return meta
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts to dotted names. Lists stay lists; links to arrays of the FITS file are left out."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and not isinstance(value, _Tagged):
+            flat.update(flatten(value, f"{name}."))
+        elif value is not None and not isinstance(value, _Tagged):
+            flat[name] = value
+    return flat
+
+
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted names to nested dicts, the inverse of `flatten`."""
+    tree: dict[str, Any] = {}
+    for name, value in flat.items():
+        node = tree
+        *parents, last = name.split(".")
+        for parent in parents:
+            child = node.get(parent)
+            if not isinstance(child, dict):
+                child = node[parent] = {}
+            node = child
+        node[last] = value
+    return tree
+
+
+def asdf_bytes(layout: FitsLayout) -> bytes | None:
+    """The ASDF file inside the FITS file, None where there is none."""
+    if "ASDF" not in layout:
+        return None
+    return layout.bytes("ASDF")
+
+
+class _Tagged(dict):
+    """A YAML node with a tag that is not read here (array link, transform, software)."""
+
+
+def read_asdf_tree(layout: FitsLayout) -> dict[str, Any]:
+    """Tree of the ASDF extension without its WCS and without links to arrays, as plain dicts, lists and scalars.
+
+    The text is parsed without the `asdf` library, whose import alone takes 0.3 s; a tree with arrays of its own goes through the library.
+    """
+    raw = asdf_bytes(layout)
+    if raw is None:
+        return {}
+    head, separator, blocks = raw.partition(b"\n...")
+    text = head.decode("utf-8", "replace")
+    try:
+        if separator and b"\xd3BLK" in blocks:
+            # Arrays in ASDF blocks may belong to the WCS only: then they vanish with it.
+            without = _without_wcs(text)
+            if re.search(r"^\s*source: \d+", without, re.MULTILINE) or "{source:" in without:
+                return _plain(_open_asdf(layout, raw).tree)
+            return _plain(_load_yaml(without))
+        return _plain(_load_yaml(_without_wcs(text)))
+    except Exception:  # an anchor inside the WCS, say: the library reads whatever is legal
+        return _plain(_open_asdf(layout, raw).tree)
+
+
+def read_wcs(layout: FitsLayout, version: int | None = None) -> Any | None:
+    """The gwcs object of an exposure, None where it has none.
+
+    Parameters
+    ----------
+    layout
+        From `open_layout`.
+    version
+        Only for files with several slits: the WCS of the one with this EXTVER.
+
+    Returns
+    -------
+    gwcs.WCS or None
+    """
+    raw = asdf_bytes(layout)
+    if raw is None or b"wcs:" not in raw:
+        return None
+    tree = _open_asdf(layout, raw).tree
+    if version is not None:
+        name = model_schema(model_name(layout)).list_name
+        entries = tree.get(name, []) if name else []
+        tree = entries[version - 1] if len(entries) >= version else {}
+    wcs = tree.get("meta", {}).get("wcs")
+    return wcs
+
+
+def _open_asdf(layout: FitsLayout, raw: bytes):
+    import asdf
+
+    try:
+        # Lazily: links to arrays of the FITS file must not be followed.
+        return asdf.open(io.BytesIO(raw), lazy_load=True, memmap=False)
+    except Exception as error:
+        raise InputError(
+            layout.path,
+            f"its ASDF extension cannot be read ({error})",
+            "install the packages that wrote the file, or write it again",
+        ) from error
+
+
+def _without_wcs(text: str) -> str:
+    """Cut the block under each `wcs:` key out of the YAML text: nine tenths of it, and nothing that plain metadata needs."""
+    pieces, position = [], 0
+    for match in _WCS_LINE.finditer(text):
+        if match.start() < position:
+            continue
+        pieces.append(text[position : match.start()])
+        indent = len(match.group("indent"))
+        following = re.compile(rf"^(?: {{0,{indent}}})[^\s]", re.MULTILINE).search(
+            text, text.find("\n", match.end()) + 1
+        )
+        position = following.start() if following is not None else len(text)
+    pieces.append(text[position:])
+    return "".join(pieces)
+
+
+def _load_yaml(text: str) -> dict[str, Any]:
+    import yaml
+
+    loader = _yaml_loader()
+    lines = text.split("\n")
+    # The "#ASDF" comment lines and the %YAML and %TAG directives are legal YAML.
+    return yaml.load("\n".join(lines), Loader=loader) or {}
+
+
+_LOADER: Any = None
+
+
+def _yaml_loader() -> Any:
+    global _LOADER
+    if _LOADER is None:
+        import yaml
+
+        class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+            pass
+
+        def tagged(loader: Any, suffix: str, node: Any) -> Any:
+            if isinstance(node, yaml.MappingNode):
+                return _Tagged(loader.construct_mapping(node, deep=True))
+            if isinstance(node, yaml.SequenceNode):
+                return _Tagged()
+            return loader.construct_scalar(node)
+
+        Loader.add_multi_constructor("", tagged)
+        # Dates stay text, as in the FITS header.
+        Loader.yaml_implicit_resolvers = {
+            key: [(tag, regexp) for tag, regexp in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+            for key, resolvers in Loader.yaml_implicit_resolvers.items()
+        }
+        _LOADER = Loader
+    return _LOADER
+
+
+_NOT_META = ("asdf_library", "history", "_fits_hash")
+
+
+def _plain(tree: Mapping[str, Any]) -> dict[str, Any]:
+    result = {}
+    for key, value in tree.items():
+        if key in _NOT_META:
+            continue
+        cleaned = _clean(value)
+        if cleaned is not _DROP:
+            result[str(key)] = cleaned
+    return result
+
+
+_DROP = object()
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, _Tagged) or value is None:
+        return _DROP
+    if isinstance(value, Mapping):
+        if "source" in value and "datatype" in value:
+            return _DROP
+        pairs = ((str(key), _clean(child)) for key, child in value.items() if key != "wcs")
+        return {key: child for key, child in pairs if child is not _DROP}
+    if isinstance(value, list | tuple):
+        return [child for child in map(_clean, value) if child is not _DROP]
+    if isinstance(value, str | bool | int | float):
+        return value
+    if hasattr(value, "__array__"):
+        import numpy as np
+
+        source = getattr(value, "_source", None)
+        return _DROP if isinstance(source, str) else np.asarray(value)
+    return value
+
+
+def keyword_names(model: str, names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Dotted name -> (HDU, keyword) for those of `names` that have a keyword in `model`."""
+    keywords = model_schema(model).keywords
+    return {name: (keywords[name].hdu, keywords[name].keyword) for name in names if name in keywords}
