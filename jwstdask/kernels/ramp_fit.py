@@ -157,52 +157,39 @@ def _median_network(size: int) -> np.ndarray:
 
 
 @numba.njit(**_OPTIONS)
-def _load(sci, groupdq, zeroframe, integration, y, x, first, last, suppress, data, dq, original):
+def _load(sci, groupdq, zeroframe, integration, y, x, first, last, suppress, data, dq, original, counts):
     """Copy a ramp to ``data`` and ``dq`` (its flags as the fit sees them) and ``original`` (its flags as they came).
 
-    Returns
-    -------
-    union
-        All flags of the ramp together.
-    unusable, saturated
-        Number of groups that are DO_NOT_USE or SATURATED, and SATURATED.
-    start
-        1 if only group 0 is good, 2 if group 0 was replaced by the zero frame, else 0.
+    ``counts`` gets all flags of the ramp together; the number of groups that are DO_NOT_USE or SATURATED; of those that
+    are SATURATED; and 1 if only group 0 is good, 2 if group 0 was replaced by the zero frame, else 0.
     """
     size = last - first
-    whole = groupdq.shape[1]
-    flag = 0
-    if suppress and whole > 1:
-        usable = 0
-        for group in range(whole):
-            if groupdq[integration, group, y, x] & ~PERSISTENCE == 0:
-                usable += 1
-        if usable == 1:
-            flag = DO_NOT_USE
-    union = 0
+    suppress = suppress and groupdq.shape[1] > 1
+    usable = 0
     good = 0
+    union = 0
     unusable = 0
     saturated = 0
     for group in range(size):
         bits = int(groupdq[integration, first + group, y, x])
         original[group] = bits
+        usable += (bits & ~PERSISTENCE) == 0
         if group == 0 and first > 0:
             # A jump into the first group in use says nothing about the groups after it.
             bits &= ~JUMP_DET
-        bits |= flag
         dq[group] = bits
         union |= bits
-        if bits == 0:
-            good += 1
-        if bits & (DO_NOT_USE | SATURATED):
-            unusable += 1
-        if bits & SATURATED:
-            saturated += 1
-            data[group] = np.nan
-        else:
-            data[group] = sci[integration, first + group, y, x]
+        good += bits == 0
+        unusable += (bits & (DO_NOT_USE | SATURATED)) != 0
+        saturated += (bits & SATURATED) != 0
+        data[group] = np.nan if bits & SATURATED else np.float64(sci[integration, first + group, y, x])
+    if suppress and usable == 1:
+        for group in range(size):
+            dq[group] |= DO_NOT_USE
+        union |= DO_NOT_USE
+        unusable = size
     start = 0
-    if not (suppress and whole > 1):
+    if not suppress:
         if good == 1 and dq[0] == 0:
             start = 1
         elif good == 0 and zeroframe.size > 0:
@@ -214,7 +201,10 @@ def _load(sci, groupdq, zeroframe, integration, y, x, first, last, suppress, dat
                 if saturated == size:
                     saturated -= 1
                 start = 2
-    return union, unusable, saturated, start
+    counts[0] = union
+    counts[1] = unusable
+    counts[2] = saturated
+    counts[3] = start
 
 
 @numba.njit(**_OPTIONS)
@@ -427,10 +417,12 @@ def _fit_rows(
     root = np.sqrt(2.0 * nframes)
     invalid = np.uint32(DO_NOT_USE | SATURATED)
 
-    # One pixel at a time.
-    data = np.empty(size)
-    dq = np.empty(size, np.int64)
-    original = np.empty(size, np.int64)
+    # One pixel at a time; with one integration the flagged ramps of a line are kept from the median to the fit.
+    places = width if integrations == 1 else 1
+    ramps = np.empty((places, size))
+    ramps_dq = np.empty((places, size), np.uint8)
+    ramps_original = np.empty((places, size), np.uint8)
+    counts = np.empty((places, 4), np.int64)
     starts = np.empty(size, np.int64)
     lengths = np.empty(size, np.int64)
     scratch = np.empty(size)
@@ -537,11 +529,14 @@ def _fit_rows(
                     for lane in range(lanes):
                         if ok[lane]:
                             continue
-                        x = left + lane
-                        found, _, _, start = _load(
-                            sci, groupdq, zeroframe, i, y, x, first, last, suppress, data, dq, original
-                        )
-                        if found & CHARGELOSS:
+                        place = lane % places
+                        data, dq, count = ramps[place], ramps_dq[place], counts[place]
+                        _load(
+                            sci, groupdq, zeroframe, i, y, left + lane, first, last, suppress,
+                            data, dq, ramps_original[place], count,
+                        )  # fmt: skip
+                        start = count[3]
+                        if count[0] & CHARGELOSS:
                             any_chargeloss = True
                         if size == 1:
                             median[lane] += data[0] / one_group_time
@@ -602,28 +597,33 @@ def _fit_rows(
                             sumy[lane] = 0.0
                             sumxy[lane] = 0.0
                         for group in range(size):
-                            weights = whole[group]
+                            w0, w1, w2 = whole[group, 0], whole[group, 1], whole[group, 2]
+                            w3, w4, w5 = whole[group, 3], whole[group, 4], whole[group, 5]
                             row = sci[i, first + group, y, left : left + lanes]
-                            place = float(group)
+                            position = float(group)
                             for lane in range(lanes):
-                                weight = weights[kind[lane]] * scale[lane]
-                                leverage = place * weight
+                                k = kind[lane]
+                                low = w0 if k == 0 else (w1 if k == 1 else w2)
+                                high = w3 if k == 3 else (w4 if k == 4 else w5)
+                                weight = (low if k < 3 else high) * scale[lane]
+                                leverage = position * weight
                                 value = np.float64(row[lane])
                                 sumw[lane] += weight
                                 sumx[lane] += leverage
-                                sumxx[lane] += place * leverage
+                                sumxx[lane] += position * leverage
                                 sumy[lane] += value * weight
                                 sumxy[lane] += value * leverage
                         for lane in range(lanes):
                             inverse = 1.0 / (sumw[lane] * sumxx[lane] - sumx[lane] * sumx[lane])
                             slope[lane] = (sumw[lane] * sumxy[lane] - sumx[lane] * sumy[lane]) * inverse / group_time
+                    ints_err[i, oy, ox : ox + lanes] = out_err[:lanes]
+                    ints_dq[i, oy, ox : ox + lanes] = pixel_dq[:lanes]
+                    ints_poisson[i, oy, ox : ox + lanes] = out_poisson[:lanes]
+                    ints_rnoise[i, oy, ox : ox + lanes] = full_rnoise[:lanes]
+                    out_sci = ints_sci[i, oy, ox : ox + lanes]
                     for lane in range(lanes):
                         part = slope[lane] / full_variance[lane]
-                        ints_sci[i, oy, ox + lane] = part * full_rnoise[lane]
-                        ints_err[i, oy, ox + lane] = out_err[lane]
-                        ints_dq[i, oy, ox + lane] = pixel_dq[lane]
-                        ints_poisson[i, oy, ox + lane] = out_poisson[lane]
-                        ints_rnoise[i, oy, ox + lane] = full_rnoise[lane]
+                        out_sci[lane] = part * full_rnoise[lane]
                         weighted[lane] += part if ok[lane] else 0.0
                         poisson_weight[lane] += full_poisson_weight[lane] if ok[lane] else 0.0
                         read_weight[lane] += full_read_weight[lane] if ok[lane] else 0.0
@@ -637,12 +637,16 @@ def _fit_rows(
                 for lane in range(lanes):
                     if ok[lane]:
                         continue
-                    x = left + lane
+                    place = lane % places
+                    data, dq, original = ramps[place], ramps_dq[place], ramps_original[place]
+                    if integrations > 1:
+                        _load(
+                            sci, groupdq, zeroframe, i, y, left + lane, first, last, suppress,
+                            data, dq, original, counts[0],
+                        )  # fmt: skip
+                    found, unusable, saturated, start = counts[place]
                     g = pixel_gain[lane]
                     noise = pixel_noise[lane]
-                    found, unusable, saturated, start = _load(
-                        sci, groupdq, zeroframe, i, y, x, first, last, suppress, data, dq, original
-                    )
                     single_time = one_group_time if start == 1 else (frame_time if start == 2 else group_time)
                     bits = pixel_dq[lane] | np.uint32(found & (JUMP_DET | PERSISTENCE))
                     flags[lane] |= bits
@@ -711,6 +715,11 @@ def _fit_rows(
                     ints_rnoise[i, oy, ox + lane] = variance
 
             # The exposure.
+            line_sci = rate_sci[oy, ox : ox + lanes]
+            line_err = rate_err[oy, ox : ox + lanes]
+            line_dq = rate_dq[oy, ox : ox + lanes]
+            line_poisson = rate_poisson[oy, ox : ox + lanes]
+            line_rnoise = rate_rnoise[oy, ox : ox + lanes]
             for lane in range(lanes):
                 bits = flags[lane]
                 bits |= np.uint32(DO_NOT_USE) if dead[lane] == integrations else np.uint32(0)
@@ -724,15 +733,15 @@ def _fit_rows(
                 variance = 0.0 if variance >= LARGE_VARIANCE else variance
                 error = np.sqrt(poisson + variance)
                 value = weighted[lane] * variance
-                rate_sci[oy, ox + lane] = value if usable else np.nan
-                rate_err[oy, ox + lane] = error if usable else 0.0
-                rate_dq[oy, ox + lane] = bits | (np.uint32(SATURATED) if partly[lane] else np.uint32(0))
-                rate_poisson[oy, ox + lane] = poisson if usable else 0.0
-                rate_rnoise[oy, ox + lane] = variance if usable else 0.0
+                line_sci[lane] = value if usable else np.nan
+                line_err[lane] = error if usable else 0.0
+                line_dq[lane] = bits | (np.uint32(SATURATED) if partly[lane] else np.uint32(0))
+                line_poisson[lane] = poisson if usable else 0.0
+                line_rnoise[lane] = variance if usable else 0.0
             if any_chargeloss:
                 for lane in range(lanes):
                     if has_chargeloss[lane] and recovered[lane] > 0.0:
-                        rate_rnoise[oy, ox + lane] = _capped(1.0 / recovered[lane])
+                        line_rnoise[lane] = _capped(1.0 / recovered[lane])
 
 
 # Public ---------------------------------------------------------------------------------------------------------------
