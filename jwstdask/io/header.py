@@ -1,7 +1,8 @@
 """FITS header blocks: a light parser, and cards as text.
 
-A product has about 300 cards. Parsing them here takes about a millisecond; the text of the header is kept, so that nothing of an unknown
-keyword is lost. Cards are formatted by `astropy.io.fits`, which knows every corner of the standard (FITS 4.0, section 4).
+A product has about 300 cards. Parsing them here takes about a millisecond; the text of the header is kept, so that
+nothing of an unknown keyword is lost. Cards are formatted by `astropy.io.fits`, which knows every corner of the
+standard (FITS 4.0, section 4).
 """
 
 from __future__ import annotations
@@ -97,7 +98,8 @@ def _parse(text: str) -> Iterator[tuple[str, Any, str]]:
         position += CARD
         if card[8:10] == "= ":
             keyword = card[:8].rstrip()
-            # A long string goes on in CONTINUE cards as long as the piece so far ends in "&" (FITS 4.0, section 4.2.1.2).
+            # A long string goes on in CONTINUE cards as long as the piece so far ends in "&" (FITS 4.0, section
+            # 4.2.1.2).
             if card[10:].lstrip()[:1] == "'" and text[position : position + 8] == "CONTINUE":
                 value, comment = _parse_value(card[10:])
                 while isinstance(value, str) and value.endswith("&") and text[position : position + 8] == "CONTINUE":

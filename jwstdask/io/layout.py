@@ -1,8 +1,8 @@
 """Where everything is in a FITS file: headers are read, pixels are not.
 
-A FITS image is one contiguous big-endian block, so that offset, shape and dtype are all that is needed to read any strip of rows from any thread,
-process or object store. `FitsLayout.read` uses positioned reads (a 128-row strip of a full-frame exposure: about a millisecond).
-Standard: FITS 4.0, sections 3, 4 and 7.
+A FITS image is one contiguous big-endian block, so that offset, shape and dtype are all that is needed to read any
+strip of rows from any thread, process or object store. `FitsLayout.read` uses positioned reads (a 128-row strip of a
+full-frame exposure: about a millisecond). Standard: FITS 4.0, sections 3, 4 and 7.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ class Hdu:
     shape : tuple of int
         Image: C order, last two axes (y, x). Table: (rows,). Empty without data.
     dtype : numpy.dtype
-        Native dtype of the values as they are meant: unsigned where BZERO says so, floating where BSCALE scales. Table: a row.
+        Native dtype of the values as they are meant: unsigned where BZERO says so, floating where BSCALE scales.
+        Table: a row.
     stored : numpy.dtype
         As it stands in the file (big-endian). Table: a row.
     """
@@ -88,7 +89,8 @@ class Hdu:
 class FitsLayout:
     """The HDUs of a file, and reading parts of them. Make one with :func:`open_layout`.
 
-    Holds no open file: it can be used from many threads, is pickled in a few hundred bytes per HDU and costs nothing while idle.
+    Holds no open file: it can be used from many threads, is pickled in a few hundred bytes per HDU and costs nothing
+    while idle.
 
     Attributes
     ----------
@@ -238,11 +240,12 @@ class FitsLayout:
             offsets = [
                 offset + (starts[axis] + index) * strides[axis] for offset in offsets for index in range(counts[axis])
             ]
-        target = memoryview(buffer.reshape(-1).view(np.uint8))
+        target = buffer.reshape(-1).view(np.uint8).data
         _Source(self.path, self.storage_options).read_into(offsets, length, target)
 
     def raw(self, name: str, version: int = 1) -> np.ndarray:
-        """The image as it stands in the file: a read-only big-endian memory map (`Hdu.stored`), BZERO and BSCALE not applied.
+        """The image as it stands in the file: a read-only big-endian memory map (`Hdu.stored`), BZERO and BSCALE not
+        applied.
 
         Raises
         ------
@@ -466,7 +469,9 @@ def _rescale(out: np.ndarray, hdu: Hdu) -> None:
 
 def _table_dtypes(path: str, header: Header, values: dict[str, Any]) -> tuple[np.dtype, np.dtype]:
     """Row dtype as stored and as meant."""
-    stored, meant, seen = [], [], set()
+    stored: list[tuple[str, Any, tuple[int, ...]]] = []
+    meant: list[tuple[str, Any, tuple[int, ...]]] = []
+    seen = set()
     for number in range(1, values.get("TFIELDS", 0) + 1):
         match = _COLUMN_FORMAT.match(str(values.get(f"TFORM{number}", "")))
         if match is None:
@@ -496,7 +501,7 @@ def _table_dtypes(path: str, header: Header, values: dict[str, Any]) -> tuple[np
         stored.append((name, base, shape))
         zero, scale = values.get(f"TZERO{number}", 0), values.get(f"TSCAL{number}", 1)
         if code == "L":
-            native = np.dtype(bool)
+            native: np.dtype = np.dtype(bool)
         elif scale == 1 and (8 * base.itemsize, zero) in _OFFSET_DTYPES and base.kind in "iu":
             native = np.dtype(_OFFSET_DTYPES[8 * base.itemsize, zero])
         elif (scale != 1 or zero != 0) and base.kind in "iu":

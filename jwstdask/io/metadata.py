@@ -1,7 +1,7 @@
 """Metadata of an exposure: a flat dict of jwst's dotted names.
 
-FITS keywords come through the schema of the file's data model. What has no keyword (association type, background levels, WCS, logs) stands in the
-ASDF extension, an ASDF file in a one-row table, and is read only when asked for.
+FITS keywords come through the schema of the file's data model. What has no keyword (association type, background
+levels, WCS, logs) stands in the ASDF extension, an ASDF file in a one-row table, and is read only when asked for.
 """
 
 from __future__ import annotations
@@ -49,13 +49,15 @@ def read_metadata(
     model
         Data model whose schema names the keywords; the file's own (DATAMODL) by default.
     version
-        Only for files with several slits or spectra: the metadata of the one with this EXTVER, with names relative to it.
+        Only for files with several slits or spectra: the metadata of the one with this EXTVER, with names relative to
+        it.
 
     Returns
     -------
     dict
-        Dotted name -> value, such as ``"meta.exposure.type": "NRC_IMAGE"``. Keywords that the schema does not know are under
-        ``"extra_fits.<HDU>"`` as lists of [keyword, value, comment]; HISTORY cards under ``"history"`` as a list of texts.
+        Dotted name -> value, such as ``"meta.exposure.type": "NRC_IMAGE"``. Keywords that the schema does not know
+        are under ``"extra_fits.<HDU>"`` as lists of [keyword, value, comment]; HISTORY cards under ``"history"`` as a
+        list of texts.
     """
     schema = model_schema(model or model_name(layout))
     if version is not None:
@@ -174,7 +176,8 @@ class _Tagged(dict):
 def read_asdf_tree(layout: FitsLayout) -> dict[str, Any]:
     """Tree of the ASDF extension without its WCS and without links to arrays, as plain dicts, lists and scalars.
 
-    The text is parsed without the `asdf` library, whose import alone takes 0.3 s; a tree with arrays of its own goes through the library.
+    The text is parsed without the `asdf` library, whose import alone takes 0.3 s; a tree with arrays of its own goes
+    through the library.
     """
     raw = asdf_bytes(layout)
     if raw is None:
@@ -234,7 +237,8 @@ def _open_asdf(layout: FitsLayout, raw: bytes):
 
 
 def _without_wcs(text: str) -> str:
-    """Cut the block under each `wcs:` key out of the YAML text: nine tenths of it, and nothing that plain metadata needs."""
+    """Cut the block under each `wcs:` key out of the YAML text: nine tenths of it, and nothing that plain metadata
+    needs."""
     pieces, position = [], 0
     for match in _WCS_LINE.finditer(text):
         if match.start() < position:

@@ -1,7 +1,9 @@
-"""Writing products: a pre-allocated file, filled in strips by any number of threads and processes, then finished and renamed.
+"""Writing products: a pre-allocated file, filled in strips by any number of threads and processes, then finished and
+renamed.
 
-Headers, HDU order, dtypes and the ASDF extension are those that `stdatamodels` writes for the same metadata, so that every product opens and
-validates there and in `jwst`. Until `finish` the file has a hidden name in the folder of the product: a product under its final name is complete.
+Headers, HDU order, dtypes and the ASDF extension are those that `stdatamodels` writes for the same metadata, so that
+every product opens and validates there and in `jwst`. Until `finish` the file has a hidden name in the folder of the
+product: a product under its final name is complete.
 """
 
 from __future__ import annotations
@@ -79,8 +81,9 @@ class ProductHandle:
         array: np.ndarray,
         rows: slice = slice(None),
         leading: tuple[slice, ...] = (),
+        columns: slice = slice(None),
     ) -> None:
-        """Write whole rows of an image.
+        """Write a part of an image; whole rows are fastest.
 
         Parameters
         ----------
@@ -92,6 +95,8 @@ class ProductHandle:
             Which rows (axis y), step 1.
         leading
             Slices along the leading axes (integration, group), step 1; whole where not given.
+        columns
+            Which columns (axis x), step 1.
 
         Raises
         ------
@@ -107,7 +112,7 @@ class ProductHandle:
                 self.path, f"the product has no array {key[0]} (EXTVER {key[1]})", f"it has {names}"
             ) from None
         ndim = len(place.shape)
-        keys = [*leading, *[slice(None)] * (ndim - 2 - len(leading)), rows, slice(None)][-ndim:]
+        keys = [*leading, *[slice(None)] * (ndim - 2 - len(leading)), rows, columns][-ndim:]
         ranges = [range(*key.indices(size)) for key, size in zip(keys, place.shape, strict=True)]
         counts = tuple(len(part) for part in ranges)
         array = np.asarray(array)
@@ -149,12 +154,13 @@ class ProductWriter:
     model
         Data model class, such as ``ImageModel``.
     meta
-        Flat metadata with dotted names; give every name that will have a value at the end, so that the headers already have their size (if
-        not, `finish` copies the file). Entries without a keyword go to the ASDF extension. ``extra_fits.<HDU>`` holds unknown
-        keywords, ``history`` a list of texts. None means absent.
+        Flat metadata with dotted names; give every name that will have a value at the end, so that the headers
+        already have their size (if not, `finish` copies the file). Entries without a keyword go to the ASDF
+        extension. ``extra_fits.<HDU>`` holds unknown keywords, ``history`` a list of texts. None means absent.
     arrays
-        Array name (lower-case HDU name such as ``sci``), or (name, EXTVER), -> (shape, dtype). Names that the model does not know become HDUs after
-        those of the model. Every row must be written before `finish`: what is not is zero bytes (for unsigned integers that is half their range).
+        Array name (lower-case HDU name such as ``sci``), or (name, EXTVER), -> (shape, dtype). Names that the model
+        does not know become HDUs after those of the model. Every row must be written before `finish`: what is not is
+        zero bytes (for unsigned integers that is half their range).
     tables
         Table name (lower-case HDU name) -> structured array of shape (rows,).
     wcs
@@ -169,7 +175,8 @@ class ProductWriter:
 
     Examples
     --------
-    >>> with ProductWriter("jw1_rate.fits", "ImageModel", meta, {"sci": ((2048, 2048), "float32")}) as product:  # doctest: +SKIP
+    >>> arrays = {"sci": ((2048, 2048), "float32")}
+    >>> with ProductWriter("jw1_rate.fits", "ImageModel", meta, arrays) as product:  # doctest: +SKIP
     ...     product.write("sci", strip, rows=slice(0, 64))
     ...     product.finish({"meta.cal_step.ramp_fit": "COMPLETE"})
     """
@@ -450,7 +457,7 @@ class _Link:
 
     __slots__ = ("dtype", "name", "shape", "source", "table")
 
-    def __init__(self, name: str, shape: tuple[int, ...], dtype: str | None, table: np.ndarray | None) -> None:
+    def __init__(self, name: str, shape: tuple[int, ...], dtype: Any, table: np.ndarray | None) -> None:
         self.name, self.shape, self.dtype, self.table = name, shape, dtype, table
         self.source = ""
 
@@ -581,7 +588,8 @@ class _Plan:
         if link.table is not None:
             data = conform_table(link.table, node)
             if hdu is not None:
-                # An image HDU made for its keywords gives way to a table at the end of the file; comments and titles stay behind.
+                # An image HDU made for its keywords gives way to a table at the end of the file; comments and titles
+                # stay behind.
                 self.hdus.remove(hdu)
                 del self._by_name[key]
             table = self._hdu(node.hdu, None)
@@ -696,7 +704,7 @@ def _table_hdu(rows: np.ndarray, name: str) -> tuple[list[str], bytes, np.dtype]
     """Structural cards, data and row dtype (as the ASDF extension states it) of a binary table."""
     from astropy.io import fits
 
-    units = (rows.dtype.metadata or {}).get("units", {})
+    units: Mapping[str, str] = dict(rows.dtype.metadata or {}).get("units", {})
     columns = [(column, rows.dtype[column]) for column in rows.dtype.names or ()]
     if any(dtype.base.kind == "U" for _, dtype in columns):
         plain = np.dtype(
@@ -779,7 +787,7 @@ def _encode(values: np.ndarray, dtype: str) -> memoryview:
         bits ^= bits.dtype.type(1 << (8 * native.itemsize - 1))
     if native.itemsize > 1 and not np.dtype(stored).isnative:
         out.byteswap(inplace=True)
-    return memoryview(out.view(np.uint8).reshape(-1))
+    return out.view(np.uint8).reshape(-1).data
 
 
 def _write_at(descriptor: int, data: bytes | memoryview, offset: int) -> None:

@@ -1,8 +1,8 @@
 """Keyword and HDU tables of the data models, read at run time from the schemas that `stdatamodels` installs.
 
-The YAML files are read directly (about 20 ms for the core schema) because importing `stdatamodels.jwst.datamodels` costs 0.7 s. `$ref` and
-`allOf` are resolved here; properties of the parts of an `allOf` are merged in the order of first appearance, which is the order of keywords and
-HDUs in a product.
+The YAML files are read directly (about 20 ms for the core schema) because importing `stdatamodels.jwst.datamodels`
+costs 0.7 s. `$ref` and `allOf` are resolved here; properties of the parts of an `allOf` are merged in the order of
+first appearance, which is the order of keywords and HDUs in a product.
 """
 
 from __future__ import annotations
@@ -97,7 +97,8 @@ class Keyword:
 
 @dataclass(frozen=True, slots=True)
 class Array:
-    """An image or table. `attribute` is the name in the data model's tree, `name` the lower-case HDU name used by this package."""
+    """An image or table. `attribute` is the name in the data model's tree, `name` the lower-case HDU name used by
+    this package."""
 
     attribute: str
     name: str
@@ -249,7 +250,8 @@ def _document(name: str) -> dict:
 
 
 def _resolve(schema: dict, document: str) -> tuple[dict, str]:
-    """Follow `$ref`. References outside the data-model schemas (units, transforms) describe no keyword: an empty schema."""
+    """Follow `$ref`. References outside the data-model schemas (units, transforms) describe no keyword: an empty
+    schema."""
     while "$ref" in schema:
         target, _, pointer = schema["$ref"].partition("#")
         if target:
