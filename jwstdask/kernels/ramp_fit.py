@@ -11,8 +11,8 @@ variances as weights. Two paths give the same arithmetic, operation by operation
 * integrations of a pixel without any flag: one segment of known length, computed for a line of pixels at once;
 * everything else: pixel by pixel.
 
-All arithmetic is float64 on float32 input, except the time of a group, the time of a frame and the power in the weights,
-which the pipeline holds as float32.
+All arithmetic is float64 on float32 input, except the times of a group and of a frame and the power in the weights, which
+the pipeline holds as float32.
 """
 
 from __future__ import annotations
@@ -226,7 +226,7 @@ def _sort(values, count):
 
 @numba.njit(**_OPTIONS)
 def _median_difference(data, dq, size, group_time, scratch):
-    """Median of the usable first differences [DN/s]; the first group itself if there are none; NaN if that is unusable."""
+    """Median of the usable first differences [DN/s], or the first group (NaN if unusable) if there are none."""
     count = 0
     first = np.nan
     before = np.nan
@@ -388,6 +388,83 @@ def _capped(variance):
     return 0.0 if variance >= LARGE_VARIANCE else variance
 
 
+@numba.njit(**_OPTIONS)
+def _fit_ramp(
+    data, dq, counts, pixel_dq, gain, noise, dark, rate, group_time, single_time, table, starts, lengths, sums
+):
+    """Fit one integration of one pixel.
+
+    Returns
+    -------
+    bits
+        Flags of the integration, before it is marked as partly saturated.
+    slope, error, var_poisson, var_rnoise
+        Results of the integration; ``sums`` gets what it adds to those of the exposure: slope / var_rnoise,
+        1 / var_poisson, 1 / var_rnoise.
+    count
+        Number of segments in ``starts`` and ``lengths``.
+    places
+        See :func:`_find_segments`.
+    """
+    bits = pixel_dq | np.uint32(counts[0] & (JUMP_DET | PERSISTENCE))
+    count = 0
+    places = 0
+    if dq[0] & SATURATED:
+        bits |= np.uint32(DO_NOT_USE | SATURATED)
+    else:
+        count, places = _find_segments(dq, dq.size, starts, lengths)
+    if counts[1] == dq.size:
+        bits |= np.uint32(DO_NOT_USE)
+        if counts[2] == dq.size:
+            bits |= np.uint32(SATURATED)
+        count = 0
+    sums[:] = 0.0
+    total = 0.0
+    for segment in range(count):
+        length = lengths[segment]
+        time = single_time if length == 1 else group_time
+        slope, _, _, _ = _fit_segment(data, starts[segment], length, gain, noise, time, table)
+        read = _read_variance(noise, gain, length, time)
+        poisson = _poisson_variance(rate, dark, gain, length, time)
+        sums[0] += slope / read
+        if poisson > 0.0:
+            sums[1] += 1.0 / poisson
+        sums[2] += 1.0 / read
+        total += 1.0 / (poisson + read)
+    slope = 0.0
+    error = 0.0
+    poisson = 0.0
+    read = 0.0
+    if bits & np.uint32(DO_NOT_USE | SATURATED):
+        slope = np.nan
+    elif count > 0:
+        if sums[1] > 0.0:
+            poisson = _capped(1.0 / sums[1])
+        read = _capped(1.0 / sums[2])
+        slope = sums[0] * read
+        variance = 1.0 / total
+        error = 0.0 if variance > LARGE_VARIANCE else np.sqrt(variance)
+    return bits, slope, error, poisson, read, count, places
+
+
+@numba.njit(**_OPTIONS)
+def _single_time(start, group_time, frame_time, one_group_time):
+    """Exposure of a lone group: half way through group 0, the zero frame, or a whole group."""
+    return one_group_time if start == 1 else (frame_time if start == 2 else group_time)
+
+
+@numba.njit(**_OPTIONS)
+def _median_rate(data, dq, start, group_time, frame_time, one_group_time, scratch):
+    """Rate of one integration by its median difference [DN/s], 0 if there is none."""
+    if dq.size == 1:
+        return data[0] / one_group_time
+    if start > 0:
+        value = data[0] / _single_time(start, group_time, frame_time, one_group_time)
+    else:
+        value = _median_difference(data, dq, dq.size, group_time, scratch)
+    return 0.0 if np.isnan(value) else value
+
+
 # A line of pixels -----------------------------------------------------------------------------------------------------
 
 
@@ -426,6 +503,7 @@ def _fit_rows(
     starts = np.empty(size, np.int64)
     lengths = np.empty(size, np.int64)
     scratch = np.empty(size)
+    sums = np.empty(3)
 
     # A line of ``width`` pixels.
     clean = np.empty((integrations, width), np.uint8)
@@ -511,9 +589,7 @@ def _fit_rows(
                             before[lane] = value
                 number = 0
                 for lane in range(lanes):
-                    ok[lane] = (
-                        union[lane] == 0 and finite[lane] == 0.0 and (pixel_dq[lane] & invalid) == 0 and size > 1
-                    )
+                    ok[lane] = union[lane] == 0 and finite[lane] == 0.0 and (pixel_dq[lane] & invalid) == 0 and size > 1
                     number += ok[lane]
                 if number > 0:
                     _median_lines(steps, network, size - 1, lanes)
@@ -538,16 +614,9 @@ def _fit_rows(
                         start = count[3]
                         if count[0] & CHARGELOSS:
                             any_chargeloss = True
-                        if size == 1:
-                            median[lane] += data[0] / one_group_time
-                            continue
-                        if start == 1:
-                            value = data[0] / one_group_time
-                        elif start == 2:
-                            value = data[0] / frame_time
-                        else:
-                            value = _median_difference(data, dq, size, group_time, scratch)
-                        median[lane] += 0.0 if np.isnan(value) else value
+                        median[lane] += _median_rate(
+                            data, dq, start, group_time, frame_time, one_group_time, scratch
+                        )  # fmt: skip
 
             # What a whole ramp without flags gives, apart from its slope, is the same for all integrations.
             length = float(size)
@@ -644,58 +713,22 @@ def _fit_rows(
                             sci, groupdq, zeroframe, i, y, left + lane, first, last, suppress,
                             data, dq, original, counts[0],
                         )  # fmt: skip
-                    found, unusable, saturated, start = counts[place]
+                    found, _, saturated, start = counts[place]
                     g = pixel_gain[lane]
                     noise = pixel_noise[lane]
-                    single_time = one_group_time if start == 1 else (frame_time if start == 2 else group_time)
-                    bits = pixel_dq[lane] | np.uint32(found & (JUMP_DET | PERSISTENCE))
-                    flags[lane] |= bits
-                    sum_weighted = 0.0
-                    sum_poisson = 0.0
-                    sum_read = 0.0
-                    sum_total = 0.0
-                    count = 0
-                    if dq[0] & SATURATED:
-                        bits |= invalid
-                    else:
-                        count, _ = _find_segments(dq, size, starts, lengths)
-                    if unusable == size:
-                        bits |= np.uint32(DO_NOT_USE)
-                        if saturated == size:
-                            bits |= np.uint32(SATURATED)
-                        count = 0
-                    for segment in range(count):
-                        length_here = lengths[segment]
-                        time = single_time if length_here == 1 else group_time
-                        value, _, _, _ = _fit_segment(data, starts[segment], length_here, g, noise, time, table)
-                        variance = _read_variance(noise, g, length_here, time)
-                        poisson = _poisson_variance(median[lane], pixel_dark[lane], g, length_here, time)
-                        sum_read += 1.0 / variance
-                        if poisson > 0.0:
-                            sum_poisson += 1.0 / poisson
-                        sum_total += 1.0 / (poisson + variance)
-                        sum_weighted += value / variance
-                    value = 0.0
-                    poisson = 0.0
-                    variance = 0.0
-                    error = 0.0
-                    if count > 0 and not (bits & invalid):
-                        if sum_poisson > 0.0:
-                            poisson = _capped(1.0 / sum_poisson)
-                        variance = _capped(1.0 / sum_read)
-                        value = sum_weighted * variance
-                        total = 1.0 / sum_total
-                        error = 0.0 if total > LARGE_VARIANCE else np.sqrt(total)
-                    if count > 0:
-                        weighted[lane] += sum_weighted
-                        poisson_weight[lane] += sum_poisson if sum_poisson > 0.0 else 0.0
-                        read_weight[lane] += sum_read
+                    single_time = _single_time(start, group_time, frame_time, one_group_time)
+                    flags[lane] |= pixel_dq[lane] | np.uint32(found & (JUMP_DET | PERSISTENCE))
+                    bits, value, error, poisson, variance, _, _ = _fit_ramp(
+                        data, dq, counts[place], pixel_dq[lane], g, noise, pixel_dark[lane], median[lane],
+                        group_time, single_time, table, starts, lengths, sums,
+                    )  # fmt: skip
+                    weighted[lane] += sums[0]
+                    poisson_weight[lane] += sums[1]
+                    read_weight[lane] += sums[2]
                     if bits & np.uint32(DO_NOT_USE):
                         dead[lane] += 1
                     if bits & np.uint32(SATURATED):
                         filled[lane] += 1
-                    if bits & invalid:
-                        value = np.nan
                     if saturated > 0:
                         bits |= np.uint32(SATURATED)
                         partly[lane] = 1
@@ -742,6 +775,87 @@ def _fit_rows(
                 for lane in range(lanes):
                     if has_chargeloss[lane] and recovered[lane] > 0.0:
                         line_rnoise[lane] = _capped(1.0 / recovered[lane])
+
+
+# Single segments ------------------------------------------------------------------------------------------------------
+
+
+@numba.njit(**_OPTIONS)
+def _visit_segments(
+    sci, groupdq, pixeldq, zeroframe, gain, readnoise, dark, group_time, frame_time, nframes, suppress, first, last,
+    y0, y1, x0, x1, pedestal_groups, table, fill,
+    slopes, sigslopes, poissons, rnoises, yints, sigyints, pedestals, weights, crmags,
+):  # fmt: skip
+    """Most segments and most jumps of an integration; with ``fill``, write the fits of the segments."""
+    integrations = sci.shape[0]
+    size = last - first
+    one_group_time = (np.float64(np.float32(nframes)) + 1.0) * frame_time / 2.0
+    root = np.sqrt(2.0 * nframes)
+    data = np.empty((integrations, size))
+    dq = np.empty((integrations, size), np.uint8)
+    original = np.empty(size, np.uint8)
+    counts = np.empty((integrations, 4), np.int64)
+    starts = np.empty(size, np.int64)
+    lengths = np.empty(size, np.int64)
+    scratch = np.empty(size)
+    sums = np.empty(3)
+    most_segments = 0
+    most_jumps = 0
+    for y in range(y0, y1):
+        for x in range(x0, x1):
+            oy = y - y0
+            ox = x - x0
+            g = np.float64(gain[y, x])
+            noise = np.float64(np.float32(np.float64(readnoise[y, x]) * (g / root)))
+            dark_rate = np.float64(dark[y, x] if dark.size > 1 else dark[0, 0])
+            pixel_bits = pixeldq[y, x] if g > 0.0 else pixeldq[y, x] | np.uint32(DO_NOT_USE | NO_GAIN_VALUE)
+            rate = 0.0
+            for i in range(integrations):
+                _load(
+                    sci, groupdq, zeroframe, i, y, x, first, last, suppress, data[i], dq[i], original, counts[i]
+                )  # fmt: skip
+                start = counts[i, 3]
+                rate += _median_rate(data[i], dq[i], start, group_time, frame_time, one_group_time, scratch)
+                jumps = 0
+                for group in range(1, size):
+                    if dq[i, group] & JUMP_DET:
+                        if fill:
+                            step = data[i, group] - data[i, group - 1]
+                            if group == 1 and start == 2:
+                                # The jump is that of the ramp, not the one from the zero frame.
+                                step = data[i, 1] - np.float64(sci[i, first, y, x])
+                                if original[0] & SATURATED:
+                                    step = np.nan
+                            crmags[i, jumps, oy, ox] = step
+                        jumps += 1
+                most_jumps = max(most_jumps, jumps)
+            rate /= np.float64(integrations)
+            for i in range(integrations):
+                single_time = _single_time(counts[i, 3], group_time, frame_time, one_group_time)
+                bits, slope, _, _, _, count, places = _fit_ramp(
+                    data[i], dq[i], counts[i], pixel_bits, g, noise, dark_rate, rate, group_time, single_time,
+                    table, starts, lengths, sums,
+                )  # fmt: skip
+                most_segments = max(most_segments, places)
+                if not fill:
+                    continue
+                pedestal = data[i, 0] - slope * pedestal_groups
+                pedestals[i, oy, ox] = 0.0 if bits & np.uint32(SATURATED) or np.isnan(pedestal) else pedestal
+                for segment in range(count):
+                    length = lengths[segment]
+                    time = single_time if length == 1 else group_time
+                    slope, sigslope, yint, sigyint = _fit_segment(
+                        data[i], starts[segment], length, g, noise, time, table
+                    )
+                    read = _read_variance(noise, g, length, time)
+                    slopes[i, segment, oy, ox] = slope
+                    sigslopes[i, segment, oy, ox] = sigslope
+                    poissons[i, segment, oy, ox] = _poisson_variance(rate, dark_rate, g, length, time)
+                    rnoises[i, segment, oy, ox] = read
+                    yints[i, segment, oy, ox] = yint
+                    sigyints[i, segment, oy, ox] = sigyint
+                    weights[i, segment, oy, ox] = 1.0 / read
+    return most_segments, most_jumps
 
 
 # Public ---------------------------------------------------------------------------------------------------------------
@@ -813,8 +927,8 @@ def ramp_fit(
     nframes
         Number of frames averaged in a group.
     zeroframe
-        float32 (integration, y, x), first frame alone [DN], 0 where unusable; replaces group 0 of integrations without a
-        good group, unless ``suppress_one_group``.
+        float32 (integration, y, x), first frame alone [DN], 0 where unusable; replaces group 0 of integrations
+        without a good group, unless ``suppress_one_group``.
     dark_current
         float32 (y, x) or scalar, dark current that adds photon noise.
     suppress_one_group
@@ -859,3 +973,80 @@ def ramp_fit(
     network = _median_network(size - 1)
     _fit_rows(*common, y0, y1, x0, x1, width, whole, table, network, *out[0], *out[1])
     return out
+
+
+def fit_segments(
+    sci: np.ndarray,
+    groupdq: np.ndarray,
+    pixeldq: np.ndarray,
+    gain: np.ndarray,
+    readnoise: np.ndarray,
+    *,
+    group_time: float,
+    frame_time: float,
+    nframes: int,
+    groupgap: int = 0,
+    drop_frames1: int = 0,
+    zeroframe: np.ndarray | None = None,
+    dark_current: np.ndarray | float = 0.0,
+    suppress_one_group: bool = True,
+    first_group: int = 0,
+    last_group: int | None = None,
+    inner: tuple[slice, slice] | None = None,
+) -> Segments:
+    """Fits of the single segments of every integration.
+
+    Parameters
+    ----------
+    groupgap
+        Frames dropped between groups.
+    drop_frames1
+        Frames dropped before the first group.
+
+    Other parameters as in :func:`ramp_fit`.
+
+    Returns
+    -------
+    Segments
+        Their second dimension is as long as the most segments (jumps) in any integration of the pixels fitted.
+    """
+    common = _common(
+        sci, groupdq, pixeldq, zeroframe, gain, readnoise, dark_current, group_time, frame_time, nframes,
+        suppress_one_group, first_group, last_group,
+    )  # fmt: skip
+    rows, columns = inner or (slice(None), slice(None))
+    y0, y1, _ = rows.indices(sci.shape[2])
+    x0, x1, _ = columns.indices(sci.shape[3])
+    pedestal_groups = ((nframes + 1) / 2.0 + drop_frames1) / (nframes + groupgap)
+    arguments = (*common, y0, y1, x0, x1, pedestal_groups, _weight_tables(common[-1] - common[-2])[1])
+    none, empty = np.empty((0, 0, 0), np.float32), np.empty((0, 0, 0, 0), np.float32)
+    segments, jumps = _visit_segments(*arguments, False, *(empty,) * 6, none, empty, empty)
+    integrations, shape = sci.shape[0], (y1 - y0, x1 - x0)
+    result = Segments(
+        *(np.zeros((integrations, segments, *shape), np.float32) for _ in range(6)),
+        np.zeros((integrations, *shape), np.float32),
+        np.zeros((integrations, segments, *shape), np.float32),
+        np.zeros((integrations, jumps, *shape), np.float32),
+    )
+    _visit_segments(*arguments, True, *result)
+    return result
+
+
+def unused_groups(groupdq: np.ndarray) -> tuple[int, int]:
+    """Number of leading groups, and of the trailing group (0 or 1), that are DO_NOT_USE in all pixels and integrations.
+
+    Parameters
+    ----------
+    groupdq
+        uint8 (integration, group, y, x).
+
+    Returns
+    -------
+    leading, trailing
+        If no group is left, ``leading + trailing`` is the number of groups.
+    """
+    size = groupdq.shape[1]
+    leading = 0
+    while leading < size and (groupdq[:, leading] & DO_NOT_USE).all():
+        leading += 1
+    return leading, int(leading < size and bool((groupdq[:, -1] & DO_NOT_USE).all()))
