@@ -156,3 +156,53 @@ class Outcome:
     cpu: float = 0.0
     memory: int = 0
     census: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AssociationPlan:
+    """What will be done with an association of calibrated exposures.
+
+    Attributes
+    ----------
+    name
+        Name of the product, without suffix.
+    pipeline
+        Alias of the pipeline.
+    members
+        Paths of the science members, in the association's order.
+    steps
+        Steps in order, the skipped ones too.
+    products
+        Kind of product (``i2d``, ``cat``, ``segm``) to its final path.
+    member_products
+        Final path of each member's product (``crf``), or empty where none is saved.
+    updates
+        Metadata set by the plan itself.
+    context
+        CRDS context.
+    save
+        Whether products are written.
+    error
+        Why the association cannot be processed, or None.
+    """
+
+    name: str
+    pipeline: str
+    members: tuple[str, ...]
+    branch: str = ""
+    steps: tuple[StepPlan, ...] = ()
+    products: Mapping[str, str] = field(default_factory=dict)
+    member_products: tuple[str, ...] = ()
+    updates: Mapping[str, Any] = field(default_factory=dict)
+    context: str = ""
+    error: str | None = None
+
+    @property
+    def path(self) -> str:
+        """Name for messages and reports."""
+        return self.name
+
+    @property
+    def active(self) -> tuple[StepPlan, ...]:
+        """The steps that run."""
+        return tuple(item for item in self.steps if item.skip is None)

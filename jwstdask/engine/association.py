@@ -1,0 +1,216 @@
+"""An association through Stage 3: members are gathered, combined, and written."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import resource
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jwstdask.core.errors import JwstdaskError, PlanError, StepError
+from jwstdask.core.plan import AssociationPlan, ExposurePlan, Outcome, StepPlan, StepRecord
+from jwstdask.engine.executor import Executor, Serial
+from jwstdask.engine.passes import open_references, reason_of
+from jwstdask.io.exposure import Exposure
+from jwstdask.io.product import ProductHandle, ProductWriter
+
+log = logging.getLogger("jwstdask")
+
+
+@dataclass
+class Tools:
+    """What an association step may use besides its members.
+
+    Attributes
+    ----------
+    executor
+        Where mapped functions run.
+    scratch
+        Folder for temporary files; removed at the end.
+    save_results
+        Whether products are written.
+    """
+
+    executor: Executor
+    scratch: Path
+    save_results: bool = True
+
+    def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+        """``function`` of each item, in order, on all workers. The function must be picklable and idempotent."""
+        return self.executor.map(function, items)
+
+    def log(self, message: str) -> None:
+        """A line for the log of the association."""
+        log.info(message)
+
+
+@contextlib.contextmanager
+def scratch_folder(near: str) -> Iterator[Path]:
+    """A temporary folder beside the products, so that all workers see it."""
+    parent = Path(near).resolve()
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".jwstdask-", dir=parent) as folder:
+        yield Path(folder)
+
+
+def run_association(plan: AssociationPlan, executor: Executor | None = None) -> Outcome:
+    """Process one association.
+
+    Returns
+    -------
+    outcome
+        With the error, if there was one; no half-written product is left.
+    """
+    started, clock = time.perf_counter(), time.process_time()
+    outcome = Outcome(plan.name, plan.pipeline)
+    if plan.error is not None:
+        return replace(outcome, error=plan.error)
+    try:
+        folder = os.path.dirname(next(iter(plan.products.values()), "")) or "."
+        with scratch_folder(folder) as scratch:
+            outcome = _run(plan, Tools(executor or Serial(), scratch))
+    except JwstdaskError as error:
+        outcome = replace(outcome, error=str(error), traceback=traceback.format_exc())
+    except Exception as error:
+        outcome = replace(outcome, error=f"{plan.name}: {reason_of(error)}", traceback=traceback.format_exc())
+    return replace(
+        outcome,
+        wall=time.perf_counter() - started,
+        cpu=time.process_time() - clock,
+        memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    )
+
+
+def _run(plan: AssociationPlan, tools: Tools) -> Outcome:
+    members = [Exposure(path) for path in plan.members]
+    if not members:
+        raise PlanError(f"{plan.name}: the association has no science members")
+    for member in members:
+        member.meta.update(plan.updates)
+    products: dict[str, str] = {}
+    records: list[StepRecord] = []
+    combined: Exposure | None = None
+    for item in plan.steps:
+        clock = time.process_time()
+        targets = members if combined is None else [combined]
+        reason = item.skip
+        if reason is None:
+            try:
+                if item.step.alias == "resample":
+                    combined = _resample(item, plan.products["i2d"], members, tools)
+                    products["i2d"] = combined.path
+                elif item.step.alias == "source_catalog":
+                    reason = _source_catalog(item, plan, combined, tools, products)
+                else:
+                    reason = item.step.run(members, open_references(item), tools)  # type: ignore[attr-defined]
+            except JwstdaskError:
+                raise
+            except Exception as error:
+                raise StepError(plan.name, item.name, reason_of(error)) from error
+        status = "COMPLETE" if reason is None else "SKIPPED"
+        for target in targets:
+            target.meta[f"meta.cal_step.{item.step.status}"] = status
+        records.append(StepRecord(item.name, status, reason or "", time.process_time() - clock))
+        if item.step.alias == "outlier_detection" and reason is None and plan.member_products:
+            paths = tools.map(_write_member, list(zip(members, plan.member_products, strict=True)))
+            products.update({f"crf:{index}": path for index, path in enumerate(paths)})
+    return Outcome(plan.name, plan.pipeline, products, tuple(records))
+
+
+def _write_member(pair: tuple[Exposure, str]) -> str:
+    """A member with its new WCS, metadata and outlier flags, as a product of its own."""
+    member, path = pair
+    layout = member.layout
+    images = {
+        hdu.name.lower(): (tuple(hdu.shape), hdu.dtype.name)
+        for hdu in layout
+        if hdu.kind == "image" and hdu.size and hdu.name != "PRIMARY"
+    }
+    tables = {
+        hdu.name.lower(): layout.table(hdu.name)
+        for hdu in layout
+        if hdu.kind == "table" and hdu.name not in ("ASDF", "HDRTAB")
+    }
+    model = layout.model or "ImageModel"
+    with ProductWriter(path, model, member.meta, images, tables, member.wcs) as writer:
+        rows = 256
+        for name, (shape, _) in images.items():
+            for start in range(0, shape[-2], rows):
+                band = slice(start, min(start + rows, shape[-2]))
+                writer.write(name, member.read(name, band), rows=band)
+        return writer.finish()
+
+
+def _resample(item: StepPlan, path: str, members: Sequence[Exposure], tools: Tools) -> Exposure:
+    """The combined image of the members, written tile by tile."""
+    result = item.step.run(members, open_references(item), tools)  # type: ignore[attr-defined]
+    write_resampled(result, path, tools)
+    return Exposure(path)
+
+
+def write_resampled(result: Any, path: str, tools: Tools) -> str:
+    """Compute a resampled image tile by tile into its product."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    arrays = {name: (tuple(shape), np.dtype(dtype).name) for name, (shape, dtype) in result.arrays.items()}
+    tables = {} if result.table is None else {"hdrtab": result.table}
+    with ProductWriter(path, "ImageModel", result.meta, arrays, tables, result.wcs) as writer:
+        result.write(partial(_write_tile, writer.handle), tools.map)
+        return writer.finish()
+
+
+def _write_tile(handle: ProductHandle, name: str, rows: slice, columns: slice, array: np.ndarray) -> None:
+    handle.write(name, array, rows=rows, columns=columns)
+
+
+def _source_catalog(
+    item: StepPlan, plan: AssociationPlan, combined: Exposure | None, tools: Tools, products: dict[str, str]
+) -> str | None:
+    """The catalogue of the combined image and its segmentation map; the reason if there is none."""
+    if combined is None:
+        return "there is no combined image"
+    found = item.step.run([combined], open_references(item), tools)  # type: ignore[attr-defined]
+    if isinstance(found, str):
+        return found
+    products["cat"] = _write_table(found.table, plan.products["cat"])
+    shape, dtype = found.segmentation.shape, found.segmentation.dtype.name
+    meta = {**combined.meta, **found.meta, "meta.cal_step.source_catalog": "COMPLETE"}
+    arrays = {"sci": (shape, dtype)}
+    with ProductWriter(plan.products["segm"], "SegmentationMapModel", meta, arrays, wcs=combined.wcs) as writer:
+        writer.write("sci", found.segmentation)
+        products["segm"] = writer.finish()
+    return None
+
+
+def _write_table(table: Any, path: str) -> str:
+    """Write an ECSV table under a temporary name and rename it."""
+    temporary = f"{os.path.dirname(path) or '.'}/.{os.path.basename(path)}.part"
+    try:
+        table.write(temporary, format="ascii.ecsv", overwrite=True)
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+    return path
+
+
+def resample_exposure(plan: ExposurePlan, cal: str, meta: Mapping[str, Any], executor: Executor) -> tuple[str, StepRecord]:
+    """The resampled image of a single calibrated exposure (the last step of calwebb_image2)."""
+    item = next(step for step in plan.steps if step.step.alias == "resample")
+    clock = time.process_time()
+    path = plan.products["i2d"]
+    with scratch_folder(os.path.dirname(path) or ".") as scratch:
+        member = Exposure(cal)
+        member.meta.update(meta)
+        result = item.step.run([member], {}, Tools(executor, scratch))  # type: ignore[attr-defined]
+        write_resampled(result, path, Tools(executor, scratch))
+    return path, StepRecord(item.name, "COMPLETE", seconds=time.process_time() - clock)

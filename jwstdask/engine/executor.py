@@ -1,0 +1,166 @@
+"""Where tasks run: in this thread, on dask's threads, or on a dask cluster. One interface for all three."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+Function = Callable[[Any], Any]
+Notify = Callable[[int, Any], None]
+
+
+class Executor(Protocol):
+    """Maps a function over items; results come back in the order of the items."""
+
+    workers: int
+
+    def map(self, function: Function, items: Iterable[Any], notify: Notify | None = None) -> list[Any]:
+        """Results of ``function`` on each item; ``notify(index, result)`` is called as each one arrives.
+
+        The first exception ends the map and is raised.
+        """
+
+    def close(self) -> None:
+        """Release what the executor holds."""
+
+
+class Serial:
+    """Tasks one after the other in the calling thread."""
+
+    workers = 1
+
+    def map(self, function: Function, items: Iterable[Any], notify: Notify | None = None) -> list[Any]:
+        results = []
+        for index, item in enumerate(items):
+            results.append(function(item))
+            if notify is not None:
+                notify(index, results[-1])
+        return results
+
+    def close(self) -> None:
+        pass
+
+
+class Threads:
+    """Tasks on dask's threaded scheduler in this process: no start-up, shared memory."""
+
+    def __init__(self, workers: int | None = None) -> None:
+        self.workers = workers or available_cores()
+
+    def map(self, function: Function, items: Iterable[Any], notify: Notify | None = None) -> list[Any]:
+        items = list(items)
+        if self.workers == 1 or len(items) == 1:
+            return Serial().map(function, items, notify)
+        from dask.threaded import get
+
+        def call(index: int) -> Any:
+            result = function(items[index])
+            if notify is not None:
+                notify(index, result)
+            return result
+
+        graph = {("task", index): (call, index) for index in range(len(items))}
+        return list(get(graph, list(graph), num_workers=self.workers))
+
+    def close(self) -> None:
+        pass
+
+
+class Cluster:
+    """Tasks on a dask.distributed cluster, submitted with a sliding window so that the scheduler stays small.
+
+    Parameters
+    ----------
+    client
+        A connected ``distributed.Client``.
+    owner
+        A cluster to close with the executor, if this program started it.
+    window
+        Tasks in flight for every worker thread.
+    """
+
+    def __init__(self, client: Any, owner: Any = None, window: int = 4) -> None:
+        self.client, self.owner, self.window = client, owner, window
+
+    @property
+    def workers(self) -> int:
+        return max(sum(self.client.nthreads().values()), 1)
+
+    def map(self, function: Function, items: Iterable[Any], notify: Notify | None = None) -> list[Any]:
+        from distributed import as_completed
+
+        pending = iter(enumerate(items))
+        results: dict[int, Any] = {}
+        index_of: dict[Any, int] = {}
+
+        def submit(index: int, item: Any) -> Any:
+            # Not pure: the same plan run again must run again.
+            future = self.client.submit(function, item, pure=False, retries=2)
+            index_of[future] = index
+            return future
+
+        running = as_completed(submit(*pair) for pair in itertools.islice(pending, self.window * self.workers))
+        try:
+            for future in running:
+                index = index_of.pop(future)
+                results[index] = future.result()
+                if notify is not None:
+                    notify(index, results[index])
+                following = next(pending, None)
+                if following is not None:
+                    running.add(submit(*following))
+        except BaseException:
+            self.client.cancel(list(index_of), force=True)
+            raise
+        return [results[index] for index in range(len(results))]
+
+    def close(self) -> None:
+        self.client.close()
+        if self.owner is not None:
+            self.owner.close()
+
+
+def available_cores() -> int:
+    """Cores this process may use: affinity, cgroup and ``SLURM_CPUS_PER_TASK`` honoured."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:
+        cores = os.cpu_count() or 1
+    allotted = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    if allotted.isdigit():
+        cores = min(cores, int(allotted))
+    try:
+        with open("/sys/fs/cgroup/cpu.max") as quota:
+            limit, period = quota.read().split()
+        if limit != "max":
+            cores = min(cores, max(int(limit) // int(period), 1))
+    except (OSError, ValueError):
+        pass
+    return max(cores, 1)
+
+
+def local_cluster(workers: int) -> Cluster:
+    """A cluster of one-thread processes on this machine, listening on loopback only."""
+    from distributed import Client, LocalCluster
+
+    owner = LocalCluster(
+        n_workers=workers,
+        threads_per_worker=1,
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+        worker_dashboard_address="127.0.0.1:0",
+        silence_logs=40,
+        memory_limit=0,
+    )
+    return Cluster(Client(owner), owner)
+
+
+def connect(address: str) -> Cluster:
+    """A running cluster, by the address of its scheduler or the path of a scheduler file."""
+    from distributed import Client
+
+    if os.path.exists(address):
+        return Cluster(Client(scheduler_file=address))
+    return Cluster(Client(address))

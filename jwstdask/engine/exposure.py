@@ -1,0 +1,373 @@
+"""One exposure through Stage 1, or the pixel steps of Stage 2: from file to products.
+
+The same functions serve both grains. One exposure is one task whose strips run one after the other; or its strips are
+tasks of their own, on threads or on the workers of a cluster. A task is a path, row numbers and small parameters: its
+pixels come from the file and go to the file, so it can be run again anywhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jwstdask.core.block import ImageBlock, RampBlock, Window
+from jwstdask.core.errors import JwstdaskError, StepError
+from jwstdask.core.plan import ExposurePlan, Outcome, StepRecord
+from jwstdask.engine.association import resample_exposure
+from jwstdask.engine.executor import Cluster, Executor, Serial
+from jwstdask.engine.passes import Block, Pass, merge_tallies, open_references, reason_of, strips
+from jwstdask.engine.sources import FileArrays
+from jwstdask.io.layout import FitsLayout
+from jwstdask.io.metadata import read_metadata
+from jwstdask.io.product import ProductHandle, ProductWriter
+from jwstdask.io.schema import model_schema
+
+STRIP_BYTES = 8_000_000
+"""Product bytes that a strip may hold before they are written."""
+
+_IFU = frozenset(("MIR_MRS", "NRS_IFU"))
+
+
+def blocks_of(block: Block) -> dict[str, Block]:
+    """The products that a block holds after all steps: name to block."""
+    if isinstance(block, RampBlock) and block.products:
+        return dict(block.products)
+    return {"": block}
+
+
+def data_model(kind: str, block_or_shape: tuple[int, ...], exp_type: str) -> str:
+    """jwst's data model for a product."""
+    if kind == "fitopt":
+        return "RampFitOutputModel"
+    dimensions = len(block_or_shape)
+    if dimensions == 2:
+        return "IFUImageModel" if exp_type in _IFU else "ImageModel"
+    return {3: "CubeModel", 4: "RampModel"}[dimensions]
+
+
+@dataclass
+class StripSink:
+    """Collects the tiles of a strip and writes whole rows; or, for tiles processed again, writes them in place.
+
+    Attributes
+    ----------
+    handles
+        Product name to its handle.
+    taps
+        Step name to the handle of the product saved after it.
+    rows
+        The strip, or None to write tiles in place.
+    """
+
+    handles: Mapping[str, ProductHandle]
+    taps: Mapping[str, ProductHandle]
+    rows: tuple[int, int] | None
+    _strips: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
+
+    def products(self, block: Block) -> None:
+        found = blocks_of(block)
+        for kind, handle in self.handles.items():
+            if kind in found:
+                self._keep(handle, found[kind], block.window)
+            elif len(found) == 1 and "" in found:
+                self._keep(handle, block, block.window)
+
+    def tap(self, step: str, block: Block) -> None:
+        self._keep(self.taps[step], block, block.window)
+
+    def _keep(self, handle: ProductHandle, block: Block, window: Window) -> None:
+        inner = (..., *window.inner)
+        for name, array in block.arrays().items():
+            if (name, 1) not in handle.places:
+                continue
+            if self.rows is None:
+                rows, columns = window.inner_absolute
+                handle.write(name, array[inner], rows=rows, columns=columns)
+                continue
+            key = (handle.temporary, name)
+            if key not in self._strips:
+                shape = handle.places[name, 1].shape
+                self._strips[key] = np.empty((*shape[:-2], self.rows[1] - self.rows[0], shape[-1]), array.dtype)
+            rows, columns = window.inner_absolute
+            local = slice(rows.start - self.rows[0], rows.stop - self.rows[0])
+            self._strips[key][..., local, columns] = array[inner]
+
+    def flush(self) -> None:
+        """Write the strip."""
+        if self.rows is None:
+            return
+        by_file = {handle.temporary: handle for handle in (*self.handles.values(), *self.taps.values())}
+        for (temporary, name), array in self._strips.items():
+            by_file[temporary].write(name, array, rows=slice(*self.rows))
+        self._strips.clear()
+
+
+@dataclass(frozen=True)
+class StripTask:
+    """What a process needs to do strips of an exposure: some kilobytes, picklable."""
+
+    plan: ExposurePlan
+    meta: Mapping[str, Any]
+    gathered: Mapping[str, Any]
+    handles: Mapping[str, ProductHandle]
+    taps: Mapping[str, ProductHandle]
+    flags: str | None = None
+
+
+_prepared = threading.local()
+
+
+def run_strip(task: StripTask, rows: tuple[int, int], touched: np.ndarray | None = None) -> dict[str, float]:
+    """Do a strip in whatever process this is; the prepared pass is kept for the next strip of the exposure."""
+    key = tuple(handle.temporary for handle in task.handles.values())
+    if getattr(_prepared, "key", None) != key:
+        _prepared.work = Pass(task.plan, task.meta, FileArrays.open(task.plan.path), task.gathered)
+        _prepared.key = key
+    flags = None if task.flags is None else np.load(task.flags, mmap_mode="r+")
+    return _strip(_prepared.work, task.handles, task.taps, flags, touched, rows)
+
+
+def _strip(
+    work: Pass,
+    handles: Mapping[str, ProductHandle],
+    taps: Mapping[str, ProductHandle],
+    flags: np.ndarray | None,
+    touched: np.ndarray | None,
+    rows: tuple[int, int],
+) -> dict[str, float]:
+    sink = StripSink(handles, taps, rows if touched is None else None)
+    tally = work.strip(rows, sink, flags, touched)
+    sink.flush()
+    return tally
+
+
+def run_exposure(plan: ExposurePlan, executor: Executor | None = None) -> Outcome:
+    """Process one exposure.
+
+    Parameters
+    ----------
+    plan
+        From the planner.
+    executor
+        Where its strips run; one after the other in this thread by default.
+
+    Returns
+    -------
+    outcome
+        With the error, if there was one: nothing is raised but KeyboardInterrupt, and no half-written product is left.
+    """
+    started, clock = time.perf_counter(), time.process_time()
+    outcome = Outcome(plan.path, plan.pipeline)
+    if plan.error is not None:
+        return replace(outcome, error=plan.error)
+    try:
+        outcome = _run(plan, executor or Serial())
+    except JwstdaskError as error:
+        outcome = replace(outcome, error=str(error), traceback=traceback.format_exc())
+    except Exception as error:
+        outcome = replace(outcome, error=f"{plan.path}: {reason_of(error)}", traceback=traceback.format_exc())
+    return replace(
+        outcome,
+        wall=time.perf_counter() - started,
+        cpu=time.process_time() - clock,
+        memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    )
+
+
+def _run(plan: ExposurePlan, executor: Executor) -> Outcome:
+    arrays = FileArrays.open(plan.path)
+    meta: dict[str, Any] = {**read_metadata(arrays.layout, complete=True), **plan.updates}
+    wcs, wcs_updates, records = run_metadata_steps(plan, meta)
+    meta.update(wcs_updates)
+    work = Pass(plan, meta, arrays)
+    if not work.steps and not records:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in work.skipped.items())
+        if plan.pipeline not in ("calwebb_image2", "calwebb_detector1"):
+            raise StepError(arrays.name, plan.pipeline, f"nothing to do ({reasons})")
+    with open_products(plan, work, arrays, meta, wcs) as (writers, taps):
+        handles = {kind: writer.handle for kind, writer in writers.items()}
+        tap_handles = {step: writer.handle for step, writer in taps.items()}
+        tally = _walk(work, handles, tap_handles, executor)
+        step_updates: dict[str, Any] = {}
+        for item in work.steps:
+            step_updates.update(item.step.finish(meta, item.data, tally))
+        for step, writer in taps.items():
+            writer.finish(product_updates(plan, work, records, step_updates, step))
+        paths = {
+            kind: writer.finish(product_updates(plan, work, records, step_updates, None, kind))
+            for kind, writer in writers.items()
+        }
+    if "i2d" in plan.products:
+        paths["i2d"], record = resample_exposure(plan, paths["cal"], plan.updates, executor)
+        records.append(record)
+    ordered = {record.name: record for record in (*records, *work.records())}
+    return Outcome(
+        plan.path,
+        plan.pipeline,
+        {**paths, **{f"tap:{step}": writer.path for step, writer in taps.items()}},
+        tuple(ordered[item.name] for item in plan.steps if item.name in ordered),
+    )
+
+
+def run_metadata_steps(plan: ExposurePlan, meta: Mapping[str, Any]) -> tuple[Any, dict[str, Any], list[StepRecord]]:
+    """Run the steps that touch no pixel (assign_wcs): wcs, metadata updates, records."""
+    wcs, updates, records = None, {}, []
+    for item in plan.steps:
+        if item.step.kind != "metadata":
+            continue
+        if item.skip is not None:
+            records.append(StepRecord(item.name, "SKIPPED", item.skip))
+            continue
+        clock = time.thread_time()
+        wcs, found = item.step.run_exposure({**meta, **updates}, open_references(item))  # type: ignore[attr-defined]
+        updates.update(found)
+        records.append(StepRecord(item.name, "COMPLETE", seconds=time.thread_time() - clock))
+    return wcs, updates, records
+
+
+def _walk(
+    work: Pass, handles: Mapping[str, ProductHandle], taps: Mapping[str, ProductHandle], executor: Executor
+) -> dict[str, float]:
+    """All strips, the revision of the whole frame if a step wants it, and the tiles it touched."""
+    per_row = sum(
+        int(np.prod(place.shape, dtype=np.int64)) // place.shape[-2] * np.dtype(place.dtype).itemsize
+        for handle in (*handles.values(), *taps.values())
+        for place in handle.places.values()
+    )
+    rows = int(np.clip(STRIP_BYTES // max(per_row, 1) // 16 * 16, 16, 128))
+    row_ranges = strips(work.source.shape, rows)
+    shared = isinstance(executor, Cluster)
+    with contextlib.ExitStack() as stack:
+        flags, flags_path = None, None
+        if work.frame_step is not None:
+            if shared:
+                folder = Path(next(iter(handles.values())).temporary).parent
+                scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix=".jwstdask-", dir=folder))
+                flags_path = f"{scratch}/groupdq.npy"
+                flags = np.lib.format.open_memmap(flags_path, "w+", np.uint8, work.source.shape)
+            else:
+                flags = np.empty(work.source.shape, np.uint8)
+        if shared:
+            task = StripTask(work.plan, work.meta, work.shipped(), handles, taps, flags_path)
+            strip: Any = partial(run_strip, task)
+        else:
+            strip = partial(_strip, work, handles, taps, flags, None)
+        tallies = executor.map(strip, row_ranges)
+        if flags is not None:
+            touched = work.revise(flags)
+            again = [pair for pair in row_ranges if touched[pair[0] : pair[1]].any()]
+            if shared:
+                executor.map(partial(run_strip, task, touched=touched), again)
+            else:
+                executor.map(partial(_strip, work, handles, taps, flags, touched), again)
+    return merge_tallies(tallies)
+
+
+@contextlib.contextmanager
+def open_products(
+    plan: ExposurePlan, work: Pass, arrays: FileArrays, meta: Mapping[str, Any], wcs: Any
+) -> Iterator[tuple[dict[str, ProductWriter], dict[str, ProductWriter]]]:
+    """Writers of all products and intermediate products; those not finished are removed at the end."""
+    template = Template(work)
+    writers: dict[str, ProductWriter] = {}
+    taps: dict[str, ProductWriter] = {}
+    try:
+        for kind, path in plan.products.items():
+            found = template.products.get(kind) or template.products.get("") or template.taps.get(kind)
+            if found is None or kind == "i2d":
+                continue
+            model = data_model(kind, found["sci"][0], plan.exp_type)
+            writers[kind] = _writer(path, model, found, arrays.layout, {**meta, **template.updates}, wcs)
+        for step, path in plan.taps.items():
+            if step in template.taps:
+                found = template.taps[step]
+                model = data_model("", found["sci"][0], plan.exp_type)
+                taps[step] = _writer(path, model, found, arrays.layout, meta, wcs)
+        yield writers, taps
+    finally:
+        for writer in (*writers.values(), *taps.values()):
+            writer.abort()
+
+
+class Template:
+    """Which arrays the products will have, found by sending a small window through all steps."""
+
+    def __init__(self, work: Pass) -> None:
+        shape = work.source.shape
+        self.taps: dict[str, dict[str, tuple[tuple[int, ...], str]]] = {}
+        window = Window.around(0, min(8, shape[-2]), 0, min(16, shape[-1]), work.halo, (shape[-2], shape[-1]))
+        block = work.source.block(window)
+        seconds = [item.seconds for item in work.steps]
+        work.apply(block, 0, len(work.steps), self._tap(shape))
+        for item, spent in zip(work.steps, seconds, strict=True):
+            item.seconds = spent
+        self.products = {kind: _arrays(found, shape) for kind, found in blocks_of(block).items()}
+        self.updates: dict[str, Any] = {}
+        for item in work.steps:
+            self.updates.update(item.step.finish(work.meta, item.data, dict(block.tally)))
+
+    def _tap(self, shape: tuple[int, ...]) -> Any:
+        def keep(step: str, block: Block) -> None:
+            self.taps[step] = _arrays(block, shape)
+
+        return keep
+
+
+def _arrays(block: Block, shape: tuple[int, ...]) -> dict[str, tuple[tuple[int, ...], str]]:
+    return {
+        name: ((*array.shape[:-2], *shape[-2:]), array.dtype.name)
+        for name, array in block.arrays().items()
+        if array.ndim >= 2
+    }
+
+
+def _writer(
+    path: str,
+    model: str,
+    arrays: Mapping[str, tuple[tuple[int, ...], str]],
+    layout: FitsLayout,
+    meta: Mapping[str, Any],
+    wcs: Any,
+) -> ProductWriter:
+    schema = model_schema(model)
+    tables = {
+        hdu.name.lower(): layout.table(hdu.name)
+        for hdu in layout
+        if hdu.kind == "table" and hdu.name.lower() in schema.arrays and schema.arrays[hdu.name.lower()].is_table
+    }
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    return ProductWriter(path, model, meta, arrays, tables, wcs)
+
+
+def product_updates(
+    plan: ExposurePlan,
+    work: Pass,
+    records: list[StepRecord],
+    step_updates: Mapping[str, Any],
+    upto: str | None,
+    kind: str = "",
+) -> dict[str, Any]:
+    """Final metadata of a product: what the steps set and the status of each step, up to ``upto`` for a tap."""
+    status = {record.name: record.status for record in (*records, *work.records())}
+    updates = {} if upto is not None else dict(step_updates)
+    for item in plan.steps:
+        if item.name not in status:
+            continue
+        updates[f"meta.cal_step.{item.step.status}"] = status[item.name]
+        if item.name == upto:
+            break
+    return updates
+
+
+__all__ = ["ImageBlock", "StripSink", "StripTask", "run_exposure", "run_strip"]

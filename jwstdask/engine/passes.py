@@ -1,0 +1,294 @@
+"""A pass: a run of steps that an exposure goes through tile by tile.
+
+A strip of rows is walked in tiles small enough for the second-level cache, with a halo wide enough for all steps
+together. Each tile goes through every step of the pass before the next one is read. Two kinds of coupling break the
+walk: a step that must first see other parts of the frame (reference pixels) is given those windows, processed by the
+steps before it; and a step that must see the flags of the whole frame (snowballs) revises them after all tiles are
+done, whereupon only the tiles it touched are processed again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from jwstdask.core.block import ImageBlock, RampBlock, Window, tiles
+from jwstdask.core.errors import JwstdaskError, StepError
+from jwstdask.core.plan import ExposurePlan, StepPlan, StepRecord
+from jwstdask.core.step import Step
+from jwstdask.refs.reference import Reference, open_reference
+
+TILE_BYTES = 800_000
+"""Science bytes of a tile (float32) that leave room for flags and scratch in a second-level cache of 1 MB."""
+
+Block = RampBlock | ImageBlock
+
+
+class Source(Protocol):
+    """Where the exposure comes from: a file, or arrays in memory."""
+
+    name: str
+    shape: tuple[int, ...]
+    """Shape of the science array."""
+
+    def block(self, window: Window) -> Block:
+        """A fresh block of the window."""
+
+
+class Sink(Protocol):
+    """Where results of a tile go: files, or arrays in memory."""
+
+    def products(self, block: Block) -> None:
+        """Keep the inner part of the products of a block that has gone through all steps."""
+
+    def tap(self, step: str, block: Block) -> None:
+        """Keep the inner part of the block after a step."""
+
+
+@dataclass
+class Prepared:
+    """A step ready for its blocks."""
+
+    plan: StepPlan
+    data: Any
+    gathered: Any = None
+    seconds: float = 0.0
+
+    @property
+    def step(self) -> Step:
+        return self.plan.step
+
+
+def tile_shape(shape: tuple[int, ...], halo: int) -> tuple[int, int]:
+    """Rows and columns of a tile of an exposure of ``shape`` (..., y, x).
+
+    Square enough that the halo costs little: 16, 32 or 64 rows, and at least 64 columns.
+    """
+    samples = max(TILE_BYTES // (4 * int(np.prod(shape[:-2], dtype=int))), 1)
+    rows = 16 if samples < 8_000 else 32 if samples < 64_000 else 64
+    columns = max(samples // (rows + 2 * halo), 64)
+    return min(rows, shape[-2]), min(columns, shape[-1])
+
+
+def crop(block: RampBlock) -> RampBlock:
+    """The inner part of a ramp block, as views."""
+    rows, columns = block.window.inner
+    window = block.window
+    zeroframe = None if block.zeroframe is None else block.zeroframe[..., rows, columns]
+    return RampBlock(
+        Window.plain(window.inner_y0, window.inner_y1, window.inner_x0, window.inner_x1),
+        block.sci[..., rows, columns],
+        block.groupdq[..., rows, columns],
+        block.pixeldq[..., rows, columns],
+        zeroframe,
+    )
+
+
+def open_references(item: StepPlan) -> dict[str, Reference | None]:
+    """The references of a step, opened; None stands for N/A."""
+    return {
+        reftype: None if path is None else open_reference(path, reftype) for reftype, path in item.references.items()
+    }
+
+
+@dataclass
+class Pass:
+    """The block steps of a plan made ready for one exposure.
+
+    Parameters
+    ----------
+    plan
+        What to do.
+    meta
+        Metadata of the exposure.
+    source
+        Where its pixels come from.
+    gathered
+        Quantities gathered before, by step name; None to gather now.
+
+    Raises
+    ------
+    StepError, ReferenceFileError
+        If a step cannot be prepared.
+    """
+
+    plan: ExposurePlan
+    meta: Mapping[str, Any]
+    source: Source
+    gathered: Mapping[str, Any] | None = None
+    steps: list[Prepared] = field(init=False, default_factory=list)
+    skipped: dict[str, str] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for item in self.plan.steps:
+            if item.step.kind != "block":
+                continue
+            if item.skip is not None:
+                self.skipped[item.name] = item.skip
+                continue
+            started = time.thread_time()
+            try:
+                references = open_references(item)
+                reason = item.step.reference_skip_reason(self.meta, references)
+                if reason is not None:
+                    self.skipped[item.name] = reason
+                    continue
+                prepared = Prepared(item, item.step.prepare(self.meta, references))
+                self.steps.append(prepared)
+                if self.gathered is not None:
+                    prepared.gathered = self.gathered.get(item.name)
+                elif windows := item.step.gather_windows(self.meta):
+                    blocks = [crop(self._upstream(window, len(self.steps) - 1)) for window in windows]
+                    prepared.gathered = item.step.gather(self.meta, prepared.data, blocks)
+                prepared.seconds += time.thread_time() - started
+            except JwstdaskError:
+                raise
+            except Exception as error:
+                raise StepError(self.source.name, item.name, reason_of(error), place="preparation") from error
+
+    def _upstream(self, window: Window, stop: int) -> RampBlock:
+        """A block of a window that has gone through the steps before ``stop``."""
+        halo = sum(item.step.halo for item in self.steps[:stop])
+        wide = Window.around(window.y0, window.y1, window.x0, window.x1, halo, self.source.shape[-2:])
+        block = self.source.block(wide)
+        assert isinstance(block, RampBlock)
+        self.apply(block, 0, stop)
+        return block
+
+    @property
+    def halo(self) -> int:
+        """Pixels of neighbours that all steps together need."""
+        return sum(item.step.halo for item in self.steps)
+
+    @property
+    def frame_step(self) -> int | None:
+        """Index of the step that revises the flags of the whole frame, or None."""
+        for index, item in enumerate(self.steps):
+            if item.step.frame_gather(self.meta, item.data):
+                return index
+        return None
+
+    def shipped(self) -> dict[str, Any]:
+        """Gathered quantities by step name, to give to another process."""
+        return {item.plan.name: item.gathered for item in self.steps if item.gathered is not None}
+
+    def apply(self, block: Block, start: int, stop: int, tap: Callable[[str, Block], None] | None = None) -> None:
+        """Send a block through the steps start:stop."""
+        for item in self.steps[start:stop]:
+            clock = time.thread_time()
+            try:
+                item.step.apply(block, item.data, item.gathered)
+            except JwstdaskError:
+                raise
+            except Exception as error:
+                window = block.window
+                place = f"rows {window.y0}:{window.y1}, columns {window.x0}:{window.x1}"
+                raise StepError(self.source.name, item.plan.name, reason_of(error), place=place) from error
+            item.seconds += time.thread_time() - clock
+            if tap is not None and item.plan.name in self.plan.taps:
+                tap(item.plan.name, block)
+
+    def strip(
+        self,
+        rows: tuple[int, int],
+        sink: Sink,
+        flags: np.ndarray | None = None,
+        touched: np.ndarray | None = None,
+    ) -> dict[str, float]:
+        """Process a strip of rows.
+
+        Parameters
+        ----------
+        rows
+            First and last row, end exclusive.
+        sink
+            Where results go.
+        flags
+            uint8 (integration, group, y, x) of the frame: filled with the flags after the frame step, or, where
+            ``touched`` is given, their revised values to be used.
+        touched
+            bool (y, x): process only tiles with a touched pixel, with the revised flags.
+
+        Returns
+        -------
+        tally
+            Counts over the strip by name.
+        """
+        tally: dict[str, float] = {}
+        frame = self.frame_step if flags is not None else None
+        end = len(self.steps)
+        for window in tiles(rows, self.source.shape[-2:], tile_shape(self.source.shape, self.halo), self.halo):
+            if touched is not None and not touched[window.inner_absolute].any():
+                continue
+            block = self.source.block(window)
+            if frame is None or flags is None:
+                self.apply(block, 0, end, sink.tap)
+            else:
+                self._apply_around_frame_step(block, frame, sink, flags, provisional=touched is None)
+            sink.products(block)
+            for name, value in block.tally.items():
+                tally[name] = tally.get(name, 0.0) + value
+        return tally
+
+    def _apply_around_frame_step(
+        self, block: Block, frame: int, sink: Sink, flags: np.ndarray, provisional: bool
+    ) -> None:
+        assert isinstance(block, RampBlock)
+        inner = (slice(None), slice(None), *block.window.inner)
+        absolute = (slice(None), slice(None), *block.window.inner_absolute)
+        # The provisional walk does not save what the revision may still change.
+        self.apply(block, 0, frame, sink.tap if provisional else None)
+        self.apply(block, frame, frame + 1)
+        if provisional:
+            flags[absolute] = block.groupdq[inner]
+        else:
+            block.groupdq[inner] = flags[absolute]
+            if self.steps[frame].plan.name in self.plan.taps:
+                sink.tap(self.steps[frame].plan.name, block)
+        self.apply(block, frame + 1, len(self.steps), None if provisional else sink.tap)
+
+    def revise(self, flags: np.ndarray) -> np.ndarray:
+        """Let the frame step revise the flags of the whole frame in place; bool (y, x) of pixels to process again."""
+        index = self.frame_step
+        assert index is not None
+        item = self.steps[index]
+        clock = time.thread_time()
+        touched = item.step.revise(self.meta, item.data, flags, None)  # type: ignore[attr-defined]
+        item.seconds += time.thread_time() - clock
+        saved_later = any(step.plan.name in self.plan.taps for step in self.steps[index:])
+        return np.ones_like(touched) if saved_later else touched
+
+    def records(self) -> list[StepRecord]:
+        """What became of each step, in order of the plan."""
+        done = {item.plan.name: item for item in self.steps}
+        records = []
+        for item in self.plan.steps:
+            if item.name in done:
+                records.append(StepRecord(item.name, "COMPLETE", seconds=done[item.name].seconds))
+            elif item.name in self.skipped:
+                records.append(StepRecord(item.name, "SKIPPED", self.skipped[item.name]))
+        return records
+
+
+def strips(shape: tuple[int, ...], rows: int) -> list[tuple[int, int]]:
+    """Row ranges that cover a frame."""
+    return [(start, min(start + rows, shape[-2])) for start in range(0, shape[-2], rows)]
+
+
+def merge_tallies(tallies: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Counts of all strips, summed in the order of the strips."""
+    total: dict[str, float] = {}
+    for tally in tallies:
+        for name, value in tally.items():
+            total[name] = total.get(name, 0.0) + value
+    return total
+
+
+def reason_of(error: BaseException) -> str:
+    """Type and first line of an error."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

@@ -1,0 +1,146 @@
+"""Where blocks come from: a FITS file, read by strips and in place, or a Dataset."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+import numpy as np
+
+from jwstdask.core.block import ImageBlock, RampBlock, Window
+from jwstdask.core.errors import InputError
+from jwstdask.io.layout import FitsLayout, is_url, open_layout
+from jwstdask.kernels.decode import decode_uint16, swap32
+
+_IMAGE_ARRAYS = ("err", "dq", "var_poisson", "var_rnoise", "var_flat")
+
+
+class Arrays:
+    """Reads named arrays of an exposure by windows; subclasses say from where."""
+
+    name: str
+    shape: tuple[int, ...]
+
+    def __contains__(self, name: str) -> bool:
+        raise NotImplementedError
+
+    def read(self, name: str, window: Window, dtype: type) -> np.ndarray:
+        """A fresh array (..., y, x) of the window in native byte order."""
+        raise NotImplementedError
+
+    def block(self, window: Window) -> RampBlock | ImageBlock:
+        """A fresh block of the window: a ramp for four dimensions, an image for two or three."""
+        if len(self.shape) == 4:
+            return self._ramp(window)
+        sci = self.read("sci", window, np.float32)
+        found: dict[str, Any] = {
+            name: self.read(name, window, np.uint32 if name == "dq" else np.float32)
+            for name in _IMAGE_ARRAYS
+            if name in self
+        }
+        found.setdefault("dq", np.zeros(sci.shape, np.uint32))
+        for name in ("err", "var_poisson", "var_rnoise"):
+            found.setdefault(name, np.zeros(sci.shape, np.float32))
+        return ImageBlock(window, sci, **found)
+
+    def _ramp(self, window: Window) -> RampBlock:
+        sci = self.read("sci", window, np.float32)
+        groupdq = (
+            self.read("groupdq", window, np.uint8) if "groupdq" in self else np.zeros(sci.shape, np.uint8)
+        )
+        pixeldq = (
+            self.read("pixeldq", window, np.uint32) if "pixeldq" in self else np.zeros(window.shape, np.uint32)
+        )
+        zeroframe = self.read("zeroframe", window, np.float32) if "zeroframe" in self else None
+        return RampBlock(window, sci, groupdq, pixeldq, zeroframe)
+
+
+class FileArrays(Arrays):
+    """Arrays of a FITS file. A local file is mapped; a remote one is read by bands of whole rows.
+
+    Parameters
+    ----------
+    layout
+        Of the file.
+
+    Raises
+    ------
+    InputError
+        If there is no science array, or the arrays do not fit each other.
+    """
+
+    def __init__(self, layout: FitsLayout) -> None:
+        self.layout = layout
+        self.name = os.path.basename(layout.path)
+        self.shape = tuple(layout.check_exposure().shape)
+        self._maps: dict[str, np.ndarray] = {}
+        self._band = threading.local()
+        self._remote = is_url(layout.path)
+
+    @classmethod
+    def open(cls, path: str) -> FileArrays:
+        return cls(open_layout(path))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.layout and self.layout.hdu(name).size > 0
+
+    def _map(self, name: str) -> np.ndarray:
+        if name not in self._maps:
+            self._maps[name] = self.layout.raw(name)
+        return self._maps[name]
+
+    def read(self, name: str, window: Window, dtype: type) -> np.ndarray:
+        hdu = self.layout.hdu(name)
+        if self._remote:
+            return np.array(self._rows(name, window)[..., window.columns], dtype)
+        raw = self._map(name)[..., window.rows, window.columns]
+        unsigned_word = hdu.dtype == np.uint16 and raw.dtype == np.dtype(">i2")
+        if unsigned_word and dtype == np.float32:
+            return decode_uint16(raw)
+        plain = hdu.bscale == 1 and hdu.bzero == 0
+        if plain and raw.dtype == np.dtype(">f4") and dtype == np.float32:
+            return swap32(raw)
+        if raw.dtype == np.uint8 and dtype == np.uint8:
+            return np.array(raw)
+        if raw.dtype == np.dtype(">i4") and hdu.dtype == np.uint32 and dtype == np.uint32:
+            return swap32(raw, dtype=np.uint32) ^ np.uint32(0x80000000)
+        return self.layout.read(name, window.rows, window.columns).astype(dtype, copy=False)
+
+    def _rows(self, name: str, window: Window) -> np.ndarray:
+        """Whole rows of a remote array; the last band is kept, since tiles walk along rows."""
+        bands = self._band.__dict__.setdefault("bands", {})
+        key = (window.y0, window.y1)
+        if bands.get(name, (None,))[0] != key:
+            bands[name] = (key, self.layout.read(name, window.rows))
+        return bands[name][1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"layout": self.layout}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["layout"])  # type: ignore[misc]
+
+
+class MemoryArrays(Arrays):
+    """Arrays of a Dataset or of a mapping, in memory.
+
+    Parameters
+    ----------
+    arrays
+        Lower-case name to array (..., y, x).
+    name
+        How messages call the exposure.
+    """
+
+    def __init__(self, arrays: dict[str, np.ndarray], name: str = "dataset") -> None:
+        if "sci" not in arrays:
+            raise InputError(name, "there is no sci array", "an exposure needs a variable called sci")
+        self.arrays, self.name = arrays, name
+        self.shape = tuple(arrays["sci"].shape)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.arrays
+
+    def read(self, name: str, window: Window, dtype: type) -> np.ndarray:
+        return np.array(self.arrays[name][..., window.rows, window.columns], dtype, order="C")

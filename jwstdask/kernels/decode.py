@@ -1,0 +1,77 @@
+"""Byte order and offsets of FITS pixels, undone and done while a tile is in cache."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+
+@numba.njit(cache=True, nogil=True)
+def _decode_uint16(raw, out):
+    for integration in range(raw.shape[0]):
+        for group in range(raw.shape[1]):
+            for y in range(raw.shape[2]):
+                for x in range(raw.shape[3]):
+                    word = raw[integration, group, y, x]
+                    out[integration, group, y, x] = np.float32(np.uint16((word << 8) | (word >> 8)) ^ np.uint16(0x8000))
+
+
+@numba.njit(cache=True, nogil=True)
+def _swap32(raw, out):
+    for plane in range(raw.shape[0]):
+        for y in range(raw.shape[1]):
+            for x in range(raw.shape[2]):
+                word = raw[plane, y, x]
+                out[plane, y, x] = (
+                    (word << np.uint32(24))
+                    | ((word & np.uint32(0xFF00)) << np.uint32(8))
+                    | ((word >> np.uint32(8)) & np.uint32(0xFF00))
+                    | (word >> np.uint32(24))
+                )
+
+
+def decode_uint16(raw: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """Raw counts as float32.
+
+    Parameters
+    ----------
+    raw
+        FITS words of an unsigned 16-bit image (big-endian, BZERO 32768), any integer dtype of 2 bytes,
+        (integration, group, y, x) or fewer leading axes.
+    out
+        float32 array of the same shape.
+
+    Returns
+    -------
+    out
+        float32 [DN], exact.
+    """
+    if out is None:
+        out = np.empty(raw.shape, np.float32)
+    words = raw.view(np.uint16)
+    lead = (1,) * (4 - raw.ndim)
+    _decode_uint16(words.reshape(lead + raw.shape), out.reshape(lead + raw.shape))
+    return out
+
+
+def swap32(raw: np.ndarray, out: np.ndarray | None = None, dtype: np.dtype | type = np.float32) -> np.ndarray:
+    """Four-byte words with their bytes reversed: FITS order to native order or back.
+
+    Parameters
+    ----------
+    raw
+        (..., y, x), any dtype of 4 bytes.
+    out
+        Array of the same shape, any dtype of 4 bytes; allocated with ``dtype`` if None.
+    """
+    if out is None:
+        out = np.empty(raw.shape, dtype)
+    planes = (-1, *raw.shape[-2:])
+    source, target = raw.view(np.uint32), out.view(np.uint32)
+    if raw.ndim <= 3:
+        lead = (1,) * (3 - raw.ndim)
+        _swap32(source.reshape(lead + raw.shape), target.reshape(lead + raw.shape))
+        return out
+    for index in np.ndindex(*raw.shape[:-3]):
+        _swap32(source[index].reshape(planes), target[index].reshape(planes))
+    return out

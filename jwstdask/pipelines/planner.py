@@ -1,0 +1,468 @@
+"""From inputs and a request to plans: headers only, no pixel is read.
+
+Order of the work: headers of all exposures; parameter references of all exposures at once; parameters, refused here if
+they are wrong; which steps run; best references of those steps, again of all exposures at once; products.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from typing import Any
+
+from jwstdask import __version__
+from jwstdask.core.errors import InputError, JwstdaskError, ParameterError, PlanError, ReferenceFileError
+from jwstdask.core.params import build, coerce, declared, suggest
+from jwstdask.core.pipeline import Pipeline
+from jwstdask.core.plan import Cost, ExposurePlan, StepPlan
+from jwstdask.core.settings import Layer, Settings
+from jwstdask.core.step import Step
+from jwstdask.io.layout import open_layout
+from jwstdask.io.metadata import read_metadata
+from jwstdask.io.naming import product_path
+from jwstdask.pipelines.cost import predict
+from jwstdask.refs.crds import ReferenceChoice, resolve
+from jwstdask.refs.parameters import ParameterLayers, parameter_layers
+from jwstdask.steps.registry import step_class
+
+PARITY_VERSION = "3.0.0"
+"""Version of jwst whose products these equal; written as CAL_VER."""
+
+_OVERRIDE = "override_"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One exposure to plan.
+
+    Attributes
+    ----------
+    path
+        File or URL.
+    members
+        Other inputs by member type, such as ``background``.
+    product
+        Name of the product, without suffix; None to derive it from the file name.
+    updates
+        Metadata to set, such as the association's name.
+    """
+
+    path: str
+    members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    product: str | None = None
+    updates: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Configured:
+    """Parameters of a pipeline or step, resolved for one exposure."""
+
+    parameters: Any
+    origins: Mapping[str, str]
+    steps: Mapping[str, Step]
+    step_origins: Mapping[str, Mapping[str, str]]
+    overrides: Mapping[str, Mapping[str, str]]
+
+
+def step_names(target: type) -> dict[str, str]:
+    """Step name to alias, of a pipeline or of a step that runs alone."""
+    if issubclass(target, Pipeline):
+        return dict(target.step_defs)
+    return {target.alias: target.alias}
+
+
+def check_layers(target: type, layers: Iterable[Layer]) -> None:
+    """Refuse unknown names, wrong types and values out of range before anything is opened.
+
+    Raises
+    ------
+    ParameterError
+        With the nearest right name.
+    """
+    names = step_names(target)
+    for layer in layers:
+        for name, value in layer.parameters.items():
+            _check(target, name, value, target.alias, layer.origin)
+        for step, parameters in layer.steps.items():
+            if not issubclass(target, Pipeline) or step not in names:
+                raise ParameterError(f"{target.alias} has no step {step!r} (from {layer.origin})", suggest(step, names))
+            for name, value in parameters.items():
+                _check(step_class(names[step]), name, value, step, layer.origin)
+
+
+def _check(cls: type, name: str, value: Any, owner: str, origin: str) -> None:
+    if name.startswith(_OVERRIDE):
+        reftype = name[len(_OVERRIDE) :]
+        allowed = getattr(cls, "reference_types", ())
+        if reftype not in allowed:
+            known = [_OVERRIDE + item for item in allowed]
+            raise ParameterError(f"{owner} has no parameter {name!r} (from {origin})", suggest(name, known or declared(cls)))
+        return
+    try:
+        coerce(cls, name, value, owner)
+    except ParameterError as error:
+        raise ParameterError(f"{error.message} (from {origin})", error.remedy) from None
+
+
+def configure(target: type, layers: Sequence[Layer]) -> Configured:
+    """Parameters of ``target`` and its steps from layers, lowest precedence first."""
+    names = step_names(target)
+    parameters, origins = build(target, [(layer.origin, _plain(layer.parameters)) for layer in layers], target.alias)
+    steps, step_origins, overrides = {}, {}, {}
+    for name, alias in names.items():
+        if issubclass(target, Pipeline):
+            own = [(layer.origin, layer.steps.get(name, {})) for layer in layers]
+        else:
+            own = [(layer.origin, layer.parameters) for layer in layers]
+        steps[name], step_origins[name] = build(
+            step_class(alias), [(origin, _plain(values)) for origin, values in own], name
+        )
+        overrides[name] = {
+            key[len(_OVERRIDE) :]: str(value)
+            for _, values in own
+            for key, value in values.items()
+            if key.startswith(_OVERRIDE) and value is not None
+        }
+    return Configured(parameters, origins, steps, step_origins, overrides)
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if not name.startswith(_OVERRIDE)}
+
+
+def plan_exposures(target: type, requests: Sequence[Request], settings: Settings) -> list[ExposurePlan]:
+    """Plans of many exposures for one pipeline or step.
+
+    Parameters
+    ----------
+    target
+        Pipeline or step class.
+    requests
+        The exposures.
+    settings
+        The request.
+
+    Returns
+    -------
+    plans
+        One for each exposure, in order. What concerns one exposure alone (unreadable, wrong EXP_TYPE, no reference) is
+        the ``error`` of its plan.
+
+    Raises
+    ------
+    ParameterError
+        If the user's own parameters are wrong.
+    ReferenceFileError
+        If the CRDS context cannot be read.
+    """
+    check_layers(target, settings.layers)
+    opened = [_open(target, request) for request in requests]
+    good = [item for item in opened if item.error is None]
+    _configure_all(target, good, settings)
+    good = [item for item in good if item.error is None]
+    _choose_steps(target, good, settings)
+    _choose_references([item for item in good if item.error is None], settings)
+    return [_finish(target, item, settings) for item in opened]
+
+
+@dataclass
+class _Draft:
+    """A plan in the making."""
+
+    request: Request
+    meta: dict[str, Any] = field(default_factory=dict)
+    shape: tuple[int, ...] = ()
+    sizes: int = 0
+    configured: Configured | None = None
+    branch: str = ""
+    steps: list[StepPlan] = field(default_factory=list)
+    reference_names: dict[str, str] = field(default_factory=dict)
+    context: str = ""
+    error: str | None = None
+
+
+def _open(target: type, request: Request) -> _Draft:
+    draft = _Draft(request)
+    try:
+        layout = open_layout(request.path)
+        draft.meta = {**read_metadata(layout, complete=target.alias != "calwebb_detector1"), **request.updates}
+        draft.shape = tuple(layout.check_exposure().shape)
+        draft.sizes = sum(hdu.data_size for hdu in layout)
+        check_exposure(target, draft.meta, request.path, draft.shape)
+    except JwstdaskError as error:
+        draft.error = str(error)
+    except Exception as error:
+        draft.error = str(InputError(request.path, f"cannot be read: {type(error).__name__}: {error}"))
+    return draft
+
+
+def check_exposure(target: type, meta: Mapping[str, Any], path: str, shape: tuple[int, ...]) -> None:
+    """Refuse what no step could make sense of.
+
+    Raises
+    ------
+    InputError
+        If a keyword without which nothing can be chosen is missing, the telescope is not JWST, the pipeline does not
+        take the EXP_TYPE, or the array does not have the size that the header states.
+    """
+    telescope = meta.get("meta.telescope")
+    if telescope is not None and str(telescope).upper() != "JWST":
+        raise InputError(path, f"TELESCOP is {telescope!r}", "only JWST exposures can be calibrated")
+    needed = {
+        "meta.instrument.name": "INSTRUME",
+        "meta.instrument.detector": "DETECTOR",
+        "meta.exposure.type": "EXP_TYPE",
+    }
+    for name, keyword in needed.items():
+        if meta.get(name) is None:
+            raise InputError(path, f"keyword {keyword} is missing", "get the file again from MAST, or set the keyword")
+    exp_type = meta["meta.exposure.type"]
+    if issubclass(target, Pipeline) and exp_type not in target.exp_types:
+        near = [item for item in target.exp_types if item.startswith(exp_type[:3])]
+        raise InputError(
+            path,
+            f"{target.alias} does not take EXP_TYPE {exp_type}",
+            f"it takes {', '.join(sorted(near))}" if near else "use the pipeline made for it",
+        )
+    if issubclass(target, Pipeline) and target.stage == 1 and len(shape) != 4:
+        raise InputError(path, f"SCI has {len(shape)} dimensions where a ramp has 4", "give the _uncal file")
+    if issubclass(target, Pipeline) and target.stage == 2 and len(shape) not in (2, 3):
+        raise InputError(path, f"SCI has {len(shape)} dimensions", "give the _rate or _rateints file")
+    stated = {
+        "integrations (NINTS)": (meta.get("meta.exposure.nints"), 0, 4),
+        "groups (NGROUPS)": (meta.get("meta.exposure.ngroups"), 1, 4),
+        "rows (SUBSIZE2)": (meta.get("meta.subarray.ysize"), -2, 2),
+        "columns (SUBSIZE1)": (meta.get("meta.subarray.xsize"), -1, 2),
+    }
+    segmented = meta.get("meta.exposure.integration_start") is not None
+    for what, (number, axis, dimensions) in stated.items():
+        if number is None or len(shape) < dimensions or (axis == 0 and segmented) or len(shape) == 4 < dimensions:
+            continue
+        if dimensions == 4 and len(shape) != 4:
+            continue
+        if axis < 0 and len(shape) != 4:
+            continue
+        if int(number) != shape[axis]:
+            raise InputError(
+                path,
+                f"the header states {number} {what} and SCI has {shape[axis]}",
+                "the file was cut or the header changed: get it again from MAST",
+            )
+
+
+def _configure_all(target: type, drafts: list[_Draft], settings: Settings) -> None:
+    """Parameters of every exposure; CRDS parameter references are looked up for all exposures at once."""
+    names = {name: step_class(alias).class_name for name, alias in step_names(target).items()}
+    if not issubclass(target, Pipeline):
+        names = {}
+    found = _parameter_layers(target, names, drafts, settings)
+    resolved: dict[int, Configured] = {}
+    for draft, layers in zip(drafts, found, strict=True):
+        if layers is None:
+            continue
+        try:
+            if id(layers) not in resolved:
+                below = [Layer(origin, values) for origin, values in layers.own]
+                below += [
+                    Layer(origin, steps={name: values})
+                    for name, parts in layers.steps.items()
+                    for origin, values in parts
+                ]
+                resolved[id(layers)] = configure(target, [*(_known(target, layer) for layer in below), *settings.layers])
+            draft.configured = resolved[id(layers)]
+        except JwstdaskError as error:
+            draft.error = f"{draft.request.path}: {error}"
+
+
+def _parameter_layers(
+    target: type, names: Mapping[str, str], drafts: list[_Draft], settings: Settings
+) -> list[ParameterLayers | None]:
+    """CRDS layers of each exposure; an exposure whose parameter reference cannot be read gets an error and None."""
+    disable = not settings.parameter_references
+    try:
+        metas = [draft.meta for draft in drafts]
+        return list(parameter_layers(metas, target.class_name, names, settings.context, disable=disable))
+    except ReferenceFileError:
+        found: list[ParameterLayers | None] = []
+        for draft in drafts:
+            try:
+                found += parameter_layers([draft.meta], target.class_name, names, settings.context, disable=disable)
+            except ReferenceFileError as error:
+                draft.error = f"{draft.request.path}: {error}"
+                found.append(None)
+        return found
+
+
+def _known(target: type, layer: Layer) -> Layer:
+    """A CRDS layer without parameters that this version does not know: old references name retired ones."""
+    names = step_names(target)
+    allowed = declared(target)
+    steps = {
+        name: {key: value for key, value in values.items() if key in declared(step_class(names[name]))}
+        for name, values in layer.steps.items()
+        if name in names
+    }
+    return Layer(layer.origin, {key: value for key, value in layer.parameters.items() if key in allowed}, steps)
+
+
+def _choose_steps(target: type, drafts: list[_Draft], settings: Settings) -> None:
+    alone = not issubclass(target, Pipeline)
+    for draft in drafts:
+        configured = draft.configured
+        assert configured is not None
+        try:
+            if alone:
+                order: tuple[str, ...] = (target.alias,)
+            else:
+                branch = target.branch(draft.meta)
+                draft.branch, order = branch.name, branch.order
+            for name in order:
+                step = configured.steps[name]
+                if alone and settings.standalone:
+                    step = replace(step, skip=False)
+                reason = "skip is set" if step.skip else step.skip_reason(draft.meta)
+                if name == "bkg_subtract" and not alone and not draft.request.members.get("background"):
+                    reason = "no background exposures"
+                if reason is None and not step.available:
+                    raise PlanError(
+                        f"{draft.request.path}: {name} cannot be run by this version",
+                        f"skip it: --steps.{name}.skip=true",
+                    )
+                if reason is None:
+                    step.check(draft.meta)
+                draft.steps.append(StepPlan(name, step, reason, {}, configured.step_origins[name]))
+        except JwstdaskError as error:
+            draft.error = str(error) if draft.request.path in str(error) else f"{draft.request.path}: {error}"
+
+
+def _choose_references(drafts: list[_Draft], settings: Settings) -> None:
+    """Best references of the steps that run, of all exposures at once."""
+    wanted = []
+    for draft in drafts:
+        assert draft.configured is not None
+        types: dict[str, None] = {}
+        for item in draft.steps:
+            if item.skip is None:
+                types.update(dict.fromkeys(item.step.reference_types))
+        wanted.append(list(types))
+    resolved = resolve([draft.meta for draft in drafts], wanted, settings.context) if drafts else []
+    for draft, chosen in zip(drafts, resolved, strict=True):
+        assert draft.configured is not None
+        steps = []
+        for item in draft.steps:
+            if item.skip is not None:
+                steps.append(item)
+                continue
+            overrides = draft.configured.overrides[item.name]
+            paths: dict[str, str | None] = {}
+            for reftype in item.step.reference_types:
+                choice = chosen[reftype]
+                if reftype in overrides:
+                    choice = resolve([draft.meta], [reftype], settings.context, {reftype: overrides[reftype]})[0][reftype]
+                else:
+                    draft.context = draft.context or choice.origin
+                problem = _problem(choice, draft.request.path, item.name)
+                if problem and draft.error is None:
+                    draft.error = problem
+                paths[reftype] = choice.path if choice.usable else None
+                draft.reference_names[reftype] = _recorded(choice)
+            steps.append(replace(item, references=paths))
+        draft.steps = steps
+
+
+def _problem(choice: ReferenceChoice, path: str, step: str) -> str | None:
+    if choice.error is not None:
+        return (
+            f"{path}: {step} needs a {choice.reftype} reference and {choice.origin} gives none: {choice.error}. "
+            f"Give one with --steps.{step}.override_{choice.reftype}=FILE, or use another context."
+        )
+    if choice.path is not None and not choice.present:
+        remedy = "Correct the path." if choice.origin == "override" else "Run `jwstdask refs sync`."
+        return f"{path}: {step} needs {choice.name} ({choice.reftype}), which is not in the cache. {remedy}"
+    return None
+
+
+def _recorded(choice: ReferenceChoice) -> str:
+    """How the product's header names a reference: as jwst does."""
+    if choice.path is None:
+        return "N/A"
+    return choice.path if choice.origin == "override" else f"crds://{choice.name}"
+
+
+def _finish(target: type, draft: _Draft, settings: Settings) -> ExposurePlan:
+    plan = ExposurePlan(
+        draft.request.path,
+        target.alias,
+        str(draft.meta.get("meta.exposure.type", "")),
+        draft.branch,
+        tuple(draft.steps),
+        members=dict(draft.request.members),
+        context=draft.context,
+        shape=draft.shape,
+        error=draft.error,
+    )
+    if draft.error is not None:
+        return plan
+    assert draft.configured is not None
+    updates: dict[str, Any] = {
+        **draft.request.updates,
+        "meta.calibration_software_version": PARITY_VERSION,
+        "meta.calibration_software_revision": f"jwstdask-{__version__}",
+    }
+    for reftype, name in draft.reference_names.items():
+        updates[f"meta.ref_file.{reftype}.name"] = name
+    if draft.reference_names:
+        updates["meta.ref_file.crds.sw_version"] = version("crds")
+        updates["meta.ref_file.crds.context_used"] = draft.context
+    products, taps = _products(target, draft, settings)
+    plan = replace(plan, updates=updates, products=products, taps=taps)
+    return replace(plan, cost=predict(plan, draft.sizes))
+
+
+def _products(target: type, draft: _Draft, settings: Settings) -> tuple[dict[str, str], dict[str, str]]:
+    """Final paths of the products and of the intermediate products."""
+    configured = draft.configured
+    assert configured is not None
+    own = configured.parameters
+    folder = settings.output_dir or own.output_dir
+
+    def path(suffix: str, output_dir: str | None = None) -> str:
+        base = own.output_file or draft.request.product or draft.request.path
+        return product_path(base, suffix, output_dir or folder, own.output_ext)
+
+    running = {item.name: item for item in draft.steps if item.skip is None}
+    cube = len(draft.shape) == 3
+    products: dict[str, str] = {}
+    if not issubclass(target, Pipeline):
+        suffix = own.suffix or target.alias
+        if target.alias == "ramp_fit":
+            products = {"rate": path(f"0_{suffix}"), "rateints": path(f"1_{suffix}")}
+        else:
+            products = {"result": path(suffix)}
+    elif target.alias == "calwebb_detector1":
+        if "ramp_fit" in running:
+            products = {"rate": path(own.suffix or "rate"), "rateints": path("rateints")}
+            if running["ramp_fit"].step.save_opt:  # type: ignore[attr-defined]
+                products["fitopt"] = path("fitopt")
+        else:
+            products = {"ramp": path(own.suffix or "ramp")}
+    elif target.alias == "calwebb_image2":
+        products = {"cal": path(own.suffix or ("calints" if cube else "cal"))}
+        if "resample" in running:
+            products["i2d"] = path("i2d")
+    taps = {}
+    if issubclass(target, Pipeline):
+        for name, item in running.items():
+            if item.step.save_results and item.step.kind == "block":
+                taps[name] = path(item.step.suffix or name, item.step.output_dir)
+        if getattr(own, "save_calibrated_ramp", False) and "ramp_fit" in running:
+            before = [item.name for item in draft.steps if item.skip is None]
+            before = before[: before.index("ramp_fit")]
+            if before:
+                products["ramp"] = path("ramp")
+    return products, taps
+
+
+__all__ = ["PARITY_VERSION", "Configured", "Cost", "Request", "check_layers", "configure", "plan_exposures", "step_names"]
