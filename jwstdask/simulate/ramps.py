@@ -1,0 +1,327 @@
+"""From count rates to raw samples up the ramp: what a near-infrared array and its electronics do to the light.
+
+Order of effects: photons and dark current (Poisson), cosmic rays and snowballs, charge beyond the full well spilling into
+neighbours, inter-pixel capacitance, gain, nonlinearity, reset noise, bias, 1/f noise, drifts of the amplifiers, read
+noise, 16-bit conversion, averaging of frames into groups. Sources: Rauscher (2015) for the noise components; Robberto
+(2010) for cosmic rays; Green et al. (2020) and Rieke et al. (2023) for snowballs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import scipy.fft
+from astropy.table import Table
+from scipy import ndimage
+
+from jwstdask.simulate.detector import amplifier_of_column, unlinearised
+from jwstdask.simulate.instruments import Aperture, Instrument, ReadPattern
+
+
+@dataclass(frozen=True)
+class Effects:
+    """Strength of the detector effects.
+
+    Attributes
+    ----------
+    cosmic_rays
+        Hits a cm^2 a second.
+    snowballs
+        Mean number an integration (real: about 20 a detector in 1000 s).
+    pink_noise
+        Standard deviation of the 1/f noise of a frame [DN].
+    drift
+        Standard deviation, from frame to frame, of an amplifier's offset [DN].
+    odd_even
+        Size of the difference between odd and even columns [DN].
+    reset_noise
+        Standard deviation of the offset of an integration (kTC) [DN].
+    ipc
+        Share of the charge seen in each of the four neighbours.
+    spill
+        Charge beyond the full well goes to the neighbours.
+    pixel_pitch
+        Side of a pixel [cm].
+    """
+
+    poisson: bool = True
+    read_noise: bool = True
+    cosmic_rays: float = 5.0
+    snowballs: float = 1.0
+    pink_noise: float = 2.0
+    drift: float = 3.0
+    odd_even: float = 6.0
+    reset_noise: float = 12.0
+    ipc: float = 0.0
+    spill: bool = True
+    pixel_pitch: float = 18e-4
+
+    @classmethod
+    def none(cls) -> Effects:
+        """No noise, no cosmic rays: bias, gain, nonlinearity, dark and saturation only."""
+        return cls(False, False, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, False)
+
+
+@dataclass
+class ReferenceArrays:
+    """What the ramp needs of the detector, all float32 (y, x) but ``linearity`` (order, y, x).
+
+    Missing values (NaN) are filled with those of a normal pixel.
+    """
+
+    gain: np.ndarray
+    superbias: np.ndarray
+    read_noise: np.ndarray
+    full_well: np.ndarray
+    linearity: np.ndarray
+    dark_rate: np.ndarray
+    reference_pixels: np.ndarray
+
+
+@dataclass
+class Ramp:
+    """Raw exposure.
+
+    ``data`` uint16 (integration, group, y, x); ``zeroframe`` uint16 (integration, y, x) or None; ``cosmic_rays`` and
+    ``snowballs`` list what hit.
+    """
+
+    data: np.ndarray
+    zeroframe: np.ndarray | None
+    cosmic_rays: Table = field(default_factory=Table)
+    snowballs: Table = field(default_factory=Table)
+
+
+def pink_noise(rng: np.random.Generator, samples: int, dtype: type = np.float32) -> np.ndarray:
+    """A stretch of noise with power falling as 1/f, variance 1."""
+    length = scipy.fft.next_fast_len(samples, real=True)
+    bins = length // 2 + 1
+    spectrum = np.empty(bins, np.complex64)
+    spectrum.real = rng.standard_normal(bins, dtype=np.float32)
+    spectrum.imag = rng.standard_normal(bins, dtype=np.float32)
+    amplitude = np.zeros(bins, np.float32)
+    amplitude[1:] = 1 / np.sqrt(np.arange(1, bins, dtype=np.float32))
+    # variance of the inverse transform: 2 sum(2 amplitude^2) / length^2
+    scale = length / np.sqrt(4 * np.sum(amplitude.astype(float) ** 2))
+    return scipy.fft.irfft(spectrum * amplitude, length)[:samples].astype(dtype) * np.float32(scale)
+
+
+def _pink_frame(rng: np.random.Generator, shape: tuple[int, int], outputs: int, flip: tuple[bool, bool]) -> np.ndarray:
+    """1/f noise in the order of readout: rows one after the other, all amplifiers at once (common to them)."""
+    rows, columns = shape[0], shape[1] // outputs
+    overhead = 12
+    stream = pink_noise(rng, rows * (columns + overhead)).reshape(rows, columns + overhead)[:, :columns]
+    frame = np.empty(shape, np.float32)
+    for k in range(outputs):
+        # neighbouring amplifiers scan in opposite directions
+        frame[:, k * columns : (k + 1) * columns] = stream[:, ::-1] if (k % 2) != flip[0] else stream
+    return frame[::-1] if flip[1] else frame
+
+
+_NEIGHBOURS = ((-1, 0), (1, 0), (0, -1), (0, 1))
+
+
+def spill(charge: np.ndarray, well: np.ndarray, closed: np.ndarray, rounds: int = 12) -> None:
+    """Move charge beyond the full well to the four neighbours, in place; ``closed`` pixels neither give nor take."""
+    ny, nx = charge.shape
+    y, x = np.nonzero((charge > well) & ~closed)
+    for _ in range(rounds):
+        if y.size == 0:
+            return
+        excess = charge[y, x] - well[y, x]
+        charge[y, x] = well[y, x]
+        reached = []
+        for dy, dx in _NEIGHBOURS:
+            ty, tx = y + dy, x + dx
+            inside = (ty >= 0) & (ty < ny) & (tx >= 0) & (tx < nx)
+            inside[inside] = ~closed[ty[inside], tx[inside]]
+            np.add.at(charge, (ty[inside], tx[inside]), excess[inside] / 4)
+            reached.append(ty[inside] * nx + tx[inside])
+        index = np.unique(np.concatenate(reached))
+        y, x = np.divmod(index, nx)
+        over = charge[y, x] > well[y, x]
+        y, x = y[over], x[over]
+    # The rest of a burst this bright leaves the array.
+    charge[y, x] = np.minimum(charge[y, x], well[y, x])
+
+
+def cosmic_ray_hits(
+    rng: np.random.Generator, shape: tuple[int, int], number: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Tracks of energetic particles.
+
+    A particle crosses the 5 micron thick layer at a slant, so its track covers one to tens of pixels; the charge a pixel
+    is proportional to the path in it, and a little diffuses sideways.
+
+    Returns
+    -------
+    hit, row, column, electrons
+        One entry a lit pixel; ``hit`` counts the particles from 0.
+    """
+    start_y, start_x = rng.uniform(0, shape[0], number), rng.uniform(0, shape[1], number)
+    angle = rng.uniform(0, 2 * np.pi, number)
+    # isotropic flux through a plane: sin^2(theta) uniform; thickness 0.28 pixel
+    slope = np.sqrt(rng.uniform(0, 0.999, number))
+    length = np.minimum(0.28 * slope / np.sqrt(1 - slope**2), 30)
+    energy = np.exp(rng.normal(np.log(1500), 1.1, number)) / np.sqrt(1 - slope**2)
+    points = np.maximum(np.ceil(length * 6), 4).astype(int)
+    hit = np.repeat(np.arange(number), points)
+    along = (np.arange(points.sum()) - np.repeat(np.cumsum(points) - points, points) + 0.5) / np.repeat(points, points)
+    blur = rng.normal(0, 0.22, (2, hit.size))
+    y = np.floor(start_y[hit] + along * length[hit] * np.sin(angle[hit]) + blur[0]).astype(int)
+    x = np.floor(start_x[hit] + along * length[hit] * np.cos(angle[hit]) + blur[1]).astype(int)
+    charge = (energy / points)[hit]
+    inside = (y >= 0) & (y < shape[0]) & (x >= 0) & (x < shape[1])
+    key = (hit[inside] * shape[0] + y[inside]) * shape[1] + x[inside]
+    unique, inverse = np.unique(key, return_inverse=True)
+    electrons = np.bincount(inverse, charge[inside], unique.size)
+    rest, column = np.divmod(unique, shape[1])
+    which, row = np.divmod(rest, shape[0])
+    return which, row, column, electrons
+
+
+def snowball_image(rng: np.random.Generator, radius: float, well: float) -> np.ndarray:
+    """Charge (y, x) of a snowball: a saturated round core of a radius [pixel] and a halo falling to three radii."""
+    reach = int(np.ceil(3.5 * radius))
+    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    stretch = rng.uniform(0.92, 1.08)
+    r = np.hypot(y * stretch, x / stretch)
+    halo = 0.25 * well * np.exp(-(r - radius) / (0.55 * radius))
+    return np.where(r < radius, 1.6 * well, np.where(r < 3.5 * radius, halo, 0.0))
+
+
+def simulate_ramp(
+    rng: np.random.Generator,
+    rate: np.ndarray,
+    arrays: ReferenceArrays,
+    instrument: Instrument,
+    aperture: Aperture,
+    pattern: ReadPattern,
+    ngroups: int,
+    nints: int,
+    effects: Effects,
+    directions: tuple[int, int] = (1, 2),
+    zeroframe: bool = False,
+) -> Ramp:
+    """Raw data of an exposure.
+
+    Parameters
+    ----------
+    rate
+        Light [electron/s], float (y, x).
+    directions
+        FASTAXIS and SLOWAXIS.
+    zeroframe
+        Keep the first frame of every integration.
+    """
+    shape = (aperture.y_size, aperture.x_size)
+    frame_time = instrument.frame_time(aperture)
+    outputs = instrument.outputs(aperture)
+    amplifier = amplifier_of_column(instrument, aperture)
+    odd = (np.arange(aperture.x_size) + aperture.x_start) % 2
+    active = ~arrays.reference_pixels
+    flip = (directions[0] < 0, directions[1] < 0)
+    total_rate = np.where(active, np.clip(rate, 0, None) + arrays.dark_rate, 0.0)
+    well_dn = arrays.full_well
+    powers = np.zeros_like(well_dn)
+    for coefficient in arrays.linearity[::-1]:
+        powers = powers * well_dn + coefficient
+    well = np.where(active, powers * arrays.gain, np.inf).astype(np.float32)
+    inverse_gain = (1 / arrays.gain).astype(np.float32)
+
+    data = np.empty((nints, ngroups, *shape), np.uint16)
+    zero = np.empty((nints, *shape), np.uint16) if zeroframe else None
+    ray_parts: list[tuple] = []
+    snow_rows: list[tuple] = []
+    area = shape[0] * shape[1] * effects.pixel_pitch**2
+    fixed_odd_even = rng.normal(0, effects.odd_even, (instrument.amplifiers, 2)).astype(np.float32)
+    frames_a_group = pattern.nframes + pattern.groupgap
+    last_frame = (ngroups - 1) * frames_a_group + pattern.nframes
+
+    for integration in range(nints):
+        charge = np.zeros(shape, np.float32)
+        offset = arrays.superbias.copy()
+        if effects.reset_noise:
+            offset += effects.reset_noise * rng.standard_normal(shape, dtype=np.float32)
+        drift = rng.normal(0, effects.drift, instrument.amplifiers)
+        snow_frames: dict[int, int] = {}
+        for frame in rng.integers(1, max(last_frame, 2), rng.poisson(effects.snowballs)):
+            snow_frames[int(frame)] = snow_frames.get(int(frame), 0) + 1
+
+        def collect(frames: int, first: int, group: int, integration: int = integration, charge: np.ndarray = charge,
+                    snow_frames: dict[int, int] = snow_frames) -> None:  # fmt: skip
+            """Expose for a number of frames."""
+            time = frames * frame_time
+            charge += rng.poisson(total_rate * time) if effects.poisson else total_rate * time
+            number = rng.poisson(effects.cosmic_rays * area * time) if effects.cosmic_rays else 0
+            if number:
+                which, row, column, electrons = cosmic_ray_hits(rng, shape, number)
+                keep = active[row, column]
+                which, row, column, electrons = which[keep], row[keep], column[keep], electrons[keep]
+                np.add.at(charge, (row, column), electrons.astype(np.float32))
+                ray_parts.append((np.full(row.size, integration), np.full(row.size, group), row, column, electrons))
+            for frame in range(first, first + frames):
+                for _ in range(snow_frames.get(frame, 0)):
+                    _add_snowball(rng, charge, well, active, snow_rows, integration, group)
+            if effects.spill:
+                spill(charge, well, ~active)
+
+        for group in range(ngroups):
+            if group and pattern.groupgap:
+                collect(pattern.groupgap, (group - 1) * frames_a_group + pattern.nframes, group)
+            total = np.zeros(shape, np.float32)
+            for k in range(pattern.nframes):
+                collect(1, group * frames_a_group + k, group)
+                drift += rng.normal(0, effects.drift / 3, instrument.amplifiers)
+                sample = _read(charge, arrays, inverse_gain, active, effects.ipc)
+                sample += offset
+                steps = drift[:, None] + fixed_odd_even + rng.normal(0, effects.odd_even / 10, fixed_odd_even.shape)
+                sample += steps[amplifier, odd].astype(np.float32)
+                if effects.pink_noise:
+                    sample += effects.pink_noise * _pink_frame(rng, shape, outputs, flip)
+                if effects.read_noise:
+                    sample += arrays.read_noise * rng.standard_normal(shape, dtype=np.float32)
+                np.rint(sample, out=sample)
+                np.clip(sample, 0, 65535, out=sample)
+                if zero is not None and group == 0 and k == 0:
+                    zero[integration] = sample
+                total += sample
+            np.rint(total / pattern.nframes, out=total)
+            data[integration, group] = total
+    columns = [np.concatenate(part) for part in zip(*ray_parts)] if ray_parts else [np.zeros(0, int)] * 4 + [np.zeros(0)]
+    names = ("integration", "group", "y", "x", "electrons")
+    rays = Table({name: column.astype("f4" if name == "electrons" else "i4") for name, column in zip(names, columns)})
+    names = ("integration", "group", "y", "x", "radius")
+    snow_columns = list(zip(*snow_rows)) if snow_rows else [[]] * 5
+    snow = Table({name: np.asarray(column, float if name == "radius" else "i4") for name, column in zip(names, snow_columns)})
+    return Ramp(data, zero, rays, snow)
+
+
+def _add_snowball(rng, charge, well, active, rows: list, integration: int, group: int) -> None:
+    """Drop a snowball somewhere, in place."""
+    ny, nx = charge.shape
+    radius = float(rng.uniform(3.0, 7.0))
+    y, x = int(rng.integers(0, ny)), int(rng.integers(0, nx))
+    image = snowball_image(rng, radius, float(np.median(well[active])))
+    reach = image.shape[0] // 2
+    y0, x0 = y - reach, x - reach
+    a = slice(max(y0, 0), min(y0 + image.shape[0], ny)), slice(max(x0, 0), min(x0 + image.shape[1], nx))
+    part = image[a[0].start - y0 : a[0].stop - y0, a[1].start - x0 : a[1].stop - x0]
+    charge[a] += np.where(active[a], rng.poisson(part), 0)
+    rows.append((integration, group, y, x, radius))
+
+
+def _read(charge: np.ndarray, arrays: ReferenceArrays, inverse_gain: np.ndarray, active: np.ndarray, ipc: float) -> np.ndarray:
+    """Signal of one read, without noise [DN], float32 (y, x)."""
+    if ipc:
+        kernel = np.array([[0, ipc, 0], [ipc, 1 - 4 * ipc, ipc], [0, ipc, 0]], np.float32)
+        charge = np.where(active, ndimage.convolve(charge, kernel, mode="nearest"), 0)
+    signal = np.empty_like(charge)
+    # A few rows at a time keep the temporaries of the root finding in the cache.
+    step = max(1, 65536 // charge.shape[1])
+    for row in range(0, charge.shape[0], step):
+        cut = slice(row, row + step)
+        part = unlinearised(charge[cut] * inverse_gain[cut], arrays.linearity[:, cut], iterations=2)
+        signal[cut] = np.minimum(part, arrays.full_well[cut])
+    return signal

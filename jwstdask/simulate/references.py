@@ -1,0 +1,471 @@
+"""Reference files: from a detector's arrays to files in the forms of CRDS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import asdf
+import numpy as np
+from astropy import units
+from astropy.io import fits
+from astropy.modeling import models
+from astropy.table import Table
+
+from jwstdask.simulate.crds import STEP_CLASSES, USEAFTER, ReferenceMap, Rule
+from jwstdask.simulate.detector import DetectorMaps, make_maps
+from jwstdask.simulate.geometry import ARCSEC, Distortion
+from jwstdask.simulate.instruments import Aperture, Detector, Filter, Instrument
+from jwstdask.simulate.parameters import PARAMETERS
+from jwstdask.simulate.psf import EncircledEnergy, intensity
+
+READ_OUT_TYPES = "NRC_IMAGE|NRC_TSIMAGE|NRC_TACQ|NRC_TACONFIRM|NRC_FLAT|NRC_FOCUS|NRC_DARK|"
+DATE = "2022-04-01T00:00:00"
+PSF_RADIUS = 40
+"""Radius of the simulated point sources [pixel]."""
+SKY_ANNULUS = (12.0, 16.0)
+"""Inner and outer radius of the sky annulus of aperture photometry [pixel]."""
+EE_FRACTIONS = (0.30, 0.50, 0.60, 0.70, 0.80)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What references are wanted for.
+
+    ``aperture`` gives the size the references are delivered in; darks are made for every name in ``subarrays``.
+    """
+
+    folder: Path
+    instrument: Instrument
+    detectors: tuple[Detector, ...]
+    subarrays: tuple[str, ...]
+    small: bool
+    filters: tuple[Filter, ...]
+    dark_groups: int
+    seed: int
+
+    @property
+    def size(self) -> str:
+        """Subarray that most references are delivered for."""
+        return self.subarrays[0] if self.small else "FULL"
+
+    def rng(self, *key: object) -> np.random.Generator:
+        """A generator that depends on the seed and a key only."""
+        words = [self.seed, *np.frombuffer("/".join(map(str, key)).encode().ljust(4), np.uint8).tolist()]
+        return np.random.default_rng(words)
+
+    def file(self, kind: str, number: int, suffix: str = "fits") -> Path:
+        """Path of a reference by CRDS's naming."""
+        short = self.instrument.name.lower()
+        return self.folder / f"jwst_{short}_{kind}_{number:04d}.{suffix}"
+
+
+def _reference_header(
+    request: Request, kind: str, model: str, detector: Detector | None, aperture: Aperture | None, subarray: str = ""
+) -> fits.Header:
+    header = fits.Header()
+    header["DATE"] = (DATE + ".000", "UTC date file created")
+    header["ORIGIN"] = ("SIMULATION", "Organization responsible for creating file")
+    header["DATAMODL"] = (model, "Type of data model")
+    header["TELESCOP"] = ("JWST", "Telescope used to acquire the data")
+    header["REFTYPE"] = (kind.upper(), "Reference file type")
+    header["PEDIGREE"] = ("GROUND", "The pedigree of the reference file")
+    header["DESCRIP"] = (f"Synthetic {kind} with known truth", "Description of the reference file")
+    header["AUTHOR"] = ("jwstdask.simulate", "Author of the reference file")
+    header["USEAFTER"] = (USEAFTER.replace(" ", "T"), "Use after date of the reference file")
+    header["INSTRUME"] = (request.instrument.name, "Instrument")
+    if detector is not None:
+        header["DETECTOR"] = (detector.name, "Name of detector")
+        header["CHANNEL"] = (detector.channel, "Instrument channel")
+        header["MODULE"] = (detector.module, "Instrument module")
+        header["FASTAXIS"] = (detector.fastaxis, "Fast readout axis direction")
+        header["SLOWAXIS"] = (detector.slowaxis, "Slow readout axis direction")
+    if aperture is not None:
+        header["SUBARRAY"] = (subarray, "Subarray used")
+        header["SUBSTRT1"] = (aperture.x_start, "Starting pixel in axis 1 direction")
+        header["SUBSTRT2"] = (aperture.y_start, "Starting pixel in axis 2 direction")
+        header["SUBSIZE1"] = (aperture.x_size, "Number of pixels in axis 1 direction")
+        header["SUBSIZE2"] = (aperture.y_size, "Number of pixels in axis 2 direction")
+    return header
+
+
+def _image(name: str, data: np.ndarray, units_: str = "") -> fits.ImageHDU:
+    hdu = fits.ImageHDU(np.ascontiguousarray(data), name=name)
+    if units_:
+        hdu.header["BUNIT"] = (units_, "physical units of the array values")
+    return hdu
+
+
+def _flags(flags: Mapping[str, np.ndarray], dtype: type = np.uint8) -> list[fits.hdu.base._BaseHDU]:
+    """DQ image with bits of its own, numbered in order, and the DQ_DEF table that names them."""
+    shape = next(iter(flags.values())).shape
+    dq = np.zeros(shape, np.uint32)
+    for bit, flagged in enumerate(flags.values()):
+        dq |= np.where(flagged, np.uint32(1 << bit), np.uint32(0))
+    table = fits.BinTableHDU.from_columns(
+        [
+            fits.Column("BIT", "J", array=np.arange(len(flags))),
+            fits.Column("VALUE", "J", array=2 ** np.arange(len(flags))),
+            fits.Column("NAME", "40A", array=list(flags)),
+            fits.Column("DESCRIPTION", "80A", array=[name.replace("_", " ").capitalize() for name in flags]),
+        ],
+        name="DQ_DEF",
+    )
+    return [_image("DQ", dq.astype(dtype)), table]
+
+
+def _save(path: Path, header: fits.Header, hdus: Sequence[fits.hdu.base._BaseHDU]) -> None:
+    header["FILENAME"] = (path.name, "Name of the file")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fits.HDUList([fits.PrimaryHDU(header=header), *hdus]).writeto(path, overwrite=True)
+
+
+def _asdf_meta(request: Request, kind: str, **more: object) -> dict:
+    meta: dict = {
+        "author": "jwstdask.simulate", "date": DATE, "description": f"Synthetic {kind} with known truth",
+        "instrument": {"name": request.instrument.name}, "origin": "SIMULATION", "pedigree": "GROUND", "reftype": kind,
+        "telescope": "JWST", "useafter": USEAFTER.replace(" ", "T"),
+    }  # fmt: skip
+    meta["instrument"].update(more.pop("instrument", {}))  # type: ignore[arg-type]
+    return {**meta, **more}
+
+
+def _save_asdf(path: Path, tree: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    asdf.AsdfFile(tree).write_to(path, all_array_storage="inline")
+
+
+# --- one maker a reference type -------------------------------------------------------------------------------
+
+
+def with_holes(rng: np.random.Generator, image: np.ndarray, where: np.ndarray, share: float = 0.5) -> np.ndarray:
+    """A copy with NaN in a share of the pixels of ``where`` (at least one of them)."""
+    candidates = np.argwhere(where)
+    chosen = candidates[rng.random(len(candidates)) < share] if len(candidates) > 1 else candidates
+    if len(chosen) == 0:
+        chosen = candidates[:1]
+    image = image.copy()
+    image[..., chosen[:, 0], chosen[:, 1]] = np.nan
+    return image
+
+
+def _detector_files(request: Request, number: int, detector: Detector, maps: DetectorMaps) -> dict[str, Path]:
+    """References of one detector that cover its pixels."""
+    aperture = request.instrument.aperture(detector, request.size)
+    rng = request.rng("holes", detector.name)
+    flags = maps.flags
+    out: dict[str, Path] = {}
+
+    def save(kind: str, model: str, hdus: Sequence[fits.hdu.base._BaseHDU], **keywords: object) -> None:
+        header = _reference_header(request, kind, model, detector, aperture, request.size)
+        header.update(keywords)
+        out[kind] = request.file(kind, number)
+        _save(out[kind], header, hdus)
+
+    save("mask", "MaskModel", _flags(flags["mask"], np.uint32))
+    save("gain", "GainModel", [_image("SCI", with_holes(rng, maps.gain, flags["mask"]["OTHER_BAD_PIXEL"], 1.0), "ELECTRONS/DN")])
+    noise = (np.sqrt(2) * maps.read_noise).astype(np.float32)
+    save("readnoise", "ReadnoiseModel", [_image("SCI", noise, "DN")], READPATT="ANY")
+    threshold = np.minimum(maps.superbias + 0.985 * maps.saturation, 65000).astype(np.float32)
+    threshold = with_holes(rng, threshold, flags["saturation"]["NO_SAT_CHECK"])
+    save("saturation", "SaturationModel", [_image("SCI", threshold, "DN"), *_flags(flags["saturation"])])
+    bias = with_holes(rng, maps.superbias, flags["superbias"]["UNRELIABLE_BIAS"], 0.3)
+    error = np.full_like(bias, 0.4)
+    save("superbias", "SuperBiasModel", [_image("SCI", bias, "DN"), _image("ERR", error, "DN"), *_flags(flags["superbias"])],
+         READPATT="ANY")  # fmt: skip
+    coefficients = with_holes(rng, maps.linearity, flags["linearity"]["NO_LIN_CORR"] & ~maps.reference_pixels)
+    save("linearity", "LinearityModel", [_image("COEFFS", coefficients), *_flags(flags["linearity"])])
+    area = Distortion(request.instrument, detector)
+    rows, columns = np.mgrid[aperture.window]
+    coarse = slice(None, None, 16)
+    solid = area.area(columns[coarse, coarse], rows[coarse, coarse])
+    from scipy.interpolate import RectBivariateSpline
+
+    spline = RectBivariateSpline(rows[coarse, 0], columns[0, coarse], solid, kx=2, ky=2)
+    nominal = float(area.area(area.x_ref - 1, area.y_ref - 1))
+    save("area", "PixelAreaModel", [_image("SCI", (spline(rows[:, 0], columns[0]) / nominal).astype(np.float32))],
+         PIXAR_SR=nominal * ARCSEC**2, PIXAR_A2=nominal)  # fmt: skip
+    kernel = np.array([[0.0003, 0.0055, 0.0003], [0.0055, 0, 0.0055], [0.0003, 0.0055, 0.0003]])
+    kernel[1, 1] = 1 - kernel.sum()
+    # the file holds the kernel that undoes the coupling: its inverse to first order
+    inverse = -kernel
+    inverse[1, 1] = 1 - inverse.sum() + inverse[1, 1]
+    save("ipc", "IPCModel", [_image("SCI", inverse.astype(np.float32))])
+    return out
+
+
+def _dark(request: Request, number: int, detector: Detector, maps: DetectorMaps, subarray: str) -> Path:
+    """Accumulated dark signal of single frames, linear [DN]."""
+    aperture = request.instrument.aperture(detector, subarray)
+    if request.small:
+        rate, gain, flags = maps.dark_rate, maps.gain, maps.flags["dark"]
+    else:
+        rate, gain = maps.dark_rate[aperture.window], maps.gain[aperture.window]
+        flags = {name: flag[aperture.window] for name, flag in maps.flags["dark"].items()}
+    frame = request.instrument.frame_time(aperture)
+    rng = request.rng("dark", detector.name, subarray)
+    # Very hot pixels of a real dark stop at saturation; the linear signal of a full well is its upper end.
+    top = 1.06 * (maps.saturation if request.small else maps.saturation[aperture.window])
+    cube = np.empty((request.dark_groups, aperture.y_size, aperture.x_size), ">f4")
+    for group in range(request.dark_groups):
+        cube[group] = np.minimum(rate / gain * (frame * (group + 1)), top)
+        cube[group] += 0.15 * rng.standard_normal(cube.shape[1:], dtype=np.float32)
+    header = _reference_header(request, "dark", "DarkModel", detector, aperture, subarray)
+    header.update(
+        NGROUPS=request.dark_groups, NFRAMES=1, GROUPGAP=0, NINTS=1, READPATT="RAPID", EXP_TYPE="NRC_DARK",
+        TFRAME=frame, TGROUP=frame, NOUTPUTS=request.instrument.outputs(aperture),
+    )  # fmt: skip
+    path = request.file("dark", number)
+    _save(path, header, [_image("SCI", cube, "DN"), *_flags(flags)])
+    return path
+
+
+def _flat(request: Request, number: int, detector: Detector, filter_: Filter, maps: DetectorMaps) -> Path:
+    """Relative response; its large-scale part depends on the filter."""
+    aperture = request.instrument.aperture(detector, request.size)
+    rng = request.rng("flat", detector.name, filter_.name)
+    flat, flags = maps.flat, maps.flags["flat"]
+    error = np.full(flat.shape, 0.001, np.float32)
+    header = _reference_header(request, "flat", "FlatModel", detector, aperture, request.size)
+    header.update(FILTER=filter_.name, PUPIL="CLEAR", EXP_TYPE="NRC_FLAT")
+    path = request.file("flat", number)
+    holes = with_holes(rng, flat, flags["NO_FLAT_FIELD"] & ~maps.reference_pixels)
+    _save(path, header, [_image("SCI", holes), _image("ERR", error), *_flags(flags)])
+    return path
+
+
+def _photom(request: Request, number: int, detector: Detector) -> Path:
+    rows = [f for f in request.instrument.filters.values() if f.channel == detector.channel]
+    table = fits.BinTableHDU.from_columns(
+        [
+            fits.Column("filter", "12A", array=[f.name for f in rows]),
+            fits.Column("pupil", "12A", array=["CLEAR"] * len(rows)),
+            fits.Column("photmjsr", "E", array=[f.photmjsr for f in rows], unit="MJy/sr/(DN/s)"),
+            fits.Column("uncertainty", "E", array=[0.01 * f.photmjsr for f in rows], unit="MJy/sr/(DN/s)"),
+        ],
+        name="PHOTOM",
+    )
+    header = _reference_header(request, "photom", "NrcImgPhotomModel", detector, None)
+    distortion = Distortion(request.instrument, detector)
+    nominal = float(distortion.area(distortion.x_ref - 1, distortion.y_ref - 1))
+    header.update(PIXAR_SR=nominal * ARCSEC**2, PIXAR_A2=nominal, EXP_TYPE="NRC_IMAGE", P_EXP_TY="NRC_IMAGE|NRC_TSIMAGE|")
+    path = request.file("photom", number)
+    _save(path, header, [table])
+    return path
+
+
+def distortion_model(distortion: Distortion, samples: int = 40):
+    """The transform of a distortion reference: 0-indexed pixel to (V2, V3) [arcsec], with its inverse.
+
+    The inverse is a polynomial of the same degree, fitted in the ideal frame over the detector and a margin.
+    """
+    degree = distortion.cx.shape[0] - 1
+
+    def polynomial(coefficients: np.ndarray) -> models.Polynomial2D:
+        names = {f"c{i}_{j}": coefficients[i, j] for i in range(degree + 1) for j in range(degree + 1 - i)}
+        return models.Polynomial2D(degree, **names)
+
+    half = distortion.x_ref - 0.5
+    axis = np.linspace(-half - 60, half + 60, samples)
+    u, v = (a.ravel() for a in np.meshgrid(axis, axis))
+    x = np.polynomial.polynomial.polyval2d(u, v, distortion.cx)
+    y = np.polynomial.polynomial.polyval2d(u, v, distortion.cy)
+    terms = [(i, j) for i in range(degree + 1) for j in range(degree + 1 - i)]
+    scale = np.abs(x).max()
+    design = np.stack([(x / scale) ** i * (y / scale) ** j for i, j in terms], axis=1)
+    back = []
+    for target in (u, v):
+        solution = np.linalg.lstsq(design, target, rcond=None)[0]
+        table = np.zeros_like(distortion.cx)
+        for (i, j), value in zip(terms, solution):
+            table[i, j] = value / scale ** (i + j)
+        back.append(polynomial(table))
+    r = distortion.rotation
+    turn, unturn = (
+        [models.Polynomial2D(1, c0_0=0.0, c1_0=m[k, 0], c0_1=m[k, 1]) for k in (0, 1)] for m in (r, np.linalg.inv(r))
+    )
+    split = lambda: models.Mapping((0, 1, 0, 1))  # noqa: E731
+    shift = lambda a, b: models.Shift(a) & models.Shift(b)  # noqa: E731
+    x_ref, y_ref = distortion.x_ref, distortion.y_ref
+    forward = (
+        shift(1.0, 1.0) | shift(-x_ref, -y_ref) | split() | polynomial(distortion.cx) & polynomial(distortion.cy)
+        | split() | turn[0] & turn[1] | shift(distortion.v2_ref, distortion.v3_ref)
+    )  # fmt: skip
+    forward.inverse = (
+        shift(-distortion.v2_ref, -distortion.v3_ref) | split() | unturn[0] & unturn[1] | split() | back[0] & back[1]
+        | shift(x_ref, y_ref) | shift(-1.0, -1.0)
+    )  # fmt: skip
+    return forward
+
+
+def _distortion(request: Request, number: int, detector: Detector) -> Path:
+    tree = {
+        "meta": _asdf_meta(
+            request,
+            "distortion",
+            model_type="DistortionModel",
+            input_units=units.pixel,
+            output_units=units.arcsec,
+            title="NIRCam Distortion",
+            exposure={"type": "NRC_IMAGE", "p_exptype": READ_OUT_TYPES},
+            instrument={"detector": detector.name, "channel": detector.channel, "module": detector.module},
+            subarray={"name": "FULL"},
+        ),
+        "model": distortion_model(Distortion(request.instrument, detector)),
+    }
+    path = request.file("distortion", number, "asdf")
+    _save_asdf(path, tree)
+    return path
+
+
+def _filteroffset(request: Request, number: int, channel: str, module: str) -> Path:
+    rows = [
+        {"filter": f.name, "pupil": "CLEAR", "column_offset": f.offset[0], "row_offset": f.offset[1]}
+        for f in request.instrument.filters.values()
+        if f.channel == channel
+    ]
+    meta = _asdf_meta(
+        request, "filteroffset", model_type="FilteroffsetModel", instrument={"channel": channel, "module": module}
+    )
+    path = request.file("filteroffset", number, "asdf")
+    _save_asdf(path, {"meta": meta, "filters": rows})
+    return path
+
+
+def pixel_scale(instrument: Instrument, detector: Detector) -> float:
+    """Side of the central pixel [arcsec]."""
+    distortion = Distortion(instrument, detector)
+    return float(np.sqrt(distortion.area(distortion.x_ref - 1, distortion.y_ref - 1)))
+
+
+def _apcorr(request: Request, number: int) -> Path:
+    rows = []
+    for filter_ in request.filters:
+        detector = next((d for d in request.detectors if d.channel == filter_.channel), None)
+        if detector is None:
+            continue
+        image = intensity(filter_.wavelength, filter_.width, pixel_scale(request.instrument, detector), PSF_RADIUS)
+        energy = EncircledEnergy(image)
+        for share in EE_FRACTIONS:
+            radius = energy.radius(share)
+            rows.append((filter_.name, "CLEAR", share, radius, energy.correction(radius, *SKY_ANNULUS), *SKY_ANNULUS))
+    formats = ("12A", "15A", "E", "E", "E", "E", "E")
+    names = ("filter", "pupil", "eefraction", "radius", "apcorr", "skyin", "skyout")
+    columns = [fits.Column(n, f, array=list(values)) for n, f, values in zip(names, formats, zip(*rows))]
+    header = _reference_header(request, "apcorr", "NrcImgApcorrModel", None, None)
+    header.update(EXP_TYPE="NRC_IMAGE", P_EXP_TY="NRC_IMAGE|NRC_TSIMAGE|")
+    path = request.file("apcorr", number)
+    _save(path, header, [fits.BinTableHDU.from_columns(columns, name="APCORR")])
+    return path
+
+
+def _abvegaoffset(request: Request, number: int) -> Path:
+    rows = list(request.instrument.filters.values())
+    table = Table(
+        {"filter": [f.name for f in rows], "pupil": ["CLEAR"] * len(rows), "abvega_offset": [f.ab_vega for f in rows]}
+    )
+    path = request.file("abvegaoffset", number, "asdf")
+    _save_asdf(path, {"meta": _asdf_meta(request, "abvegaoffset", model_type="ABVegaOffsetModel"), "abvega_offset": table})
+    return path
+
+
+def _parameters(request: Request) -> list[ReferenceMap]:
+    """Parameter references: see :mod:`jwstdask.simulate.parameters`."""
+    maps = []
+    classes = {name.lower(): name for name in STEP_CLASSES}
+    for reftype, (keys, variants) in PARAMETERS[request.instrument.name].items():
+        rules = []
+        for number, variant in enumerate(variants, start=1):
+            name = classes[reftype.removeprefix("pars-")]
+            package = "jwst.pipeline" if name.endswith("Pipeline") else "jwst.step"
+            tree: dict = {
+                "class": f"{package}.{name}", "name": variant.get("name", name),
+                "meta": _asdf_meta(request, reftype), "parameters": dict(variant["parameters"]),
+            }  # fmt: skip
+            if "steps" in variant:
+                tree["steps"] = [
+                    {"class": f"jwst.step.{cls}", "name": alias, "parameters": dict(pars)}
+                    for alias, (cls, pars) in variant["steps"].items()
+                ]
+            path = request.file(reftype, number, "asdf")
+            _save_asdf(path, tree)
+            rules += [Rule(match, path.name) for match in variant["match"]]
+        maps.append(ReferenceMap(reftype, keys, tuple(rules)))
+    return maps
+
+
+def make_references(
+    request: Request, progress: Callable[[str], None]
+) -> tuple[list[ReferenceMap], dict[str, dict[str, str]]]:
+    """Write all references of a request.
+
+    Returns
+    -------
+    maps
+        The reference maps that select them.
+    files
+        For every detector the names of its files by kind (``"dark:SUB320"``, ``"flat:F200W"``).
+    """
+    by_detector = "META.INSTRUMENT.DETECTOR"
+    subarray = "META.SUBARRAY.NAME"
+    readpatt = "META.EXPOSURE.READPATT"
+    exp_type = "META.EXPOSURE.TYPE"
+    rules: dict[str, list[Rule]] = {}
+    files: dict[str, dict[str, str]] = {}
+    imaging = "NRC_CORON|NRC_FLAT|NRC_FOCUS|NRC_IMAGE|NRC_TACONFIRM|NRC_TACQ|NRC_TSIMAGE"
+    size = request.size if request.small else "GENERIC"
+    darks = flats = 0
+    for number, detector in enumerate(request.detectors, start=1):
+        progress(f"references of {detector.name}")
+        aperture = request.instrument.aperture(detector, request.size)
+        maps = make_maps(request.instrument, detector, aperture, request.rng("maps", detector.name))
+        paths = _detector_files(request, number, detector, maps)
+        paths["photom"] = _photom(request, number, detector)
+        paths["distortion"] = _distortion(request, number, detector)
+        matches = {
+            "mask": (detector.name, size), "gain": (detector.name, size), "linearity": (detector.name, size),
+            "saturation": (detector.name,), "ipc": (detector.name,),
+            "readnoise": (detector.name, "ANY", size), "superbias": (detector.name, "ANY", size),
+            "area": (detector.name, "ANY", "ANY", imaging),
+            "photom": (detector.name, imaging),
+            "distortion": (imaging, detector.name, detector.channel, "ANY", "ANY"),
+        }  # fmt: skip
+        for kind, match in matches.items():
+            rules.setdefault(kind, []).append(Rule(match, paths[kind].name))
+        files[detector.name] = {kind: path.name for kind, path in paths.items()}
+        for name in request.subarrays:
+            darks += 1
+            path = _dark(request, darks, detector, maps, name)
+            rules.setdefault("dark", []).append(Rule(("N/A", detector.name, name), path.name))
+            files[detector.name][f"dark:{name}"] = path.name
+        for filter_ in (f for f in request.filters if f.channel == detector.channel):
+            flats += 1
+            path = _flat(request, flats, detector, filter_, maps)
+            rules.setdefault("flat", []).append(Rule((detector.name, filter_.name, "CLEAR"), path.name))
+            files[detector.name][f"flat:{filter_.name}"] = path.name
+    progress("filter tables, aperture corrections, parameters")
+    groups = sorted({(d.channel, d.module) for d in request.detectors})
+    for number, (channel, module) in enumerate(groups, start=1):
+        path = _filteroffset(request, number, channel, module)
+        rules.setdefault("filteroffset", []).append(Rule((channel, module), path.name))
+    rules["apcorr"] = [Rule(("NRC_IMAGE|NRC_TSIMAGE",), _apcorr(request, 1).name)]
+    rules["abvegaoffset"] = [Rule((), _abvegaoffset(request, 1).name)]
+    keys = {
+        "mask": (by_detector, subarray), "gain": (by_detector, subarray), "linearity": (by_detector, subarray),
+        "saturation": (by_detector,), "ipc": (by_detector,), "readnoise": (by_detector, readpatt, subarray),
+        "superbias": (by_detector, readpatt, subarray),
+        "area": (by_detector, "META.INSTRUMENT.FILTER", "META.INSTRUMENT.PUPIL", exp_type),
+        "photom": (by_detector, exp_type),
+        "distortion": (exp_type, by_detector, "META.INSTRUMENT.CHANNEL", "META.INSTRUMENT.PUPIL", "META.INSTRUMENT.FILTER"),
+        "dark": (exp_type, by_detector, subarray),
+        "flat": (by_detector, "META.INSTRUMENT.FILTER", "META.INSTRUMENT.PUPIL"),
+        "filteroffset": ("META.INSTRUMENT.CHANNEL", "META.INSTRUMENT.MODULE"),
+        "apcorr": (exp_type,), "abvegaoffset": (),
+    }  # fmt: skip
+    generic = {"mask", "gain", "linearity", "readnoise", "superbias", "dark"}
+    maps_ = [
+        ReferenceMap(kind, keys[kind], tuple(lines), generic=kind in generic and not request.small)
+        for kind, lines in sorted(rules.items())
+    ]
+    return [*maps_, *_parameters(request)], files
