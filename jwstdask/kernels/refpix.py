@@ -94,8 +94,8 @@ def clipped_mean(values, count, siglimit):
     Returns
     -------
     mean, exact
-        float64 mean (NaN if there is no value); true if the values are all equal, so that the mean is not rounded to the
-        precision of ``values``.
+        float64 mean (NaN if there is no value); true if the values are all equal, when the mean counts as float64
+        whatever the precision of ``values``.
     """
     kind = values.dtype.type
     limit = kind(siglimit)

@@ -1,0 +1,127 @@
+"""Subtract the dark current with the time sampling of the exposure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jwstdask.core.block import RampBlock
+from jwstdask.core.errors import ReferenceFileError
+from jwstdask.core.params import par
+from jwstdask.core.step import Meta, Step
+from jwstdask.kernels import dark_current
+
+
+@dataclass(frozen=True)
+class Dark:
+    """A dark [DN], (group, y, x) or (integration, group, y, x) for MIRI, its flags (y, x), and how to sample it.
+
+    Attributes
+    ----------
+    groups
+        Planes averaged for each group of the exposure.
+    averaged
+        The sampling differs, so that groups are averages.
+    first
+        The exposure's first integration is the first of the visit.
+    mean
+        Mean dark current [e-/s], for the noise of ramp_fit.
+    """
+
+    values: np.ndarray
+    flags: np.ndarray
+    groups: list[range]
+    averaged: bool
+    first: bool
+    mean: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class DarkCurrentStep(Step):
+    """Subtract the dark current with the time sampling of the exposure."""
+
+    alias = "dark_current"
+    class_name = "DarkCurrentStep"
+    status = "dark_sub"
+    reference_types = ("dark",)
+    equations = "SCI - dark averaged over the frames of each group; PIXELDQ |= dark DQ"
+
+    dark_output: str | None = par(None, "file for the dark as subtracted")
+    average_dark_current: float | None = par(None, "mean dark current, for the Poisson noise", unit="e-/s")
+
+    def reference_skip_reason(self, meta: Meta, references: Mapping[str, Any]) -> str | None:
+        dark = references.get("dark")
+        if dark is None:
+            return "No DARK reference file found"
+        for name in ("nframes", "groupgap"):
+            if dark.meta[f"meta.exposure.{name}"] > meta[f"meta.exposure.{name}"]:
+                return f"The {name} of the dark is greater than that of the science data"
+        return None
+
+    def prepare(self, meta: Meta, references: Mapping[str, Any]) -> Dark:
+        reference = references["dark"]
+        values = reference.array("sci")
+        shape = meta["meta.subarray.ysize"], meta["meta.subarray.xsize"]
+        if values.shape[-2:] != shape:
+            raise ReferenceFileError(
+                reference.path,
+                f"the dark has {values.shape[-2]} x {values.shape[-1]} pixels, the exposure {shape[0]} x {shape[1]}",
+                "Darks are not cut: use one made for this subarray.",
+            )
+        ngroups, nframes, groupgap = (int(meta[f"meta.exposure.{name}"]) for name in ("ngroups", "nframes", "groupgap"))
+        sampling = [int(reference.meta[f"meta.exposure.{name}"]) for name in ("nframes", "groupgap")]
+        planes = values.shape[-3]
+        added = dark_current.missing_groups(ngroups, nframes, groupgap, planes, *sampling)
+        averaged = [nframes, groupgap] != sampling
+        if averaged:
+            groups = dark_current.frames_of_groups(ngroups, nframes, groupgap, planes + added)
+        else:
+            groups = dark_current.frames_of_groups(ngroups, 1, 0, planes + added)
+        if (added and planes < 2) or (nframes == 1 and any(len(group) == 0 for group in groups)):
+            raise ReferenceFileError(
+                reference.path,
+                f"a dark of {planes} groups cannot be sampled at {ngroups} groups with gaps of {groupgap}",
+                "Use a dark with the sampling of the exposure or a finer one.",
+            )
+        flags = reference.dq
+        if flags.ndim == 4:
+            flags = np.bitwise_or.reduce(flags[:, 0], axis=0)
+        first = meta.get("meta.exposure.integration_start") in (None, 1)
+        return Dark(values, flags, groups, averaged, first, self._mean(meta, reference))
+
+    def _mean(self, meta: Meta, reference: Any) -> float:
+        """Mean dark current [e-/s]: the parameter, or the reference's number."""
+        if self.average_dark_current is not None:
+            return self.average_dark_current
+        try:
+            image = reference.array("average_dark_current")
+        except KeyError:
+            image = None
+        if image is not None and np.sum(image) != 0:
+            # jwst 3.0.0 compares the image with the exposure's own, which does not exist yet, and drops it.
+            return 0.0
+        return float(reference.meta.get("meta.exposure.average_dark_current") or 0.0)
+
+    def apply(self, block: RampBlock, prepared: Dark, gathered: Any = None) -> None:
+        rows, columns = block.window.rows, block.window.columns
+        for integrations, dark in _darks(prepared, block.sci.shape[0]):
+            sci = block.sci[integrations]
+            frames = dark_current.read_frames(dark, prepared.groups, rows, columns)
+            dark_current.subtract(sci, frames, prepared.groups, prepared.averaged, out=sci)
+        block.pixeldq |= prepared.flags[rows, columns]
+        block.average_dark_current = prepared.mean
+
+
+def _darks(prepared: Dark, integrations: int) -> list[tuple[slice, np.ndarray]]:
+    """Which dark (group, y, x) goes with which integrations."""
+    if prepared.values.ndim == 3:
+        return [(slice(None), prepared.values)]
+    # The first integrations of a visit have their own darks, all others the last one.
+    count = prepared.values.shape[0] if prepared.first else 1
+    pairs = [(slice(k, k + 1), prepared.values[k]) for k in range(min(count - 1, integrations))]
+    if integrations >= count:
+        pairs.append((slice(count - 1, None), prepared.values[-1]))
+    return pairs

@@ -1,0 +1,53 @@
+"""Begin the data-quality flags with the detector's mask of bad pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+
+from jwstdask.core.block import RampBlock
+from jwstdask.core.errors import InputError
+from jwstdask.core.params import par
+from jwstdask.core.step import Meta, Step
+from jwstdask.kernels import dq_init
+
+
+@dataclass(frozen=True, kw_only=True)
+class DQInitStep(Step):
+    """Begin the data-quality flags with the detector's mask of bad pixels."""
+
+    alias = "dq_init"
+    class_name = "DQInitStep"
+    status = "dq_init"
+    reference_types = ("mask",)
+    equations = "PIXELDQ |= mask; GROUPDQ |= mask & DO_NOT_USE"
+
+    user_supplied_dq: str | None = par(None, "FITS file of flags to add, of the shape of the exposure")
+
+    def reference_skip_reason(self, meta: Meta, references: Mapping[str, Any]) -> str | None:
+        return "No MASK reference file found" if references.get("mask") is None else None
+
+    def prepare(self, meta: Meta, references: Mapping[str, Any]) -> np.ndarray:
+        mask = references["mask"].match(meta).dq
+        if self.user_supplied_dq is None:
+            return mask
+        try:
+            flags = fits.getdata(self.user_supplied_dq)
+        except OSError as error:
+            raise InputError(self.user_supplied_dq, f"dq_init.user_supplied_dq cannot be read: {error}") from error
+        if flags is None or flags.shape != mask.shape:
+            shape = None if flags is None else flags.shape
+            raise InputError(
+                self.user_supplied_dq,
+                f"flags have shape {shape}, the exposure {mask.shape}",
+                "Cut them to its subarray.",
+            )
+        return mask | flags.astype(np.uint32)
+
+    def apply(self, block: RampBlock, prepared: np.ndarray, gathered: Any = None) -> None:
+        mask = np.ascontiguousarray(prepared[block.window.rows, block.window.columns], np.uint32)
+        dq_init.initialize(block.pixeldq, block.groupdq, mask)

@@ -1,0 +1,75 @@
+"""Correct the non-linear response of a detector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jwstdask.core.block import RampBlock
+from jwstdask.core.step import Meta, Step
+from jwstdask.kernels import linearity
+
+
+@dataclass(frozen=True)
+class Polynomials:
+    """Coefficients (coefficient, y, x), flags (y, x) and, for groups of several frames, the inverse coefficients."""
+
+    coefficients: np.ndarray
+    flags: np.ndarray
+    inverse: np.ndarray | None
+    nframes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearityStep(Step):
+    """Correct the non-linear response of a detector."""
+
+    alias = "linearity"
+    class_name = "LinearityStep"
+    status = "linearity"
+    reference_types = ("linearity",)
+    equations = "SCI -> c0 + c1 SCI + c2 SCI^2 + ..., except in saturated groups"
+
+    def reference_skip_reason(self, meta: Meta, references: Mapping[str, Any]) -> str | None:
+        return "No Linearity reference file found" if references.get("linearity") is None else None
+
+    def prepare(self, meta: Meta, references: Mapping[str, Any]) -> Polynomials:
+        reference = references["linearity"].match(meta)
+        nframes = int(meta.get("meta.exposure.nframes") or 1)
+        inverse = None
+        # Frames can be told apart only if a group has several, and only if their times are regular.
+        if nframes > 1 and not meta.get("meta.exposure.read_times"):
+            inverse = _optional(reference, "inv_coeffs")
+        return Polynomials(reference.array("coeffs"), reference.dq, inverse, nframes)
+
+    def apply(self, block: RampBlock, prepared: Polynomials, gathered: Any = None) -> None:
+        tile = block.window.rows, block.window.columns
+        flags = np.array(prepared.flags[tile], np.uint32, order="C")
+        coefficients = np.array(prepared.coefficients[(slice(None), *tile)], np.float32, order="C")
+        linearity.usable_coefficients(coefficients, flags)
+        # The prediction of single frames needs a rate, hence two groups.
+        if prepared.inverse is None or block.sci.shape[1] < 2:
+            linearity.correct(block.sci, block.groupdq, coefficients, out=block.sci)
+        else:
+            # Each polynomial is judged on its own, whatever became of the other one.
+            inverse_flags = np.array(prepared.flags[tile], np.uint32, order="C")
+            inverse = np.array(prepared.inverse[(slice(None), *tile)], np.float32, order="C")
+            linearity.usable_coefficients(inverse, inverse_flags)
+            linearity.correct_reads(
+                block.sci, block.groupdq, coefficients, inverse, prepared.nframes, out=block.sci
+            )
+            flags |= inverse_flags
+        if block.zeroframe is not None:
+            linearity.correct_zeroframe(block.zeroframe, coefficients, out=block.zeroframe)
+        block.pixeldq |= flags
+
+
+def _optional(reference: Any, name: str) -> np.ndarray | None:
+    """An array of a reference, or None if it has no such array."""
+    try:
+        return reference.array(name)
+    except KeyError:
+        return None

@@ -1,0 +1,334 @@
+"""Remove drifts of the readout with the reference pixels at the edges of a detector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jwstdask.core import dq
+from jwstdask.core.block import RampBlock, Window
+from jwstdask.core.errors import ParameterError, PlanError
+from jwstdask.core.params import par
+from jwstdask.core.step import Meta, Step
+from jwstdask.kernels import refpix
+
+_EDGELESS = ("SUB512", "SUB512S", "SUB32")
+"""NIRSpec subarrays without reference pixels, whose first and last four columns take their place."""
+
+
+@dataclass(frozen=True)
+class Readout:
+    """Where the exposure lies on the detector, and how the detector is read.
+
+    Attributes
+    ----------
+    x0, y0, nx, ny
+        Corner (0-indexed, science orientation) and size.
+    mode
+        ``amplifiers`` (near infrared, each amplifier on its own), ``single`` (subarray through one amplifier),
+        or ``miri``.
+    """
+
+    x0: int
+    y0: int
+    nx: int
+    ny: int
+    fastaxis: int
+    slowaxis: int
+    mode: str
+    edgeless: bool
+
+    @classmethod
+    def of(cls, meta: Meta) -> Readout:
+        nx, ny = meta["meta.subarray.xsize"], meta["meta.subarray.ysize"]
+        if meta["meta.instrument.name"] == "MIRI":
+            mode = "miri"
+        elif min(nx, ny) >= refpix.SIZE or meta.get("meta.exposure.noutputs") == refpix.AMPLIFIERS:
+            mode = "amplifiers"
+        else:
+            mode = "single"
+        return cls(
+            meta["meta.subarray.xstart"] - 1,
+            meta["meta.subarray.ystart"] - 1,
+            nx,
+            ny,
+            meta.get("meta.subarray.fastaxis") or 1,
+            meta.get("meta.subarray.slowaxis") or 2,
+            mode,
+            mode == "single" and meta.get("meta.subarray.name") in _EDGELESS,
+        )
+
+    @property
+    def fast_along_x(self) -> bool:
+        return abs(self.fastaxis) == 1
+
+    def position(self, axis: str, index: np.ndarray | int) -> Any:
+        """Detector row or column of a science index along ``x`` or ``y``."""
+        start = self.x0 if axis == "x" else self.y0
+        direction = self.fastaxis if (axis == "x") == self.fast_along_x else self.slowaxis
+        place = np.asarray(index) + start
+        return place if direction > 0 else refpix.SIZE - 1 - place
+
+    @property
+    def first_row(self) -> int:
+        """Detector row of the exposure's first row in detector orientation."""
+        axis, size = ("y", self.ny) if self.fast_along_x else ("x", self.nx)
+        return int(self.position(axis, np.array([0, size - 1])).min())
+
+    def windows(self) -> list[Window]:
+        """The parts of the border of reference pixels that lie in the exposure."""
+        if self.mode == "miri":
+            return [Window.plain(0, self.ny, 0, 4), Window.plain(0, self.ny, self.nx - 4, self.nx)]
+        if self.edgeless:
+            return [Window.plain(0, self.ny, 0, 4), Window.plain(0, self.ny, self.nx - 4, self.nx)]
+        border, last = refpix.BORDER, refpix.SIZE - refpix.BORDER
+        found = []
+        for start, stop in ((0, border - self.y0), (last - self.y0, self.ny)):
+            if max(start, 0) < min(stop, self.ny):
+                found.append(Window.plain(max(start, 0), min(stop, self.ny), 0, self.nx))
+        for start, stop in ((0, border - self.x0), (last - self.x0, self.nx)):
+            if max(start, 0) < min(stop, self.nx):
+                found.append(Window.plain(0, self.ny, max(start, 0), min(stop, self.nx)))
+        return found
+
+
+class Section(NamedTuple):
+    """A part of the border in detector orientation: (integration, group, row, column), flags (row, column), corner."""
+
+    sci: np.ndarray
+    flags: np.ndarray
+    row: int
+    column: int
+
+
+@dataclass(frozen=True)
+class Corrections:
+    """What is subtracted: amplifier levels (integration, group, amplifier, parity) and row levels [DN].
+
+    Attributes
+    ----------
+    rows
+        (integration, group, row), rows of the exposure in detector orientation.
+    first_single
+        The first group is rounded between the two.
+    """
+
+    levels: np.ndarray
+    rows: np.ndarray
+    first_single: bool
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Corrections of the ramp and of the zeroth frame."""
+
+    ramp: Corrections
+    zeroframe: Corrections | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefPixStep(Step):
+    """Remove drifts of the readout with the reference pixels at the edges of a detector."""
+
+    alias = "refpix"
+    class_name = "RefPixStep"
+    status = "refpix"
+    reference_types = ("refpix", "sirskernel")
+    equations = "SCI - mean(top, bottom) of amplifier and column parity - side_gain * mean(left, right) of the row"
+
+    odd_even_columns: bool = par(True, "treat odd and even columns apart")
+    use_side_ref_pixels: bool = par(True, "use the reference pixels left and right of each row")
+    side_smoothing_length: int = par(11, "rows of the running median of the side reference pixels", unit="pixel", ge=1)
+    side_gain: float = par(1.0, "factor on the side reference signal")
+    odd_even_rows: bool = par(True, "MIRI: treat odd and even rows apart")
+    ovr_corr_mitigation_ftr: float = par(3.0, "IRS2: factor that guards against bad reference pixels")
+    preserve_irs2_refpix: bool = par(False, "IRS2: keep the reference pixels in the output")
+    irs2_mean_subtraction: bool = par(False, "IRS2: subtract means before the IRS2 correction")
+    refpix_algorithm: str = par("median", "how side reference pixels are used", choices=("median", "sirs"))
+    sigreject: float = par(4.0, "sirs: rejection limit of outliers", unit="sigma")
+    gaussmooth: float = par(1.0, "sirs: width of the Gaussian that smooths the kernel", unit="pixel")
+    halfwidth: int = par(30, "sirs: half-width of the kernel", unit="pixel")
+    siglimit: float = par(3.0, "rejection limit of reference pixels", unit="sigma")
+
+    def check(self, meta: Meta) -> None:
+        full = "FULL" in str(meta.get("meta.subarray.name", ""))
+        if self.refpix_algorithm == "sirs" and full and meta.get("meta.instrument.name") != "MIRI":
+            raise ParameterError("refpix.refpix_algorithm='sirs' is not available yet", "Use 'median'.")
+        if "IRS2" in str(meta.get("meta.exposure.readpatt", "")):
+            raise PlanError("refpix cannot correct IRS2 readouts yet", "Skip refpix or leave the exposure out.")
+        if meta.get("meta.subarray.multistripe_reads1") is not None:
+            raise PlanError("refpix cannot correct multistripe readouts yet", "Skip refpix or leave the exposure out.")
+
+    def skip_reason(self, meta: Meta) -> str | None:
+        readout = Readout.of(meta)
+        if readout.mode == "miri":
+            if readout.nx < 1032 or readout.ny < 1024:
+                return "Refpix correction skipped for MIRI subarrays"
+            return None
+        edges = (readout.x0, readout.y0, readout.x0 + readout.nx, readout.y0 + readout.ny)
+        if min(readout.nx, readout.ny) < refpix.SIZE and (min(edges) < 0 or max(edges) > refpix.SIZE):
+            return "Subarray doesn't fit in full-sized array"
+        return None
+
+    def reference_skip_reason(self, meta: Meta, references: Mapping[str, Any]) -> str | None:
+        return None
+
+    def prepare(self, meta: Meta, references: Mapping[str, Any]) -> Readout:
+        return Readout.of(meta)
+
+    def gather_windows(self, meta: Meta) -> list[Window]:
+        return Readout.of(meta).windows()
+
+    def gather(self, meta: Meta, prepared: Readout, blocks: list[RampBlock]) -> Gathered | None:
+        if not blocks:
+            return None
+        correct = {"miri": self._miri, "single": self._single, "amplifiers": self._amplifiers}[prepared.mode]
+        ramp = correct(prepared, [_section(prepared, block, block.sci) for block in blocks], True)
+        if blocks[0].zeroframe is None:
+            return Gathered(ramp)
+        frames = [_section(prepared, block, block.zeroframe[:, np.newaxis]) for block in blocks]
+        return Gathered(ramp, correct(prepared, frames, False))
+
+    def apply(self, block: RampBlock, prepared: Readout, gathered: Gathered | None = None) -> None:
+        if gathered is None:
+            return
+        window = block.window
+        if prepared.mode == "miri":
+            refpix.subtract_interleaved(block.sci, gathered.ramp.levels, window.y0, window.x0, block.sci)
+            return
+        x = prepared.position("x", np.arange(window.x0, window.x1))
+        y = prepared.position("y", np.arange(window.y0, window.y1))
+        fast, slow = (x, y) if prepared.fast_along_x else (y, x)
+        slow = slow - prepared.first_row
+        ramp, zero = gathered.ramp, gathered.zeroframe
+        along = prepared.fast_along_x
+        refpix.subtract_levels(block.sci, ramp.levels, ramp.rows, along, fast, slow, ramp.first_single, block.sci)
+        if block.zeroframe is not None and zero is not None:
+            unusable = block.zeroframe == 0
+            frame = block.zeroframe[:, np.newaxis]
+            refpix.subtract_levels(frame, zero.levels, zero.rows, along, fast, slow, zero.first_single, frame)
+            # Exact zeros mark unusable values.
+            block.zeroframe[unusable] = 0
+
+    def _amplifiers(self, readout: Readout, sections: list[Section], first_single: bool) -> Corrections:
+        """Levels of each amplifier, and of each row from the sides."""
+        edges = _edges(readout, sections)
+        bottom, top, left, right = (edges[name] for name in ("bottom", "top", "left", "right"))
+        integrations, groups = sections[0].sci.shape[:2]
+        levels = np.zeros((integrations, groups, refpix.AMPLIFIERS, 2))
+        rows = np.zeros((integrations, groups, left.sci.shape[2]))
+        corner = (left.row, left.column)
+        for integration, group in np.ndindex(integrations, groups):
+            # With side pixels, all groups but the very first are corrected in float64.
+            single = not self.use_side_ref_pixels or (first_single and integration == 0 and group == 0)
+            kind = np.float32 if single else np.float64
+            values = [np.ascontiguousarray(edge.sci[integration, group], kind) for edge in (bottom, top, left, right)]
+            level = refpix.amplifier_levels(
+                values[0],
+                values[1],
+                bottom.flags,
+                top.flags,
+                bottom.column,
+                self.odd_even_columns,
+                self.siglimit,
+                single,
+            )
+            levels[integration, group] = level
+            if self.use_side_ref_pixels:
+                rows[integration, group] = refpix.row_levels(
+                    values[2],
+                    values[3],
+                    left.flags,
+                    right.flags,
+                    corner,
+                    right.column,
+                    level,
+                    self.side_smoothing_length,
+                    self.side_gain,
+                )
+        return Corrections(levels, rows, self.use_side_ref_pixels and first_single)
+
+    def _single(self, readout: Readout, sections: list[Section], first_single: bool) -> Corrections:
+        """One level for the reference pixels of odd columns and one for those of even columns."""
+        integrations, groups = sections[0].sci.shape[:2]
+        places = [np.indices(part.flags.shape).reshape(2, -1) + [[part.row], [part.column]] for part in sections]
+        row, column = np.concatenate(places, axis=1)
+        flags = np.concatenate([part.flags.ravel() for part in sections])
+        # Corners are in two sections; the mean is taken in the order of the readout.
+        _, order = np.unique(row * refpix.SIZE + column, return_index=True)
+        wanted = np.uint32(0 if readout.edgeless else dq.REFERENCE_PIXEL)
+        good = ((flags & wanted) == wanted) & ((flags & np.uint32(dq.DO_NOT_USE)) == 0)
+        order = order[good[order]]
+        if self.odd_even_columns:
+            choices = [order[column[order] % 2 == parity] for parity in range(2)]
+        else:
+            choices = [order]
+        levels = np.zeros((integrations, groups, refpix.AMPLIFIERS, 2))
+        for integration, group in np.ndindex(integrations, groups):
+            values = np.concatenate([part.sci[integration, group].ravel() for part in sections])
+            for parity, choice in enumerate(choices):
+                if choice.size:
+                    level, _ = refpix.clipped_mean(values[choice], choice.size, self.siglimit)
+                    levels[integration, group, :, parity if self.odd_even_columns else slice(None)] = level
+        size = readout.ny if readout.fast_along_x else readout.nx
+        return Corrections(levels, np.zeros((integrations, groups, size)), False)
+
+    def _miri(self, readout: Readout, sections: list[Section], first_single: bool) -> Corrections:
+        """Levels of MIRI's four interleaved amplifiers, relative to the first group."""
+        left, right = sections
+        integrations, groups = left.sci.shape[:2]
+        levels = np.zeros((integrations, groups, refpix.AMPLIFIERS, 2))
+        for integration, group in np.ndindex(integrations, groups):
+            if group == 0:
+                continue
+            low, high = (
+                np.ascontiguousarray(part.sci[integration, group] - part.sci[integration, 0]) for part in sections
+            )
+            found, usable = refpix.interleaved_levels(
+                low, high, left.flags, right.flags, self.odd_even_rows, self.siglimit
+            )
+            if not usable:
+                # Flags do not depend on the group: none can be corrected.
+                break
+            levels[integration, group] = found
+        return Corrections(levels, np.zeros((integrations, groups, 0)), False)
+
+
+def _section(readout: Readout, block: RampBlock, values: np.ndarray) -> Section:
+    """The inner part of a block in detector orientation."""
+    window = block.window
+    sci, flags = values[(slice(None), slice(None), *window.inner)], block.pixeldq[window.inner]
+    if readout.mode == "miri":
+        return Section(sci, np.ascontiguousarray(flags), window.inner_y0, window.inner_x0)
+    axes = readout.fastaxis, readout.slowaxis
+    x = readout.position("x", np.array([window.inner_x0, window.inner_x1 - 1])).min()
+    y = readout.position("y", np.array([window.inner_y0, window.inner_y1 - 1])).min()
+    row, column = (y, x) if readout.fast_along_x else (x, y)
+    flags = np.ascontiguousarray(refpix.to_detector(flags, *axes))
+    return Section(refpix.to_detector(sci, *axes), flags, int(row), int(column))
+
+
+def _edges(readout: Readout, sections: list[Section]) -> dict[str, Section]:
+    """The sections by edge of the detector; an edge outside the exposure has no rows or columns."""
+    integrations, groups = sections[0].sci.shape[:2]
+    size = (readout.ny, readout.nx) if readout.fast_along_x else (readout.nx, readout.ny)
+    axis = "x" if readout.fast_along_x else "y"
+    first_column = int(readout.position(axis, np.array([0, size[1] - 1])).min())
+    edges: dict[str, Section] = {}
+    last = refpix.SIZE - refpix.BORDER
+    for part in sections:
+        shape = part.flags.shape
+        # A section that spans all columns is at the bottom or top, unless it spans all rows and is at a side.
+        if shape[1] == size[1] and (part.row + shape[0] <= refpix.BORDER or part.row >= last):
+            edges.setdefault("bottom" if part.row < refpix.BORDER else "top", part)
+        if shape[0] == size[0] and (part.column + shape[1] <= refpix.BORDER or part.column >= last):
+            edges.setdefault("left" if part.column < refpix.BORDER else "right", part)
+    for name in ("bottom", "top", "left", "right"):
+        if name not in edges:
+            shape = (0, size[1]) if name in ("bottom", "top") else (size[0], 0)
+            sci = np.zeros((integrations, groups, *shape), np.float32)
+            edges[name] = Section(sci, np.zeros(shape, np.uint32), readout.first_row, first_column)
+    return edges

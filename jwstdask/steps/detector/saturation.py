@@ -1,0 +1,76 @@
+"""Flag saturated groups and groups at the floor of the analogue-to-digital converter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jwstdask.core import dq
+from jwstdask.core.block import RampBlock
+from jwstdask.core.params import par
+from jwstdask.core.step import Meta, Step
+from jwstdask.kernels import saturation
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Saturation level [DN], its flags and, if there is one, the bias [DN], each (y, x) of the science frame."""
+
+    threshold: np.ndarray
+    flags: np.ndarray
+    bias: np.ndarray | None
+    nframes: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaturationStep(Step):
+    """Flag saturated groups and groups at the floor of the analogue-to-digital converter."""
+
+    alias = "saturation"
+    class_name = "SaturationStep"
+    status = "saturation"
+    reference_types = ("saturation", "superbias")
+    equations = "SCI >= level: SATURATED from there on, neighbours too; SCI <= 0: AD_FLOOR, DO_NOT_USE"
+
+    n_pix_grow_sat: int = par(1, "layers of neighbours flagged around a saturated pixel", ge=0)
+    use_readpatt: bool = par(True, "look for saturation hidden in the average of a group's frames")
+
+    @property
+    def halo(self) -> int:
+        # Hidden saturation starts from grown flags and grows again.
+        return self.n_pix_grow_sat * (2 if self.use_readpatt else 1)
+
+    def reference_skip_reason(self, meta: Meta, references: Mapping[str, Any]) -> str | None:
+        return "No SATURATION reference file found" if references.get("saturation") is None else None
+
+    def prepare(self, meta: Meta, references: Mapping[str, Any]) -> Levels:
+        level = references["saturation"].match(meta)
+        bias = references.get("superbias") if self.use_readpatt else None
+        return Levels(
+            level.array("sci"),
+            level.dq,
+            None if bias is None else bias.match(meta).array("sci"),
+            int(meta.get("meta.exposure.nframes") or 1) if self.use_readpatt else None,
+        )
+
+    def apply(self, block: RampBlock, prepared: Levels, gathered: Any = None) -> None:
+        tile = block.window.rows, block.window.columns
+        threshold, unchecked, flags = saturation.levels(
+            np.ascontiguousarray(prepared.threshold[tile], np.float32), np.asarray(prepared.flags[tile], np.uint32)
+        )
+        met = saturation.flag(
+            block.sci,
+            block.groupdq,
+            threshold,
+            unchecked,
+            n_pix_grow_sat=self.n_pix_grow_sat,
+            nframes=prepared.nframes,
+            bias=None if prepared.bias is None else np.ascontiguousarray(prepared.bias[tile], np.float32),
+            zeroframe=block.zeroframe,
+        )
+        block.pixeldq |= flags
+        for name, bit in (("saturated", dq.SATURATED), ("ad_floor", dq.AD_FLOOR)):
+            block.tally[f"saturation.{name}"] = float(np.count_nonzero(met[block.window.inner] & bit))

@@ -1,0 +1,39 @@
+"""Subtract the bias pattern of a detector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jwstdask.core.block import RampBlock
+from jwstdask.core.step import Meta, Step
+from jwstdask.kernels import superbias
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuperBiasStep(Step):
+    """Subtract the bias pattern of a detector."""
+
+    alias = "superbias"
+    class_name = "SuperBiasStep"
+    status = "superbias"
+    reference_types = ("superbias",)
+    equations = "SCI - bias; PIXELDQ |= bias DQ"
+
+    def reference_skip_reason(self, meta: Meta, references: Mapping[str, Any]) -> str | None:
+        return "No SUPERBIAS reference file found" if references.get("superbias") is None else None
+
+    def prepare(self, meta: Meta, references: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+        reference = references["superbias"].match(meta)
+        return reference.array("sci"), reference.dq
+
+    def apply(self, block: RampBlock, prepared: tuple[np.ndarray, np.ndarray], gathered: Any = None) -> None:
+        tile = block.window.rows, block.window.columns
+        bias = np.ascontiguousarray(prepared[0][tile], np.float32)
+        superbias.subtract(block.sci, bias, out=block.sci)
+        if block.zeroframe is not None:
+            superbias.subtract_zeroframe(block.zeroframe, bias, out=block.zeroframe)
+        block.pixeldq |= prepared[1][tile]

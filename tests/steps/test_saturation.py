@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+from tests.steps.fakes import TILES, FakeReference, Ramp, assert_same, metadata, oracle_ramp, walk
+
+from jwstdask.core import dq
+from jwstdask.steps.detector.saturation import SaturationStep
+
+SHAPE = (64, 72)
+
+
+def exposure(seed, integrations=2, groups=6, zeroframe=False):
+    """Ramps of all brightnesses, some at the floor, some hit, flags set beforehand on a few."""
+    rng = np.random.default_rng(seed)
+    rate = rng.choice([0, 500, 9000, 20000], SHAPE, p=[0.5, 0.46, 0.02, 0.02]) * rng.uniform(0.5, 1.5, SHAPE)
+    # Values on a coarse grid, so that some equal the level exactly.
+    start = rng.normal(9000, 40, (integrations, 1, *SHAPE))
+    sci = np.round((start + rate * np.arange(groups)[:, None, None]) / 50) * 50
+    hit = rng.random((integrations, 1, *SHAPE)) < 0.01
+    when = rng.integers(0, groups, (integrations, 1, *SHAPE))
+    sci += np.where(hit & (np.arange(groups)[:, None, None] >= when), 45000, 0)
+    sci[rng.random(sci.shape) < 0.003] = 0
+    sci[rng.random(sci.shape) < 0.002] = -5
+    ramp = Ramp.of(np.minimum(sci, 65535).astype(np.float32))
+    ramp.groupdq[rng.random(sci.shape) < 0.02] = dq.DO_NOT_USE
+    ramp.groupdq[rng.random(sci.shape) < 0.001] = dq.SATURATED
+    ramp.pixeldq[3, 4] = dq.HOT
+    if zeroframe:
+        ramp.zeroframe = (ramp.sci[:, 0] * rng.uniform(0.5, 1.6, (integrations, *SHAPE))).astype(np.float32)
+        ramp.zeroframe[:, 5:8] = 0
+    return ramp
+
+
+def references(seed, bias=True):
+    rng = np.random.default_rng(seed + 100)
+    level = rng.choice([50000, 54000.5, 60000], SHAPE).astype(np.float32)
+    level[rng.random(SHAPE) < 0.02] = np.nan
+    flags = np.where(rng.random(SHAPE) < 0.02, dq.NO_SAT_CHECK, 0).astype(np.uint32)
+    flags[7, 7] = dq.DO_NOT_USE
+    image = rng.normal(8800, 30, SHAPE).astype(np.float32)
+    image[rng.random(SHAPE) < 0.01] = np.nan
+    return {
+        "saturation": FakeReference({"sci": level}, flags),
+        "superbias": FakeReference({"sci": image}, np.zeros(SHAPE, np.uint32)) if bias else None,
+    }
+
+
+def oracle(ramp, meta, refs, step):
+    from jwst.saturation.saturation import flag_saturation
+    from stdatamodels.jwst.datamodels import SaturationModel, SuperBiasModel
+
+    level = SaturationModel(data=refs["saturation"].arrays["sci"].copy(), dq=refs["saturation"].dq.copy())
+    bias = refs["superbias"] and SuperBiasModel(data=refs["superbias"].arrays["sci"].copy())
+    for model in (level, bias):
+        if model is not None:
+            for name in ("xstart", "ystart", "xsize", "ysize", "fastaxis", "slowaxis"):
+                model[f"meta.subarray.{name}"] = meta[f"meta.subarray.{name}"]
+    return flag_saturation(oracle_ramp(ramp, meta), level, step.n_pix_grow_sat, step.use_readpatt, bias)
+
+
+@pytest.mark.parametrize("tile", TILES)
+@pytest.mark.parametrize(
+    ("seed", "grow", "nframes", "readpatt", "bias", "zeroframe", "groups"),
+    [
+        (0, 1, 1, True, True, True, 6),
+        (1, 1, 4, True, True, True, 6),
+        (2, 0, 8, True, True, True, 6),
+        (3, 2, 4, True, False, False, 6),
+        (4, 3, 4, False, True, True, 6),
+        (5, 1, 4, True, True, False, 2),
+        (6, 1, 4, True, True, False, 1),
+        (7, 1, 2, True, True, False, 3),
+    ],
+)
+def test_same_bits_as_the_oracle(tile, seed, grow, nframes, readpatt, bias, zeroframe, groups):
+    ramp, refs = exposure(seed, groups=groups, zeroframe=zeroframe), references(seed, bias)
+    meta = metadata(SHAPE, exposure__nframes=nframes)
+    step = SaturationStep(n_pix_grow_sat=grow, use_readpatt=readpatt)
+    result = walk(step, meta, refs, ramp, tile)
+    model = oracle(ramp, meta, refs, step)
+    assert_same(result, model)
+    assert np.any(result.groupdq & dq.SATURATED)
+    saturated = np.any(model.groupdq & dq.SATURATED, axis=(0, 1)).sum()
+    floor = np.any(model.groupdq & dq.AD_FLOOR, axis=(0, 1)).sum()
+    assert result.tally == {"saturation.saturated": saturated, "saturation.ad_floor": floor}
+
+
+def test_rules_for_averaged_groups_add_flags():
+    """The comparison with the oracle above would be empty if no pixel met the rules."""
+    ramp, refs = exposure(1), references(1)
+    meta = metadata(SHAPE, exposure__nframes=4)
+    plain = walk(SaturationStep(use_readpatt=False), meta, refs, ramp).groupdq
+    added = walk(SaturationStep(), meta, refs, ramp).groupdq & ~plain
+    assert np.count_nonzero(added == dq.DO_NOT_USE) > 20
+    refs["superbias"] = None
+    assert np.any(walk(SaturationStep(), meta, refs, ramp).groupdq != (plain | added))
+
+
+def test_skipped_without_reference():
+    step = SaturationStep()
+    assert "SATURATION" in step.reference_skip_reason({}, {"saturation": None, "superbias": FakeReference()})
+    assert step.reference_skip_reason({}, {"saturation": FakeReference(), "superbias": None}) is None
