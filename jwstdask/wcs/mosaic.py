@@ -57,12 +57,14 @@ def middle(corners: np.ndarray) -> tuple[float, float]:
 
 def scale_at(wcs: Any, ra: float, dec: float) -> float:
     """Pixel scale [degree] at a sky position: geometric mean of the steps along x and y."""
+    from astropy import units
     from astropy.coordinates import angular_separation
 
     x, y = (float(value) for value in wcs.invert(ra, dec, with_bounding_box=False))
-    lon, lat = np.deg2rad(wcs(np.array([x, x + 1, x]), np.array([y, y, y + 1]), with_bounding_box=False))
-    steps = angular_separation(lon[0], lat[0], lon[1:], lat[1:])
-    return float(np.rad2deg(np.sqrt(steps[0] * steps[1])))
+    # Degrees until after the subtraction: a pixel is 1e-8 of a turn, and the rounding of radians would show.
+    lon, lat = wcs(np.array([x, x + 1, x]), np.array([y, y, y + 1]), with_bounding_box=False) * units.deg
+    steps = angular_separation(lon[0], lat[0], lon[1:], lat[1:]).to_value(units.deg)
+    return float(np.sqrt(steps[0] * steps[1]))
 
 
 def mean_pixel_area(wcs: Any, shape: tuple[int, int]) -> float | None:
