@@ -25,6 +25,7 @@ from jwstdask.io.schema import model_schema
 
 EXTVER = "extver"
 WCS = "wcs"
+GROUP_TABLE = "group_table"
 _STRIP_BYTES = 64 << 20
 _UNITS = {"sci": "meta.bunit_data", "err": "meta.bunit_err"}
 _PIXEL_FLAGS = ("dq", "pixeldq")
@@ -145,15 +146,16 @@ def dataset_from_layout(
         layout.check_exposure()
     for hdu in sorted(layout.hdus, key=lambda hdu: hdu.name != "SCI"):
         name = hdu.name.lower()
+        variable_name = GROUP_TABLE if name == GROUP else name
         belongs = name in items if version is not None else not (several and name in items)
-        if not belongs or hdu.version != (version or 1) or name in drop_variables or name in variables:
+        if not belongs or hdu.version != (version or 1) or variable_name in drop_variables:
             continue
-        if hdu.index == 0 or name == "asdf" or not hdu.shape or hdu.kind == "other":
+        if variable_name in variables or hdu.index == 0 or name == "asdf" or not hdu.shape or hdu.kind == "other":
             continue
         dims = (f"{name}_row",) if hdu.kind == "table" else _dims(name, hdu, model, sizes)
         sizes.update(zip(dims, hdu.shape))
         data = indexing.LazilyIndexedArray(_HduArray(layout, hdu.name, hdu.version, hdu.shape, hdu.dtype))
-        variables[name] = xr.Variable(dims, data, flag_attributes(name))
+        variables[variable_name] = xr.Variable(dims, data, flag_attributes(name))
     attrs = read_metadata(layout, complete=True, version=version)
     if several and version is None:
         attrs.pop(schema.list_name or "", None)
@@ -162,7 +164,7 @@ def dataset_from_layout(
             variables[name].attrs["units"] = attrs[unit]
     rows = strip_rows(variables, sizes.get(Y, 0))
     for variable in variables.values():
-        chunks = {dim: size for dim, size in zip(variable.dims, variable.shape)}
+        chunks = dict(zip(variable.dims, variable.shape))
         if Y in chunks and rows:
             chunks[Y] = rows
         variable.encoding = {"preferred_chunks": chunks, "source": layout.path}
@@ -217,9 +219,9 @@ def strip_rows(variables: dict[str, xr.Variable], ny: int) -> int:
 def flag_attributes(name: str) -> dict[str, Any]:
     """CF attributes of a data-quality array: `flag_masks` and `flag_meanings`; empty for other arrays."""
     if name in _PIXEL_FLAGS:
-        flags, dtype = dq.PIXEL, np.uint32
+        flags, dtype = dq.PIXEL, np.dtype(np.uint32)
     elif name in _GROUP_FLAGS:
-        flags, dtype = dq.GROUP, np.uint8
+        flags, dtype = dq.GROUP, np.dtype(np.uint8)
     else:
         return {}
     return {"flag_masks": np.array(list(flags.values()), dtype), "flag_meanings": " ".join(flags)}
@@ -242,7 +244,8 @@ class _HduArray(BackendArray):
     def _read(self, key: tuple[int | slice, ...]) -> np.ndarray:
         if self.dtype.names is not None:
             return self.layout.table(self.name, self.version)[key]
-        box, rest = [], []
+        box: list[slice] = []
+        rest: list[slice | int] = []
         for part, size in zip(key, self.shape, strict=True):
             if isinstance(part, slice):
                 indices = range(*part.indices(size))

@@ -10,9 +10,9 @@ import numpy as np
 import xarray as xr
 from xarray.namedarray.parallelcompat import get_chunked_array_type
 
-from jwstdask.core.dims import Y
+from jwstdask.core.dims import GROUP, Y
 from jwstdask.core.errors import ProductError
-from jwstdask.io.backend import EXTVER, WCS, JwstBackend, slit_versions
+from jwstdask.io.backend import EXTVER, GROUP_TABLE, WCS, JwstBackend, slit_versions
 from jwstdask.io.layout import open_layout
 from jwstdask.io.metadata import nest
 from jwstdask.io.product import ProductHandle, ProductWriter
@@ -84,7 +84,6 @@ def write_exposure(
     model = _model(root, model)
     schema = model_schema(model)
     meta = {key: value for key, value in root.attrs.items() if isinstance(key, str) and key != EXTVER}
-    parts: dict[int, xr.Dataset] = {1: root}
     arrays, tables = _contents(root, 1)
     if isinstance(data, xr.DataTree) and schema.list_name is not None:
         slits = [node.to_dataset(inherit=False) for node in data.children.values()]
@@ -113,7 +112,7 @@ def _contents(
     """Images and tables of a Dataset by (name, EXTVER)."""
     arrays, tables = {}, {}
     for name, variable in dataset.data_vars.items():
-        key = (str(name), version)
+        key = (GROUP if name == GROUP_TABLE else str(name), version)
         if variable.dtype.names is not None:
             tables[key] = variable.variable
         else:
@@ -161,7 +160,7 @@ def _store(arrays: Mapping[tuple[str, int], xr.Variable], handle: ProductHandle)
         else:
             target[(slice(None),) * variable.ndim] = variable.values
     if sources:
-        manager = get_chunked_array_type(*sources)
+        manager: Any = get_chunked_array_type(*sources)
         manager.store(sources, targets, lock=False, compute=True)
 
 

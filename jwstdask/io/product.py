@@ -186,8 +186,8 @@ class ProductWriter:
         path: str | os.PathLike[str],
         model: str = "ImageModel",
         meta: Mapping[str, Any] | None = None,
-        arrays: Mapping[ArrayKey, tuple[tuple[int, ...], Any]] | None = None,
-        tables: Mapping[ArrayKey, np.ndarray] | None = None,
+        arrays: Mapping[Any, tuple[tuple[int, ...], Any]] | None = None,
+        tables: Mapping[Any, np.ndarray] | None = None,
         wcs: Any = None,
         sync: bool = True,
     ) -> None:
@@ -221,15 +221,20 @@ class ProductWriter:
         self.handle = ProductHandle(self.path, self.temporary, self._layout.places)
 
     def write(
-        self, name: ArrayKey, array: np.ndarray, rows: slice = slice(None), leading: tuple[slice, ...] = ()
+        self,
+        name: ArrayKey,
+        array: np.ndarray,
+        rows: slice = slice(None),
+        leading: tuple[slice, ...] = (),
+        columns: slice = slice(None),
     ) -> None:
-        """Write whole rows of an image, from any thread: see `ProductHandle.write`."""
-        self.handle.write(name, array, rows, leading)
+        """Write a part of an image, from any thread: see `ProductHandle.write`."""
+        self.handle.write(name, array, rows, leading, columns)
 
     def finish(
         self,
         meta: Mapping[str, Any] | None = None,
-        tables: Mapping[ArrayKey, np.ndarray] | None = None,
+        tables: Mapping[Any, np.ndarray] | None = None,
         wcs: Any = None,
     ) -> str:
         """Write headers, tables and the ASDF extension, flush, and give the product its name.
