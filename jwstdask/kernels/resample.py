@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 POINT_PIXFRAC = 0.001
 """At or below this ``pixfrac`` a pixel is a point."""
 
+CENTRE_MARGIN = 0.03
+"""How far outside the output image the centre of an input pixel may lie [output pixel]: the drizzle package's own."""
+
 
 def driz_weight(
     dq: NDArray[np.uint32],
@@ -93,6 +96,7 @@ def drizzle_square(
     dq,
     out_dq,
     out_origin,
+    out_shape,
 ):
     """Add pixels of one exposure to a tile with the square kernel.
 
@@ -130,6 +134,9 @@ def drizzle_square(
         uint32 (y, x), bitwise-or of the contributing pixels; changed. Empty to leave out.
     out_origin
         (y, x) of the tile's first pixel on the output grid.
+    out_shape
+        (y, x) shape of the whole output image. As in the drizzle package, input pixels whose centre lies outside it
+        are left out.
     """
     half = 0.5 * pixfrac
     ny, nx = shape
@@ -140,6 +147,8 @@ def drizzle_square(
     with_dq = out_dq.size > 0
     single = n_images > running
     zero = np.float32(0.0)
+    x_least, x_most = -0.5 - CENTRE_MARGIN, out_shape[1] - 0.5 + CENTRE_MARGIN
+    y_least, y_most = -0.5 - CENTRE_MARGIN, out_shape[0] - 0.5 + CENTRE_MARGIN
 
     cx = np.empty(4)
     cy = np.empty(4)
@@ -159,6 +168,10 @@ def drizzle_square(
         for i in range(columns[0], columns[1]):
             w = weight[j - rows[0], i - columns[0]]
             if w == zero:
+                continue
+            x = pixel_map[j - map_origin[0], i - map_origin[1], 0]
+            y = pixel_map[j - map_origin[0], i - map_origin[1], 1]
+            if not (x >= x_least and x <= x_most and y >= y_least and y <= y_most):
                 continue
             left = i - 1 if i > 0 else 0
             right = i if i < nx - 1 else nx - 2

@@ -335,20 +335,20 @@ def drizzle_tile(
         ``con`` and uint32 (y, x) ``dq`` if asked for.
     """
     if recipe.is_square:
-        return _drizzle(sources, recipe, rows, columns, columns)
+        return _drizzle(sources, recipe, grid, rows, columns)
     # The drizzle package rounds in the coordinates of the array it is given: fixed rows, whole width.
     halo = 4 + math.ceil(4 / (recipe.pixel_scale_ratio or 1.0))
     parts = []
     for start in range(rows.start - rows.start % _ALIGNED_ROWS, rows.stop, _ALIGNED_ROWS):
         around = slice(max(0, start - halo), min(grid.shape[0], start + _ALIGNED_ROWS + halo))
-        part = _drizzle(sources, recipe, around, slice(0, grid.shape[1]), columns)
+        part = _drizzle(sources, recipe, grid, around, slice(0, grid.shape[1]))
         wanted = slice(max(start, rows.start) - around.start, min(start + _ALIGNED_ROWS, rows.stop) - around.start)
         parts.append({name: array[..., wanted, columns] for name, array in part.items()})
     return {name: np.concatenate([part[name] for part in parts], axis=-2) for name in parts[0]}
 
 
 def _drizzle(
-    sources: Sequence[Source], recipe: Recipe, rows: slice, columns: slice, touched: slice
+    sources: Sequence[Source], recipe: Recipe, grid: OutputGrid, rows: slice, columns: slice
 ) -> dict[str, NDArray]:
     """Drizzle onto ``rows`` and ``columns``."""
     shape = rows.stop - rows.start, columns.stop - columns.start
@@ -383,13 +383,13 @@ def _drizzle(
                     positions, (window.y0, window.x0), source.shape,
                     (window.inner_y0, window.inner_y1), (window.inner_x0, window.inner_x1),
                     images, good, recipe.pixfrac, layers, weight, n_images, plane, bit, pixel_dq, dq,
-                    (rows.start, columns.start),
+                    (rows.start, columns.start), grid.shape,
                 )  # fmt: skip
             else:
                 inner = (*window.inner, slice(None))
                 kernel.drizzle_other(
                     "point" if recipe.kernel == "square" else recipe.kernel,
-                    positions[inner] - (columns.start, rows.start), images, good, recipe.pixfrac,
+                    positions[inner] - np.array((columns.start, rows.start), float), images, good, recipe.pixfrac,
                     recipe.pixel_scale_ratio or 1.0, layers, weight, n_images, plane, bit, pixel_dq, dq,
                 )  # fmt: skip
         if added and variances:
