@@ -11,8 +11,8 @@ variances as weights. Two paths give the same arithmetic, operation by operation
 * integrations of a pixel without any flag: one segment of known length, computed for a line of pixels at once;
 * everything else: pixel by pixel.
 
-All arithmetic is float64 on float32 input, except the times of a group and of a frame and the power in the weights, which
-the pipeline holds as float32.
+All arithmetic is float64 on float32 input, except the times of a group and of a frame and the power in the weights,
+which the pipeline holds as float32.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ class Slopes(NamedTuple):
     var_rnoise: np.ndarray
 
     @classmethod
-    def empty(cls, shape: tuple[int, ...]) -> Slopes:
-        """Uninitialised arrays of ``shape``."""
+    def zeros(cls, shape: tuple[int, ...]) -> Slopes:
+        """Zeros of ``shape``."""
         kinds = (np.float32, np.float32, np.uint32, np.float32, np.float32)
-        return cls(*(np.empty(shape, kind) for kind in kinds))
+        return cls(*(np.zeros(shape, kind) for kind in kinds))
 
 
 class Segments(NamedTuple):
@@ -325,8 +325,10 @@ def _poisson_variance(rate, dark, gain, length, time):
 
 
 @numba.njit(**_OPTIONS)
-def _fit_segment(data, start, length, gain, noise, time, table):
+def _fit_segment(data, start, length, origin, gain, noise, time, table):
     """Weighted straight line through groups ``start`` to ``start + length - 1``; ``time`` is that of a group.
+
+    Abscissae are counted from ``origin``.
 
     Returns
     -------
@@ -337,7 +339,8 @@ def _fit_segment(data, start, length, gain, noise, time, table):
         return data[start] / time, 0.0, 0.0, 0.0
     if length == 2:
         sigma = 1.41421356 * noise
-        intercept = data[start + 1] * (1.0 - (start + 1.0)) + data[start] * (start + 1.0)
+        second = start - origin + 1.0
+        intercept = data[start + 1] * (1.0 - second) + data[start] * second
         return (data[start + 1] - data[start]) / time, sigma, intercept, sigma
     kind = _power_class(data[start + length - 1] - data[start], gain, noise)
     scale = 1.0 / (noise * noise)
@@ -352,7 +355,7 @@ def _fit_segment(data, start, length, gain, noise, time, table):
             weight = table[length, kind, position] * scale
         else:
             weight = _weight(position, length, _POWERS[kind]) * scale
-        group = float(start + position)
+        group = float(start - origin + position)
         value = data[start + position]
         if np.isnan(value):
             value = 0.0
@@ -390,7 +393,7 @@ def _capped(variance):
 
 @numba.njit(**_OPTIONS)
 def _fit_ramp(
-    data, dq, counts, pixel_dq, gain, noise, dark, rate, group_time, single_time, table, starts, lengths, sums
+    data, dq, counts, origin, pixel_dq, gain, noise, dark, rate, group_time, single_time, table, starts, lengths, sums
 ):
     """Fit one integration of one pixel.
 
@@ -423,7 +426,7 @@ def _fit_ramp(
     for segment in range(count):
         length = lengths[segment]
         time = single_time if length == 1 else group_time
-        slope, _, _, _ = _fit_segment(data, starts[segment], length, gain, noise, time, table)
+        slope, _, _, _ = _fit_segment(data, starts[segment], length, origin, gain, noise, time, table)
         read = _read_variance(noise, gain, length, time)
         poisson = _poisson_variance(rate, dark, gain, length, time)
         sums[0] += slope / read
@@ -484,10 +487,10 @@ def _median_lines(lines, network, size, lanes):
 @numba.njit(**_OPTIONS)
 def _fit_rows(
     sci, groupdq, pixeldq, zeroframe, gain, readnoise, dark, group_time, frame_time, nframes, suppress, first, last,
-    y0, y1, x0, x1, width, whole, table, network,
+    y0, y1, x0, x1, origin, width, whole, table, network,
     rate_sci, rate_err, rate_dq, rate_poisson, rate_rnoise, ints_sci, ints_err, ints_dq, ints_poisson, ints_rnoise,
 ):  # fmt: skip
-    """Fit rows y0:y1, columns x0:x1; arrays as in :func:`ramp_fit`, the results hold that part only."""
+    """Fit rows y0:y1, columns x0:x1; arrays as in :func:`ramp_fit`."""
     integrations = sci.shape[0]
     size = last - first
     one_group_time = (np.float64(np.float32(nframes)) + 1.0) * frame_time / 2.0
@@ -543,8 +546,7 @@ def _fit_rows(
     for y in range(y0, y1):
         for left in range(x0, x1, width):
             lanes = min(width, x1 - left)
-            oy = y - y0
-            ox = left - x0
+            line = slice(left, left + lanes)
 
             for lane in range(lanes):
                 x = left + lane
@@ -573,8 +575,8 @@ def _fit_rows(
                     union[lane] = 0
                     finite[lane] = 0.0
                 for group in range(size):
-                    row = sci[i, first + group, y, left : left + lanes]
-                    bits_row = groupdq[i, first + group, y, left : left + lanes]
+                    row = sci[i, first + group, y, line]
+                    bits_row = groupdq[i, first + group, y, line]
                     for lane in range(lanes):
                         union[lane] |= bits_row[lane]
                         finite[lane] += row[lane] - row[lane]
@@ -645,8 +647,8 @@ def _fit_rows(
                 for lane in range(lanes):
                     number += ok[lane]
                 if number > 0:
-                    head = sci[i, first, y, left : left + lanes]
-                    tail = sci[i, last - 1, y, left : left + lanes]
+                    head = sci[i, first, y, line]
+                    tail = sci[i, last - 1, y, line]
                     if size == 2:
                         for lane in range(lanes):
                             slope[lane] = (np.float64(tail[lane]) - np.float64(head[lane])) / group_time
@@ -668,8 +670,8 @@ def _fit_rows(
                         for group in range(size):
                             w0, w1, w2 = whole[group, 0], whole[group, 1], whole[group, 2]
                             w3, w4, w5 = whole[group, 3], whole[group, 4], whole[group, 5]
-                            row = sci[i, first + group, y, left : left + lanes]
-                            position = float(group)
+                            row = sci[i, first + group, y, line]
+                            position = float(group - origin)
                             for lane in range(lanes):
                                 k = kind[lane]
                                 low = w0 if k == 0 else (w1 if k == 1 else w2)
@@ -685,11 +687,11 @@ def _fit_rows(
                         for lane in range(lanes):
                             inverse = 1.0 / (sumw[lane] * sumxx[lane] - sumx[lane] * sumx[lane])
                             slope[lane] = (sumw[lane] * sumxy[lane] - sumx[lane] * sumy[lane]) * inverse / group_time
-                    ints_err[i, oy, ox : ox + lanes] = out_err[:lanes]
-                    ints_dq[i, oy, ox : ox + lanes] = pixel_dq[:lanes]
-                    ints_poisson[i, oy, ox : ox + lanes] = out_poisson[:lanes]
-                    ints_rnoise[i, oy, ox : ox + lanes] = full_rnoise[:lanes]
-                    out_sci = ints_sci[i, oy, ox : ox + lanes]
+                    ints_err[i, y, line] = out_err[:lanes]
+                    ints_dq[i, y, line] = pixel_dq[:lanes]
+                    ints_poisson[i, y, line] = out_poisson[:lanes]
+                    ints_rnoise[i, y, line] = full_rnoise[:lanes]
+                    out_sci = ints_sci[i, y, line]
                     for lane in range(lanes):
                         part = slope[lane] / full_variance[lane]
                         out_sci[lane] = part * full_rnoise[lane]
@@ -719,7 +721,7 @@ def _fit_rows(
                     single_time = _single_time(start, group_time, frame_time, one_group_time)
                     flags[lane] |= pixel_dq[lane] | np.uint32(found & (JUMP_DET | PERSISTENCE))
                     bits, value, error, poisson, variance, _, _ = _fit_ramp(
-                        data, dq, counts[place], pixel_dq[lane], g, noise, pixel_dark[lane], median[lane],
+                        data, dq, counts[place], origin, pixel_dq[lane], g, noise, pixel_dark[lane], median[lane],
                         group_time, single_time, table, starts, lengths, sums,
                     )  # fmt: skip
                     weighted[lane] += sums[0]
@@ -741,18 +743,18 @@ def _fit_rows(
                         variance = _capped(1.0 / total)
                     elif variance > 0.0:
                         recovered[lane] += 1.0 / variance
-                    ints_sci[i, oy, ox + lane] = value
-                    ints_err[i, oy, ox + lane] = error
-                    ints_dq[i, oy, ox + lane] = bits
-                    ints_poisson[i, oy, ox + lane] = poisson
-                    ints_rnoise[i, oy, ox + lane] = variance
+                    ints_sci[i, y, left + lane] = value
+                    ints_err[i, y, left + lane] = error
+                    ints_dq[i, y, left + lane] = bits
+                    ints_poisson[i, y, left + lane] = poisson
+                    ints_rnoise[i, y, left + lane] = variance
 
             # The exposure.
-            line_sci = rate_sci[oy, ox : ox + lanes]
-            line_err = rate_err[oy, ox : ox + lanes]
-            line_dq = rate_dq[oy, ox : ox + lanes]
-            line_poisson = rate_poisson[oy, ox : ox + lanes]
-            line_rnoise = rate_rnoise[oy, ox : ox + lanes]
+            line_sci = rate_sci[y, line]
+            line_err = rate_err[y, line]
+            line_dq = rate_dq[y, line]
+            line_poisson = rate_poisson[y, line]
+            line_rnoise = rate_rnoise[y, line]
             for lane in range(lanes):
                 bits = flags[lane]
                 bits |= np.uint32(DO_NOT_USE) if dead[lane] == integrations else np.uint32(0)
@@ -803,8 +805,6 @@ def _visit_segments(
     most_jumps = 0
     for y in range(y0, y1):
         for x in range(x0, x1):
-            oy = y - y0
-            ox = x - x0
             g = np.float64(gain[y, x])
             noise = np.float64(np.float32(np.float64(readnoise[y, x]) * (g / root)))
             dark_rate = np.float64(dark[y, x] if dark.size > 1 else dark[0, 0])
@@ -826,35 +826,35 @@ def _visit_segments(
                                 step = data[i, 1] - np.float64(sci[i, first, y, x])
                                 if original[0] & SATURATED:
                                     step = np.nan
-                            crmags[i, jumps, oy, ox] = step
+                            crmags[i, jumps, y, x] = step
                         jumps += 1
                 most_jumps = max(most_jumps, jumps)
             rate /= np.float64(integrations)
             for i in range(integrations):
                 single_time = _single_time(counts[i, 3], group_time, frame_time, one_group_time)
                 bits, slope, _, _, _, count, places = _fit_ramp(
-                    data[i], dq[i], counts[i], pixel_bits, g, noise, dark_rate, rate, group_time, single_time,
+                    data[i], dq[i], counts[i], 0, pixel_bits, g, noise, dark_rate, rate, group_time, single_time,
                     table, starts, lengths, sums,
                 )  # fmt: skip
                 most_segments = max(most_segments, places)
                 if not fill:
                     continue
                 pedestal = data[i, 0] - slope * pedestal_groups
-                pedestals[i, oy, ox] = 0.0 if bits & np.uint32(SATURATED) or np.isnan(pedestal) else pedestal
+                pedestals[i, y, x] = 0.0 if bits & np.uint32(SATURATED) or np.isnan(pedestal) else pedestal
                 for segment in range(count):
                     length = lengths[segment]
                     time = single_time if length == 1 else group_time
                     slope, sigslope, yint, sigyint = _fit_segment(
-                        data[i], starts[segment], length, g, noise, time, table
+                        data[i], starts[segment], length, 0, g, noise, time, table
                     )
                     read = _read_variance(noise, g, length, time)
-                    slopes[i, segment, oy, ox] = slope
-                    sigslopes[i, segment, oy, ox] = sigslope
-                    poissons[i, segment, oy, ox] = _poisson_variance(rate, dark_rate, g, length, time)
-                    rnoises[i, segment, oy, ox] = read
-                    yints[i, segment, oy, ox] = yint
-                    sigyints[i, segment, oy, ox] = sigyint
-                    weights[i, segment, oy, ox] = 1.0 / read
+                    slopes[i, segment, y, x] = slope
+                    sigslopes[i, segment, y, x] = sigslope
+                    poissons[i, segment, y, x] = _poisson_variance(rate, dark_rate, g, length, time)
+                    rnoises[i, segment, y, x] = read
+                    yints[i, segment, y, x] = yint
+                    sigyints[i, segment, y, x] = sigyint
+                    weights[i, segment, y, x] = 1.0 / read
     return most_segments, most_jumps
 
 
@@ -905,6 +905,7 @@ def ramp_fit(
     suppress_one_group: bool = True,
     first_group: int = 0,
     last_group: int | None = None,
+    origin: int = 0,
     inner: tuple[slice, slice] | None = None,
     out: tuple[Slopes, Slopes] | None = None,
 ) -> tuple[Slopes, Slopes]:
@@ -935,15 +936,18 @@ def ramp_fit(
         Treat integrations with one good group as having none (never in ramps of one group).
     first_group, last_group
         Groups to use, end exclusive; the others are taken to be DO_NOT_USE in the whole frame (MIRI's first and last).
+    origin
+        Group from which abscissae are counted, relative to ``first_group``; it changes nothing but the last bit of the
+        rounding.
     inner
-        Rows and columns to fit; the whole of the arrays if None.
+        Rows and columns to fit; the whole of the arrays if None. Elsewhere the results are 0, or what ``out`` held.
     out
         Where to write: slopes of the exposure (y, x) and of the integrations (integration, y, x).
 
     Returns
     -------
     rate, rateints
-        Slopes of the exposure and of its integrations, of the shape of ``inner``.
+        Slopes of the exposure (y, x) and of its integrations (integration, y, x).
 
     Raises
     ------
@@ -965,13 +969,13 @@ def ramp_fit(
     y0, y1, _ = rows.indices(sci.shape[2])
     x0, x1, _ = columns.indices(sci.shape[3])
     if out is None:
-        shape = (y1 - y0, x1 - x0)
-        out = Slopes.empty(shape), Slopes.empty((sci.shape[0], *shape))
+        shape = sci.shape[2:]
+        out = Slopes.zeros(shape), Slopes.zeros((sci.shape[0], *shape))
     whole, table = _weight_tables(size)
     # The differences of a line of pixels should stay in the first-level cache.
     width = int(np.clip(4096 // size // 16 * 16, 16, 256))
     network = _median_network(size - 1)
-    _fit_rows(*common, y0, y1, x0, x1, width, whole, table, network, *out[0], *out[1])
+    _fit_rows(*common, y0, y1, x0, x1, int(origin), width, whole, table, network, *out[0], *out[1])
     return out
 
 
@@ -1008,7 +1012,8 @@ def fit_segments(
     Returns
     -------
     Segments
-        Their second dimension is as long as the most segments (jumps) in any integration of the pixels fitted.
+        Their second dimension is as long as the most segments (jumps) in any integration of the pixels fitted;
+        outside ``inner`` they are 0.
     """
     common = _common(
         sci, groupdq, pixeldq, zeroframe, gain, readnoise, dark_current, group_time, frame_time, nframes,
@@ -1021,7 +1026,7 @@ def fit_segments(
     arguments = (*common, y0, y1, x0, x1, pedestal_groups, _weight_tables(common[-1] - common[-2])[1])
     none, empty = np.empty((0, 0, 0), np.float32), np.empty((0, 0, 0, 0), np.float32)
     segments, jumps = _visit_segments(*arguments, False, *(empty,) * 6, none, empty, empty)
-    integrations, shape = sci.shape[0], (y1 - y0, x1 - x0)
+    integrations, shape = sci.shape[0], sci.shape[2:]
     result = Segments(
         *(np.zeros((integrations, segments, *shape), np.float32) for _ in range(6)),
         np.zeros((integrations, *shape), np.float32),
@@ -1050,3 +1055,67 @@ def unused_groups(groupdq: np.ndarray) -> tuple[int, int]:
     while leading < size and (groupdq[:, leading] & DO_NOT_USE).all():
         leading += 1
     return leading, int(leading < size and bool((groupdq[:, -1] & DO_NOT_USE).all()))
+
+
+@numba.njit(**_OPTIONS)
+def _count_dependent(sci, groupdq, pixeldq, suppress, first, last, y0, y1, x0, x1):
+    ngroups = groupdq.shape[1]
+    telling = JUMP_DET | SATURATED | PERSISTENCE | CHARGELOSS
+    number = 0
+    for i in range(groupdq.shape[0]):
+        for y in range(y0, y1):
+            for x in range(x0, x1):
+                bits = 0
+                for group in range(first + 1):
+                    bits |= groupdq[i, group, y, x]
+                for group in range(last, ngroups):
+                    bits |= groupdq[i, group, y, x]
+                if bits & telling:
+                    number += 1
+                    continue
+                if (pixeldq[y, x] | groupdq[i, first, y, x]) & DO_NOT_USE:
+                    continue
+                # Without a usable difference, the first group in use stands for the rate.
+                usable = False
+                for group in range(first + 1, last):
+                    here, before = groupdq[i, group, y, x], groupdq[i, group - 1, y, x]
+                    step = sci[i, group, y, x] - sci[i, group - 1, y, x]
+                    if (here | before) & (DO_NOT_USE | SATURATED) == 0 and here & JUMP_DET == 0 and not np.isnan(step):
+                        usable = True
+                        break
+                if usable:
+                    continue
+                good = 0
+                for group in range(first, last):
+                    good += (groupdq[i, group, y, x] & ~PERSISTENCE) == 0
+                number += good > 1 or not suppress
+    return number
+
+
+def count_dependent(
+    sci: np.ndarray,
+    groupdq: np.ndarray,
+    pixeldq: np.ndarray,
+    first_group: int,
+    last_group: int,
+    suppress_one_group: bool = True,
+    inner: tuple[slice, slice] | None = None,
+) -> int:
+    """Number of ramps whose results depend on whether the groups outside first_group:last_group are left out.
+
+    These groups must be DO_NOT_USE in all pixels of ``inner``. Leaving them out or not is then the same but for the
+    flags they and the first group in use carry, and for ramps without any usable difference.
+
+    Parameters
+    ----------
+    sci, groupdq
+        float32 and uint8 (integration, group, y, x).
+    pixeldq
+        uint32 (y, x).
+    first_group, last_group, suppress_one_group, inner
+        As in :func:`ramp_fit`.
+    """
+    rows, columns = inner or (slice(None), slice(None))
+    y0, y1, _ = rows.indices(sci.shape[2])
+    x0, x1, _ = columns.indices(sci.shape[3])
+    return _count_dependent(sci, groupdq, pixeldq, suppress_one_group, first_group, last_group, y0, y1, x0, x1)
