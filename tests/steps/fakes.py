@@ -20,6 +20,9 @@ class FakeReference:
     meta: Mapping[str, Any] = field(default_factory=dict)
     path: str = "fake.fits"
 
+    def __contains__(self, name: str) -> bool:
+        return name in self.arrays
+
     def array(self, name: str) -> np.ndarray:
         return self.arrays[name]
 

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
-from tests.steps.fakes import TILES, FakeReference, Ramp, assert_same, metadata, oracle_ramp, walk
 
 from jwstdask.core import dq
 from jwstdask.core.block import Window
 from jwstdask.core.errors import ReferenceFileError
 from jwstdask.steps.detector.dark_current import DarkCurrentStep
+from tests.steps.fakes import TILES, FakeReference, Ramp, assert_same, metadata, oracle_ramp, walk
 
 SHAPE = (40, 48)
 
@@ -117,7 +117,7 @@ def test_mean_dark_current_for_the_noise(parameter, image, number, expected):
     if number is not None:
         dark.meta.exposure.average_dark_current = number
     if image is not None:
-        ref.arrays["average_dark_current"] = np.full(SHAPE, image, np.float32)
+        ref.arrays["avdrkcur"] = np.full(SHAPE, image, np.float32)
         dark.average_dark_current = np.full(SHAPE, image, np.float32)
     meta = metadata(SHAPE, exposure__ngroups=5)
     step = DarkCurrentStep(average_dark_current=parameter)

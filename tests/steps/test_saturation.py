@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from tests.steps.fakes import TILES, FakeReference, Ramp, assert_same, metadata, oracle_ramp, walk
 
 from jwstdask.core import dq
 from jwstdask.steps.detector.saturation import SaturationStep
+from tests.steps.fakes import TILES, FakeReference, Ramp, assert_same, metadata, oracle_ramp, walk
 
 SHAPE = (64, 72)
 

@@ -96,11 +96,7 @@ class DarkCurrentStep(Step):
         """Mean dark current [e-/s]: the parameter, or the reference's number."""
         if self.average_dark_current is not None:
             return self.average_dark_current
-        try:
-            image = reference.array("average_dark_current")
-        except KeyError:
-            image = None
-        if image is not None and np.sum(image) != 0:
+        if "avdrkcur" in reference and np.sum(reference.array("avdrkcur")) != 0:
             # jwst 3.0.0 compares the image with the exposure's own, which does not exist yet, and drops it.
             return 0.0
         return float(reference.meta.get("meta.exposure.average_dark_current") or 0.0)

@@ -42,7 +42,7 @@ class LinearityStep(Step):
         inverse = None
         # Frames can be told apart only if a group has several, and only if their times are regular.
         if nframes > 1 and not meta.get("meta.exposure.read_times"):
-            inverse = _optional(reference, "inv_coeffs")
+            inverse = reference.array("inv_coeffs") if "inv_coeffs" in reference else None
         return Polynomials(reference.array("coeffs"), reference.dq, inverse, nframes)
 
     def apply(self, block: RampBlock, prepared: Polynomials, gathered: Any = None) -> None:
@@ -65,11 +65,3 @@ class LinearityStep(Step):
         if block.zeroframe is not None:
             linearity.correct_zeroframe(block.zeroframe, coefficients, out=block.zeroframe)
         block.pixeldq |= flags
-
-
-def _optional(reference: Any, name: str) -> np.ndarray | None:
-    """An array of a reference, or None if it has no such array."""
-    try:
-        return reference.array(name)
-    except KeyError:
-        return None
