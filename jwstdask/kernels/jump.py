@@ -8,8 +8,8 @@ difference of two neighbouring groups is a jump if it lies too many sigma from t
 in one of three regimes, chosen once an exposure from counts over the whole frame (:func:`choose_regime`):
 
 ``iterative``
-    Few differences. The largest outlier of the absolute differences is removed, the median (which leaves out the largest
-    difference while four or more remain) and sigma are taken again, until nothing exceeds the threshold.
+    Few differences. The largest outlier of the absolute differences is removed, the median (which leaves out the
+    largest difference while four or more remain) and sigma are taken again, until nothing exceeds the threshold.
 ``single_pass``
     Many differences: one median, one sigma, one look at every difference.
 ``sigma_clip``
@@ -261,9 +261,7 @@ def _search_iterative(sci, groupdq, gain, noise, threshold, threshold3, threshol
                 tie = number >= 4 and keys[(number - 2) * lanes + lane] == top
                 if not tie and worst * worst < limit * limit * (median + noise[y, x + lane]) * 0.99999:
                     continue
-                low, high = _peel(
-                    keys, lane, lanes, number, noise[y, x + lane], threshold, threshold3, threshold2
-                )
+                low, high = _peel(keys, lane, lanes, number, noise[y, x + lane], threshold, threshold3, threshold2)
                 if low == 0 and high == number:
                     continue
                 hit[y, x + lane] |= 1
@@ -603,12 +601,19 @@ def _drop_redundant(groupdq, hit):
 
 
 @numba.njit(cache=True, nogil=True)
-def _lacks(plane, bits):
+def _all_have(plane, bits):
     for y in range(plane.shape[0]):
         for x in range(plane.shape[1]):
             if not plane[y, x] & bits:
-                return True
-    return False
+                return False
+    return True
+
+
+@numba.njit(cache=True, nogil=True)
+def _whole_planes(groupdq, bits, whole):
+    for integration in range(groupdq.shape[0]):
+        for group in range(groupdq.shape[1]):
+            whole[integration, group] = _all_have(groupdq[integration, group], bits)
 
 
 def whole_planes(groupdq: np.ndarray, bits: int) -> np.ndarray:
@@ -626,9 +631,9 @@ def whole_planes(groupdq: np.ndarray, bits: int) -> np.ndarray:
     whole
         bool (integration, group).
     """
-    nints, ngroups = groupdq.shape[:2]
-    bits = np.uint8(bits)
-    return np.array([[not _lacks(groupdq[i, g], bits) for g in range(ngroups)] for i in range(nints)], bool)
+    whole = np.empty(groupdq.shape[:2], bool)
+    _whole_planes(np.asarray(groupdq), np.uint8(bits), whole)
+    return whole
 
 
 def detect_jumps(

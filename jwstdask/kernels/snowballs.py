@@ -1,14 +1,14 @@
 """Large cosmic-ray events of the near-infrared detectors: snowballs.
 
-A snowball is a connected region of jumps around a core that saturates. Its jump flags are grown to an enlarged ellipse,
-its saturated core is grown as well and stays flagged for the rest of the integration and, as a jump, in the first groups
-of the next one. Source: JWST pipeline documentation, "jump", section on large events; Regan 2023 (JWST-STScI-008545).
+A snowball is a connected region of jumps around a core that saturates. Its jump flags are grown to an enlarged
+ellipse, its saturated core is grown as well and stays flagged for the rest of the integration and, as a jump, in the
+first groups of the next one. Source: JWST pipeline documentation, "jump", section on large events.
 
-Regions are 8-connected. The ellipse of a region has the second moments of the region (Burger & Burge 2009, "Principles of
-Digital Image Processing"): full axes 4 sqrt(eigenvalue of the covariance), here less one pixel. Whether a pixel belongs to
-a drawn ellipse hangs on the last bits of its angle and axes (a circle of integer radius passes through pixel centres), so
-the few ellipses that matter are computed in one fixed order of operations, :func:`ellipse_of`; everything else uses exact
-integer moments.
+Regions are 8-connected. The ellipse of a region has the second moments of the region (Burger & Burge 2009, "Principles
+of Digital Image Processing"): full axes 4 sqrt(eigenvalue of the covariance), here less one pixel. Whether a pixel
+belongs to a drawn ellipse hangs on the last bits of its angle and axes (a circle of integer radius passes through pixel
+centres), so the few ellipses that matter are computed in one fixed order of operations, :func:`ellipse_of`; everything
+else uses exact integer moments.
 """
 
 from __future__ import annotations
@@ -381,9 +381,7 @@ def _grown(ellipse: Ellipse, factor: float, widest: float) -> tuple[int, int]:
     return round(min(second, widest) / 2), round(min(first, widest) / 2)
 
 
-def _snowballs_in(
-    jumps: _Regions, cores: list[_Regions], search: Snowballs, nrows: int, known: dict
-) -> list[Ellipse]:
+def _snowballs_in(jumps: _Regions, cores: list[_Regions], search: Snowballs, nrows: int, known: dict) -> list[Ellipse]:
     """Ellipses of the regions of jumps that are snowballs."""
     if not len(jumps):
         return []
@@ -429,7 +427,7 @@ def flag_snowballs(groupdq: np.ndarray, search: Snowballs, *, out: np.ndarray | 
     elif out is not groupdq:
         out[...] = groupdq
     flags = np.asarray(out)
-    nints, ngroups, ny, nx = flags.shape
+    _, ngroups, ny, nx = flags.shape
     touched = np.zeros((ny, nx), bool)
     known: dict[tuple[tuple[int, ...], bytes], tuple[float, float, float]] = {}
     widest = 2 * search.max_extended_radius

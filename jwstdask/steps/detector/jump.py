@@ -1,0 +1,291 @@
+"""Flag cosmic-ray jumps in ramps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from jwstdask.core.block import RampBlock, Window
+from jwstdask.core.dq import DO_NOT_USE, NO_GAIN_VALUE
+from jwstdask.core.errors import ParameterError
+from jwstdask.core.params import par
+from jwstdask.core.step import Meta, Step
+from jwstdask.kernels.jump import NONE, SIGMA_CLIP, Detection, choose_regime, detect_jumps, whole_planes
+from jwstdask.kernels.snowballs import Snowballs, flag_snowballs
+
+_SAMPLE_ROWS = 8
+
+
+@dataclass
+class JumpData:
+    """What the step knows of an exposure.
+
+    Attributes
+    ----------
+    shape
+        Science frame (integration, group, y, x).
+    gain, readnoise
+        float32 (y, x) of the science frame, [electron/DN] and [DN].
+    detection
+        Constants of the search; the regime is filled in when it is known.
+    unusable
+        (integration,) number of groups in which every pixel of the frame is DO_NOT_USE, once established by
+        :meth:`JumpStep.again`; None before.
+    cleared
+        Planes (integration, group) that sigma clipping flooded, established likewise.
+    events
+        Large events found by :meth:`JumpStep.revise`.
+    unusable_after
+        Planes that are DO_NOT_USE in every pixel after :meth:`JumpStep.revise`.
+    """
+
+    shape: tuple[int, int, int, int]
+    gain: np.ndarray
+    readnoise: np.ndarray
+    detection: Detection
+    unusable: tuple[int, ...] | None = None
+    cleared: tuple[tuple[int, int], ...] = ()
+    events: int = 0
+    unusable_after: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class JumpStep(Step):
+    """Flag cosmic-ray jumps in ramps.
+
+    How an exposure is searched depends on how many groups are unusable in *every* pixel of the frame
+    (:func:`jwstdask.kernels.jump.choose_regime`). A few rows spread over the frame are gathered to find the groups that
+    may be; every block then counts in its tally what it truly has. If the counts of all blocks contradict the sample,
+    or sigma clipping flagged all pixels of a plane (such planes are not to be flagged at all), :meth:`again` returns
+    the constants with which the blocks must be walked once more. Both are rare.
+    """
+
+    alias = "jump"
+    class_name = "JumpStep"
+    status = "jump"
+    reference_types = ("gain", "readnoise")
+    equations = (
+        "|difference - median| > threshold * sigma; sigma^2 = |median| + readnoise^2 / nframes [electron]; "
+        "four neighbours of jumps; ellipses around large events"
+    )
+
+    rejection_threshold: float = par(4.0, "rejection threshold", unit="sigma", ge=0)
+    three_group_rejection_threshold: float = par(6.0, "threshold for ramps of three usable groups", unit="sigma", ge=0)
+    four_group_rejection_threshold: float = par(5.0, "threshold for ramps of four usable groups", unit="sigma", ge=0)
+    maximum_cores: str = par("1", "accepted for jwst's sake; the engine decides")
+    flag_4_neighbors: bool = par(True, "flag the four neighbours of each jump")
+    max_jump_to_flag_neighbors: float = par(1000.0, "largest jump whose neighbours are flagged", unit="sigma")
+    min_jump_to_flag_neighbors: float = par(10.0, "smallest jump whose neighbours are flagged", unit="sigma")
+    after_jump_flag_dn1: float = par(0.0, "first class of jumps after which groups are flagged: least size", unit="DN")
+    after_jump_flag_time1: float = par(0.0, "first class: flag groups for so long", unit="s")
+    after_jump_flag_dn2: float = par(0.0, "second class of jumps after which groups are flagged: least size", unit="DN")
+    after_jump_flag_time2: float = par(0.0, "second class: flag groups for so long", unit="s")
+    expand_large_events: bool = par(False, "search for snowballs (near-infrared detectors)")
+    min_sat_area: float = par(1.0, "least area of the saturated core of a snowball", unit="pixel")
+    min_jump_area: float = par(5.0, "least area of a snowball's jump", unit="pixel")
+    expand_factor: float = par(2.0, "growth of the ellipse around a snowball")
+    use_ellipses: bool = par(False, "without effect, deprecated in jwst")
+    sat_required_snowball: bool = par(True, "a snowball must have a saturated core")
+    min_sat_radius_extend: float = par(2.5, "longest minor axis of a core that is not grown", unit="pixel")
+    sat_expand: int = par(2, "growth of the radius of a snowball's saturated core", unit="pixel")
+    edge_size: int = par(25, "nearer to the edge no saturated core is needed", unit="pixel")
+    mask_snowball_core_next_int: bool = par(True, "flag saturated cores in the next integration")
+    snowball_time_masked_next_int: int = par(4000, "flag cores in the next integration for so long", unit="s")
+    find_showers: bool = par(False, "search for showers (MIRI)")
+    max_shower_amplitude: float = par(4.0, "greatest change of a rate by flagging a shower", unit="DN/s")
+    extend_snr_threshold: float = par(1.2, "least signal-to-noise ratio of a shower")
+    extend_min_area: int = par(90, "least area of a shower", unit="pixel")
+    extend_inner_radius: float = par(1.0, "inner radius of the smoothing ring", unit="pixel")
+    extend_outer_radius: float = par(2.6, "outer radius of the smoothing ring", unit="pixel")
+    extend_ellipse_expand_ratio: float = par(1.1, "growth of the ellipse around a shower")
+    time_masked_after_shower: float = par(15.0, "flag groups after a shower for so long", unit="s")
+    min_diffs_single_pass: int = par(10, "least usable differences for a search in a single pass")
+    max_extended_radius: int = par(200, "greatest radius of a snowball or shower", unit="pixel")
+    minimum_groups: int = par(3, "without effect: jwst searches ramps of three usable groups or more")
+    minimum_sigclip_groups: int = par(100, "least integrations (or groups) for sigma clipping")
+    only_use_ints: bool = par(True, "clip over integrations only; if False, over all groups of all integrations")
+
+    @property
+    def halo(self) -> int:
+        return 1 if self.flag_4_neighbors else 0
+
+    def check(self, meta: Meta) -> None:
+        if self.find_showers:
+            raise ParameterError(
+                "jump.find_showers: the search for showers is not available in this version",
+                "Set steps.jump.find_showers=False.",
+            )
+
+    def skip_reason(self, meta: Meta) -> str | None:
+        ngroups = meta.get("meta.exposure.ngroups")
+        return f"needs more than two groups, has {ngroups}" if ngroups is not None and ngroups <= 2 else None
+
+    def _groups_in(self, seconds: float, meta: Meta) -> int:
+        return int(seconds // meta["meta.exposure.group_time"])
+
+    def prepare(self, meta: Meta, references: Mapping[str, Any]) -> JumpData:
+        gain = references["gain"].match(meta).array("sci")
+        readnoise = references["readnoise"].match(meta).array("sci")
+        groups = tuple(self._groups_in(time, meta) for time in (self.after_jump_flag_time1, self.after_jump_flag_time2))
+        electrons = (0.0, 0.0)
+        if max(groups) > 0:
+            typical = np.nanmedian(np.asarray(gain, np.float32))
+            electrons = float(self.after_jump_flag_dn1 * typical), float(self.after_jump_flag_dn2 * typical)
+        return JumpData(
+            shape=(int(meta["meta.exposure.nints"]), int(meta["meta.exposure.ngroups"]), *gain.shape),
+            gain=gain,
+            readnoise=readnoise,
+            detection=Detection(
+                regime=NONE,
+                nframes=int(meta["meta.exposure.nframes"]),
+                rejection_threshold=self.rejection_threshold,
+                four_group_rejection_threshold=self.four_group_rejection_threshold,
+                three_group_rejection_threshold=self.three_group_rejection_threshold,
+                flag_4_neighbors=self.flag_4_neighbors,
+                min_jump_to_flag_neighbors=self.min_jump_to_flag_neighbors,
+                max_jump_to_flag_neighbors=self.max_jump_to_flag_neighbors,
+                after_jump_electrons=electrons,
+                after_jump_groups=groups,
+                only_use_ints=self.only_use_ints,
+            ),
+        )
+
+    def _regime(self, ngroups: int, unusable: Any) -> str:
+        return choose_regime(
+            ngroups,
+            np.asarray(unusable),
+            min_diffs_single_pass=self.min_diffs_single_pass,
+            minimum_sigclip_groups=self.minimum_sigclip_groups,
+            only_use_ints=self.only_use_ints,
+        )
+
+    def gather_windows(self, meta: Meta) -> list[Window]:
+        nints = int(meta["meta.exposure.nints"])
+        if self.only_use_ints and nints >= self.minimum_sigclip_groups:
+            return []
+        nx, ny = int(meta["meta.subarray.xsize"]), int(meta["meta.subarray.ysize"])
+        rows = sorted({(2 * k + 1) * ny // (2 * _SAMPLE_ROWS) for k in range(_SAMPLE_ROWS)})
+        return [Window.plain(row, row + 1, 0, nx) for row in rows]
+
+    def gather(self, meta: Meta, prepared: JumpData, blocks: list[RampBlock]) -> tuple[int, ...]:
+        """Groups of each integration that may be unusable in all pixels, judged from the sample."""
+        whole = np.logical_and.reduce([whole_planes(block.groupdq, DO_NOT_USE) for block in blocks])
+        return tuple(int(number) for number in whole.sum(axis=1))
+
+    def apply(self, block: RampBlock, prepared: JumpData, gathered: Any = None) -> None:
+        tile = block.window.rows, block.window.columns
+        gain = np.ascontiguousarray(prepared.gain[tile], np.float32)
+        readnoise = np.ascontiguousarray(prepared.readnoise[tile], np.float32)
+        block.pixeldq[~(gain > 0)] |= np.uint32(NO_GAIN_VALUE | DO_NOT_USE)
+
+        inner = block.window.inner
+        ngroups = block.groupdq.shape[1]
+        whole = whole_planes(block.groupdq[:, :, inner[0], inner[1]], DO_NOT_USE)
+        unusable = prepared.unusable if prepared.unusable is not None else gathered
+        if unusable is None:
+            # Nothing was gathered: the regime does not depend on it, or the block is the frame.
+            unusable = whole.sum(axis=1)
+        regime = self._regime(ngroups, unusable)
+        _, primary, flooded = detect_jumps(
+            block.sci,
+            block.groupdq,
+            gain,
+            readnoise,
+            replace(prepared.detection, regime=regime),
+            out=block.groupdq,
+            inner=inner,
+            cleared=prepared.cleared,
+        )
+        pixels = (inner[0].stop - inner[0].start) * (inner[1].stop - inner[1].start)
+        tally = block.tally
+        tally["jump.pixels"] = tally.get("jump.pixels", 0.0) + pixels
+        tally["jump.primary"] = tally.get("jump.primary", 0.0) + primary
+        for name, planes in (("unusable", whole), ("flooded", flooded & ~whole)):
+            for key in _plane_names(f"jump.{name}", planes):
+                tally[key] = tally.get(key, 0.0) + pixels
+        tally[f"jump.regime.{regime}"] = tally.get(f"jump.regime.{regime}", 0.0) + pixels
+
+    def again(self, meta: Meta, prepared: JumpData, tally: Mapping[str, float]) -> JumpData | None:
+        """Constants for a second walk over the blocks if the first one rested on a wrong assumption; else None."""
+        unusable = _whole_in_frame(("jump.unusable",), prepared.shape, tally)
+        regime = self._regime(prepared.shape[1], unusable.sum(axis=1))
+        used = [name for name in tally if name.startswith("jump.regime.")]
+        flooded = np.zeros(unusable.shape, bool)
+        if regime == SIGMA_CLIP:
+            flooded = _whole_in_frame(("jump.unusable", "jump.flooded"), prepared.shape, tally) & ~unusable
+        cleared = tuple(sorted({*prepared.cleared, *((int(i), int(g)) for i, g in np.argwhere(flooded))}))
+        if used in ([], [f"jump.regime.{regime}"]) and cleared == prepared.cleared:
+            return None
+        return replace(prepared, unusable=tuple(int(number) for number in unusable.sum(axis=1)), cleared=cleared)
+
+    def frame_gather(self, meta: Meta, prepared: Any) -> bool:
+        return self.expand_large_events
+
+    def revise(self, meta: Meta, prepared: JumpData, groupdq: np.ndarray, sci_reader: Any = None) -> np.ndarray:
+        """Find large events in the flags of the whole frame and grow them, in place.
+
+        Parameters
+        ----------
+        groupdq
+            uint8 (integration, group, y, x); may be memory-mapped. Worked on plane by plane.
+
+        Returns
+        -------
+        touched
+            bool (y, x), pixels whose flags changed.
+        """
+        masked = self._groups_in(self.snowball_time_masked_next_int, meta) if self.mask_snowball_core_next_int else 0
+        search = Snowballs(
+            min_jump_area=self.min_jump_area,
+            min_sat_area=self.min_sat_area,
+            expand_factor=self.expand_factor,
+            sat_required_snowball=self.sat_required_snowball,
+            min_sat_radius_extend=self.min_sat_radius_extend,
+            sat_expand=self.sat_expand,
+            edge_size=self.edge_size,
+            max_extended_radius=self.max_extended_radius,
+            persistent_groups=masked,
+        )
+        _, touched, prepared.events = flag_snowballs(groupdq, search, out=groupdq)
+        # Saturated cores replace all flags, DO_NOT_USE too.
+        prepared.unusable_after = int(whole_planes(groupdq, DO_NOT_USE).sum())
+        return touched
+
+    def finish(self, meta: Meta, prepared: JumpData, tally: Mapping[str, float]) -> dict[str, Any]:
+        nints, ngroups, ny, nx = prepared.shape
+        unusable = _whole_in_frame(("jump.unusable",), prepared.shape, tally)
+        # jwst counts -99 jumps in an exposure with too few usable groups.
+        regime = self._regime(ngroups, unusable.sum(axis=1))
+        primary = -99 if regime == NONE else int(tally.get("jump.primary", 0))
+        missing = int(unusable.sum()) if prepared.unusable_after is None else prepared.unusable_after
+        differences = nints * ngroups - missing - nints
+        if differences < 1:
+            return {}
+        seconds = meta["meta.exposure.group_time"] * differences
+        return {
+            "meta.exposure.primary_cosmic_rays": 1000 * primary / (seconds * (ny * nx)),
+            "meta.exposure.extended_emission_events": 1e6 * prepared.events / (seconds * (ny * nx)),
+        }
+
+
+def _plane_names(prefix: str, planes: np.ndarray) -> list[str]:
+    # Most planes are False; a group that is True in every integration is one name.
+    always = planes.all(axis=0)
+    names = [f"{prefix}.*.{group}" for group in np.flatnonzero(always)]
+    return names + [f"{prefix}.{integration}.{group}" for integration, group in np.argwhere(planes & ~always)]
+
+
+def _whole_in_frame(
+    prefixes: tuple[str, ...], shape: tuple[int, int, int, int], tally: Mapping[str, float]
+) -> np.ndarray:
+    """bool (integration, group): planes for which the counts of all blocks add up to the frame."""
+    pixels = np.zeros(shape[:2])
+    for name, count in tally.items():
+        prefix, _, plane = name.rpartition(".")
+        prefix, _, integration = prefix.rpartition(".")
+        if prefix in prefixes:
+            pixels[slice(None) if integration == "*" else int(integration), int(plane)] += count
+    return pixels >= shape[2] * shape[3]
