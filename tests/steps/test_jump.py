@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 
+from jwstdask.core.block import Window
 from jwstdask.core.dq import DO_NOT_USE, JUMP_DET, NO_GAIN_VALUE, SATURATED
 from jwstdask.steps.detector.jump import JumpStep
 from tests.steps.fakes import TILES, FakeReference, Ramp, metadata, oracle_ramp, walk
@@ -74,12 +75,15 @@ def oracle(ramp, meta, refs, **parameters):
 
 def run(step, meta, refs, ramp, tile):
     """The walk over the tiles with its second round, the revision of the frame, and the metadata."""
-    result = walk(step, meta, refs, ramp, tile)
     prepared = step.prepare(meta, refs)
+    windows = step.gather_windows(meta)
+    gathered = step.gather(meta, prepared, [ramp.block(window) for window in windows]) if windows else None
+    result = walk(step, meta, refs, ramp, tile)
     walks = 1
-    while (better := step.again(meta, prepared, result.tally)) is not None:
-        prepared, walks = better, walks + 1
-        result = _walk_with(step, prepared, ramp, tile)
+    while (better := step.again(meta, prepared, gathered, result.tally)) is not None:
+        gathered, walks = better, walks + 1
+        knowing = _Knowing(**{item.name: getattr(step, item.name) for item in dataclasses.fields(step)})
+        result = walk(knowing, meta | {"better": better}, refs, ramp, tile)
     if step.frame_gather(meta, prepared):
         before = result.groupdq.copy()
         touched = step.revise(meta, prepared, result.groupdq)
@@ -87,19 +91,14 @@ def run(step, meta, refs, ramp, tile):
     return result, step.finish(meta, prepared, result.tally), walks
 
 
-def _walk_with(step, prepared, ramp, tile):
-    class Prepared(type(step)):
-        def prepare(self, meta, references):
-            return prepared
+class _Knowing(JumpStep):
+    """The step on its second walk."""
 
-        def gather_windows(self, meta):
-            return []
+    def gather_windows(self, meta):
+        return [Window.plain(0, 1, 0, 1)]
 
-        def skip_reason(self, meta):
-            return None
-
-    values = {item.name: getattr(step, item.name) for item in dataclasses.fields(step)}
-    return walk(Prepared(**values), {}, {"gain": 1, "readnoise": 1}, ramp, tile)
+    def gather(self, meta, prepared, blocks):
+        return meta["better"]
 
 
 def assert_agrees(result, updates, model):

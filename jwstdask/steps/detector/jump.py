@@ -31,11 +31,6 @@ class JumpData:
         float32 (y, x) of the science frame, [electron/DN] and [DN].
     detection
         Constants of the search; the regime is filled in when it is known.
-    unusable
-        (integration,) number of groups in which every pixel of the frame is DO_NOT_USE, once established by
-        :meth:`JumpStep.again`; None before.
-    cleared
-        Planes (integration, group) that sigma clipping flooded, established likewise.
     events
         Large events found by :meth:`JumpStep.revise`.
     unusable_after
@@ -46,10 +41,24 @@ class JumpData:
     gain: np.ndarray
     readnoise: np.ndarray
     detection: Detection
-    unusable: tuple[int, ...] | None = None
-    cleared: tuple[tuple[int, int], ...] = ()
     events: int = 0
     unusable_after: int | None = None
+
+
+@dataclass(frozen=True)
+class WholePlanes:
+    """What holds for whole planes of the frame, gathered before the blocks are walked.
+
+    Attributes
+    ----------
+    unusable
+        (integration,) number of groups in which every pixel of the frame is DO_NOT_USE.
+    cleared
+        Planes (integration, group) that sigma clipping flooded, known after a first walk only.
+    """
+
+    unusable: tuple[int, ...]
+    cleared: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +69,7 @@ class JumpStep(Step):
     (:func:`jwstdask.kernels.jump.choose_regime`). A few rows spread over the frame are gathered to find the groups that
     may be; every block then counts in its tally what it truly has. If the counts of all blocks contradict the sample,
     or sigma clipping flagged all pixels of a plane (such planes are not to be flagged at all), :meth:`again` returns
-    the constants with which the blocks must be walked once more. Both are rare.
+    what should have been gathered, with which the blocks must be walked once more. Both are rare.
     """
 
     alias = "jump"
@@ -170,12 +179,12 @@ class JumpStep(Step):
         rows = sorted({(2 * k + 1) * ny // (2 * _SAMPLE_ROWS) for k in range(_SAMPLE_ROWS)})
         return [Window.plain(row, row + 1, 0, nx) for row in rows]
 
-    def gather(self, meta: Meta, prepared: JumpData, blocks: list[RampBlock]) -> tuple[int, ...]:
+    def gather(self, meta: Meta, prepared: JumpData, blocks: list[RampBlock]) -> WholePlanes:
         """Groups of each integration that may be unusable in all pixels, judged from the sample."""
         whole = np.logical_and.reduce([whole_planes(block.groupdq, DO_NOT_USE) for block in blocks])
-        return tuple(int(number) for number in whole.sum(axis=1))
+        return WholePlanes(tuple(int(number) for number in whole.sum(axis=1)))
 
-    def apply(self, block: RampBlock, prepared: JumpData, gathered: Any = None) -> None:
+    def apply(self, block: RampBlock, prepared: JumpData, gathered: WholePlanes | None = None) -> None:
         tile = block.window.rows, block.window.columns
         gain = np.ascontiguousarray(prepared.gain[tile], np.float32)
         readnoise = np.ascontiguousarray(prepared.readnoise[tile], np.float32)
@@ -184,11 +193,10 @@ class JumpStep(Step):
         inner = block.window.inner
         ngroups = block.groupdq.shape[1]
         whole = whole_planes(block.groupdq[:, :, inner[0], inner[1]], DO_NOT_USE)
-        unusable = prepared.unusable if prepared.unusable is not None else gathered
-        if unusable is None:
-            # Nothing was gathered: the regime does not depend on it, or the block is the frame.
-            unusable = whole.sum(axis=1)
-        regime = self._regime(ngroups, unusable)
+        if gathered is None:
+            # The regime does not depend on it, or the block is the frame.
+            gathered = WholePlanes(tuple(int(number) for number in whole.sum(axis=1)))
+        regime = self._regime(ngroups, gathered.unusable)
         _, primary, flooded = detect_jumps(
             block.sci,
             block.groupdq,
@@ -197,7 +205,7 @@ class JumpStep(Step):
             replace(prepared.detection, regime=regime),
             out=block.groupdq,
             inner=inner,
-            cleared=prepared.cleared,
+            cleared=gathered.cleared,
         )
         pixels = (inner[0].stop - inner[0].start) * (inner[1].stop - inner[1].start)
         tally = block.tally
@@ -208,18 +216,29 @@ class JumpStep(Step):
                 tally[key] = tally.get(key, 0.0) + pixels
         tally[f"jump.regime.{regime}"] = tally.get(f"jump.regime.{regime}", 0.0) + pixels
 
-    def again(self, meta: Meta, prepared: JumpData, tally: Mapping[str, float]) -> JumpData | None:
-        """Constants for a second walk over the blocks if the first one rested on a wrong assumption; else None."""
+    def again(
+        self, meta: Meta, prepared: JumpData, gathered: WholePlanes | None, tally: Mapping[str, float]
+    ) -> WholePlanes | None:
+        """What should have been gathered, if a walk over all blocks contradicts what was; None if all is well.
+
+        Parameters
+        ----------
+        gathered
+            With what the blocks were walked.
+        tally
+            Counts of all blocks in that walk.
+        """
         unusable = _whole_in_frame(("jump.unusable",), prepared.shape, tally)
         regime = self._regime(prepared.shape[1], unusable.sum(axis=1))
         used = [name for name in tally if name.startswith("jump.regime.")]
-        flooded = np.zeros(unusable.shape, bool)
+        before = set(gathered.cleared) if gathered is not None else set()
+        cleared = set(before)
         if regime == SIGMA_CLIP:
             flooded = _whole_in_frame(("jump.unusable", "jump.flooded"), prepared.shape, tally) & ~unusable
-        cleared = tuple(sorted({*prepared.cleared, *((int(i), int(g)) for i, g in np.argwhere(flooded))}))
-        if used in ([], [f"jump.regime.{regime}"]) and cleared == prepared.cleared:
+            cleared |= {(int(integration), int(group)) for integration, group in np.argwhere(flooded)}
+        if used == [f"jump.regime.{regime}"] and cleared == before:
             return None
-        return replace(prepared, unusable=tuple(int(number) for number in unusable.sum(axis=1)), cleared=cleared)
+        return WholePlanes(tuple(int(number) for number in unusable.sum(axis=1)), tuple(sorted(cleared)))
 
     def frame_gather(self, meta: Meta, prepared: Any) -> bool:
         return self.expand_large_events
