@@ -39,7 +39,9 @@ __all__ = [
     "reference_path",
     "required",
     "resolve",
+    "server_client",
     "server_info",
+    "server_url",
 ]
 
 log = logging.getLogger(__name__)
@@ -112,6 +114,19 @@ def server_url() -> str | None:
     return None if not url or "serverless" in url else url
 
 
+def server_client() -> Any | None:
+    """The crds client's module of server calls, pointed at `server_url`; None in serverless mode."""
+    url = server_url()
+    if url is None:
+        return None
+    from crds.client import api
+
+    # The client reads the variable once; a program may set it later.
+    if api.get_crds_server() != url.rstrip("/"):
+        api.set_crds_server(url)
+    return api
+
+
 def server_info() -> dict[str, Any]:
     """What the server last told the cache (``config/jwst/server_config``); empty if the cache has none."""
     from crds.core import config
@@ -158,6 +173,7 @@ def context_name(context: str | None = None) -> str:
             return str(name)
     from crds.core import exceptions, heavy_client
 
+    server_client()
     try:
         return heavy_client.get_processing_mode.uncached(OBSERVATORY, context)[1]
     except (exceptions.CrdsError, OSError, SystemExit, KeyError, AttributeError) as error:
@@ -421,11 +437,13 @@ class Context:
         imap = self._instrument(instrument.lower())
         return () if isinstance(imap, str) else tuple(sorted(key.lower() for key in imap.selector))
 
-    def mapping_names(self) -> list[str]:
-        """Names of all mappings the context consists of: pmap, imaps and rmaps."""
+    def mapping_names(self, instruments: Iterable[str] | None = None) -> list[str]:
+        """Names of the mappings the context consists of (pmap, imaps, rmaps): all, or those of some instruments."""
         names = [self.name]
-        for key in self._top.selector if not self.name.endswith(".imap") else ():
-            imap = self._instrument(key.lower())
+        listed = [self._top.instrument] if self.name.endswith(".imap") else list(self._top.selector)
+        wanted = {name.lower() for name in (listed if instruments is None else instruments)}
+        for key in listed:
+            imap = self._instrument(key.lower()) if key.lower() in wanted else ""
             if not isinstance(imap, str):
                 names.append(os.path.basename(imap.filename))
                 names += [value for value in imap.selector.values() if str(value).endswith(".rmap")]
@@ -466,9 +484,9 @@ class Context:
 
 def _fetch_mappings(context: str) -> None:
     """Ask the server for the mappings of a context; does nothing without a server."""
-    if server_url() is None:
+    api = server_client()
+    if api is None:
         return
-    from crds.client import api
     from crds.core import exceptions
 
     log.info("fetching the mappings of %s from %s", context, server_url())

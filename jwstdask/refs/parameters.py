@@ -463,7 +463,8 @@ def write_parameters(
         asdf.AsdfFile(tree).write_to(temporary)
         os.replace(temporary, target)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        if temporary.exists():
+            temporary.unlink()
         raise ReferenceFileError(
             target, f"the parameter file cannot be written: {error.strerror}", "choose another folder"
         ) from error

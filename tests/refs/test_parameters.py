@@ -283,6 +283,12 @@ def test_written_file_is_the_oracles_form(tmp_path):
             assert set(file["meta"]) == set(other["meta"])
 
 
+def test_unwritable_folder(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ReferenceFileError, match="cannot be written"):
+        pars.write_parameters(tmp_path / "file" / "a.asdf", "JumpStep", "jump", {})
+
+
 def test_values_survive(tmp_path):
     values = {"a": None, "b": (1, 2), "c": 1.5, "d": "text", "e": [True, "x"], "f": tmp_path}
     path = pars.write_parameters(tmp_path / "v.asdf", "a.b.SomeStep", "some", values, metadata=False)
