@@ -74,7 +74,11 @@ def metadata(shape: tuple[int, int], **more: Any) -> dict[str, Any]:
 
 
 def walk(
-    step: Any, meta: Mapping[str, Any], references: Mapping[str, Any], ramp: Ramp, tile: tuple[int, int] = (10**6, 10**6)
+    step: Any,
+    meta: Mapping[str, Any],
+    references: Mapping[str, Any],
+    ramp: Ramp,
+    tile: tuple[int, int] = (10**6, 10**6),
 ) -> Ramp:
     """The exposure after a step that works through it in tiles."""
     assert step.skip_reason(meta) is None

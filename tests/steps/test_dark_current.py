@@ -104,7 +104,13 @@ def test_dark_of_another_shape_is_refused():
 
 @pytest.mark.parametrize(
     ("parameter", "image", "number", "expected"),
-    [(0.5, 1.0, 2.0, 0.5), (None, 1.0, 2.0, 0.0), (None, 0.0, 2.0, 2.0), (None, None, 2.0, 2.0), (None, None, None, 0.0)],
+    [
+        (0.5, 1.0, 2.0, 0.5),
+        (None, 1.0, 2.0, 0.0),
+        (None, 0.0, 2.0, 2.0),
+        (None, None, 2.0, 2.0),
+        (None, None, None, 0.0),
+    ],
 )
 def test_mean_dark_current_for_the_noise(parameter, image, number, expected):
     """Parameter before number; an image in the reference is not used but hides the number, as in the oracle."""

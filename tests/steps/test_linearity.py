@@ -10,9 +10,7 @@ SHAPE = (64, 72)
 
 def exposure(seed, groups=5, zeroframe=False):
     rng = np.random.default_rng(seed)
-    ramp = Ramp.of(
-        (rng.uniform(0, 9000, (2, 1, *SHAPE)) * np.arange(1, groups + 1)[:, None, None]).astype(np.float32)
-    )
+    ramp = Ramp.of((rng.uniform(0, 9000, (2, 1, *SHAPE)) * np.arange(1, groups + 1)[:, None, None]).astype(np.float32))
     when = rng.integers(0, 3 * groups, (2, 1, *SHAPE))
     ramp.groupdq[np.arange(groups)[:, None, None] >= when] = dq.SATURATED
     ramp.groupdq[rng.random(ramp.sci.shape) < 0.05] |= dq.JUMP_DET

@@ -6,7 +6,14 @@ from jwstdask.core.errors import ParameterError, PlanError
 from jwstdask.steps.detector.refpix import RefPixStep
 from tests.steps.fakes import FakeReference, Ramp, metadata, oracle_ramp, walk
 
-ORIENTATIONS = {"NRCA1": (-1, 2), "NRCB1": (1, -2), "NIS": (-2, -1), "NRS1": (2, 1), "NRS2": (-2, -1), "GUIDER2": (2, -1)}
+ORIENTATIONS = {
+    "NRCA1": (-1, 2),
+    "NRCB1": (1, -2),
+    "NIS": (-2, -1),
+    "NRS1": (2, 1),
+    "NRS2": (-2, -1),
+    "GUIDER2": (2, -1),
+}
 
 
 def geometry(detector, corner, shape, noutputs=4, **more):
@@ -30,9 +37,10 @@ def exposure(meta, integrations=2, groups=3, seed=0, zeroframe=False):
     rng = np.random.default_rng(seed)
     shape = meta["meta.subarray.ysize"], meta["meta.subarray.xsize"]
     sci = rng.normal(1000, 9, (integrations, groups, *shape)).astype(np.float32)
-    sci += (np.arange(shape[1]) // 512 * 3 + np.arange(shape[1]) % 2 * 5 + 8 * np.sin(np.arange(shape[0])[:, None] / 9))
+    sci += np.arange(shape[1]) // 512 * 3 + np.arange(shape[1]) % 2 * 5 + 8 * np.sin(np.arange(shape[0])[:, None] / 9)
     sci[rng.random(sci.shape) < 0.01] += 500
-    y, x = np.indices(shape) + np.array([meta["meta.subarray.ystart"] - 1, meta["meta.subarray.xstart"] - 1])[:, None, None]
+    y, x = np.indices(shape)
+    y, x = y + meta["meta.subarray.ystart"] - 1, x + meta["meta.subarray.xstart"] - 1
     if meta["meta.instrument.name"] == "MIRI":
         border = (x < 4) | (x >= 1028)
     else:

@@ -58,9 +58,7 @@ class LinearityStep(Step):
             inverse_flags = np.array(prepared.flags[tile], np.uint32, order="C")
             inverse = np.array(prepared.inverse[(slice(None), *tile)], np.float32, order="C")
             linearity.usable_coefficients(inverse, inverse_flags)
-            linearity.correct_reads(
-                block.sci, block.groupdq, coefficients, inverse, prepared.nframes, out=block.sci
-            )
+            linearity.correct_reads(block.sci, block.groupdq, coefficients, inverse, prepared.nframes, out=block.sci)
             flags |= inverse_flags
         if block.zeroframe is not None:
             linearity.correct_zeroframe(block.zeroframe, coefficients, out=block.zeroframe)
