@@ -219,7 +219,8 @@ def strip_rows(variables: dict[str, xr.Variable], ny: int) -> int:
 def flag_attributes(name: str) -> dict[str, Any]:
     """CF attributes of a data-quality array: `flag_masks` and `flag_meanings`; empty for other arrays."""
     if name in _PIXEL_FLAGS:
-        flags, dtype = dq.PIXEL, np.dtype(np.uint32)
+        flags: dict[str, int] = dq.PIXEL
+        dtype: np.dtype[Any] = np.dtype(np.uint32)
     elif name in _GROUP_FLAGS:
         flags, dtype = dq.GROUP, np.dtype(np.uint8)
     else:

@@ -6,6 +6,7 @@ levels, WCS, logs) stands in the ASDF extension, an ASDF file in a one-row table
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 import re
@@ -13,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from jwstdask.core.errors import InputError
-from jwstdask.io.header import is_structural
+from jwstdask.io.header import header_bytes, is_structural
 from jwstdask.io.layout import FitsLayout
 from jwstdask.io.schema import ModelSchema, is_model, model_schema
 
@@ -45,7 +46,8 @@ def read_metadata(
     layout
         From `open_layout`.
     complete
-        Also what only the ASDF extension holds (never the WCS: see `read_wcs`). Takes some 10 ms more.
+        Also what only the ASDF extension holds (never the WCS: see `read_wcs`), and its values in full precision,
+        unless keywords were edited since it was written. Takes some milliseconds more.
     model
         Data model whose schema names the keywords; the file's own (DATAMODL) by default.
     version
@@ -57,14 +59,17 @@ def read_metadata(
     dict
         Dotted name -> value, such as ``"meta.exposure.type": "NRC_IMAGE"``. Keywords that the schema does not know
         are under ``"extra_fits.<HDU>"`` as lists of [keyword, value, comment]; HISTORY cards under ``"history"`` as a
-        list of texts.
+        list of texts, or of dicts with ``description`` and ``time`` where `complete`.
     """
     schema = model_schema(model or model_name(layout))
     if version is not None:
         return _item_metadata(layout, schema, version, complete)
     meta: dict[str, Any] = {}
+    trusted = False
     if complete:
-        meta.update(flatten(read_asdf_tree(layout)))
+        tree = read_asdf_tree(layout)
+        trusted = tree.pop(_HASH, None) == _headers_hash(layout)
+        meta.update(flatten(tree))
     for key in [key for key in meta if key.split(".", 1)[0] == EXTRA]:
         del meta[key]
     known: set[tuple[int, str]] = set()
@@ -76,14 +81,24 @@ def read_metadata(
         if entry.keyword in values:
             known.add((index, entry.keyword))
             value = values[entry.keyword]
-            if value is not None and not _same_number(meta.get(name), value):
+            if value is not None and not (name in meta and (trusted or _same_number(meta[name], value))):
                 meta[name] = value
     _mark_item_keywords(layout, schema, known)
     meta.update(_extra_keywords(layout, known))
-    history = layout.header().commentary("HISTORY")
+    # The ASDF extension keeps whole entries, the cards pieces of 72 characters.
+    history = meta.get("history") or layout.header().commentary("HISTORY")
     if history:
         meta["history"] = history
     return meta
+
+
+def _headers_hash(layout: FitsLayout) -> str:
+    """What the ASDF extension remembers of the headers: as long as it is true, nobody has edited a keyword since."""
+    digest = hashlib.sha256()
+    for hdu in layout.hdus:
+        if hdu.name != "ASDF":
+            digest.update(header_bytes([layout.header_of(hdu).text]))
+    return digest.hexdigest()
 
 
 def _same_number(full: Any, card: Any) -> bool:
@@ -174,7 +189,8 @@ class _Tagged(dict):
 
 
 def read_asdf_tree(layout: FitsLayout) -> dict[str, Any]:
-    """Tree of the ASDF extension without its WCS and without links to arrays, as plain dicts, lists and scalars.
+    """Tree of the ASDF extension without its WCS and without links to arrays, as plain dicts, lists and scalars; with
+    ``_fits_hash``.
 
     The text is parsed without the `asdf` library, whose import alone takes 0.3 s; a tree with arrays of its own goes
     through the library.
@@ -290,18 +306,27 @@ def _yaml_loader() -> Any:
     return _LOADER
 
 
-_NOT_META = ("asdf_library", "history", "_fits_hash")
+_HASH = "_fits_hash"
+_NOT_META = ("asdf_library", "history")
 
 
 def _plain(tree: Mapping[str, Any]) -> dict[str, Any]:
     result = {}
     for key, value in tree.items():
-        if key in _NOT_META:
-            continue
-        cleaned = _clean(value)
+        cleaned = _history(value) if key == "history" else _DROP if key in _NOT_META else _clean(value)
         if cleaned is not _DROP:
             result[str(key)] = cleaned
     return result
+
+
+def _history(value: Any) -> Any:
+    entries = value.get("entries", []) if isinstance(value, Mapping) else value
+    kept = [
+        {key: part for key, part in entry.items() if not isinstance(part, Mapping | list)}
+        for entry in entries or []
+        if isinstance(entry, Mapping) and "description" in entry
+    ]
+    return kept or _DROP
 
 
 _DROP = object()

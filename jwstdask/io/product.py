@@ -156,7 +156,8 @@ class ProductWriter:
     meta
         Flat metadata with dotted names; give every name that will have a value at the end, so that the headers
         already have their size (if not, `finish` copies the file). Entries without a keyword go to the ASDF
-        extension. ``extra_fits.<HDU>`` holds unknown keywords, ``history`` a list of texts. None means absent.
+        extension. ``extra_fits.<HDU>`` holds unknown keywords, ``history`` a list of texts or of dicts with
+        ``description`` and ``time``. None means absent.
     arrays
         Array name (lower-case HDU name such as ``sci``), or (name, EXTVER), -> (shape, dtype). Names that the model
         does not know become HDUs after those of the model. Every row must be written before `finish`: what is not is
@@ -349,7 +350,12 @@ class ProductWriter:
         if self.wcs is not None:
             tree.setdefault("meta", {})["wcs"] = self.wcs
         tree["_fits_hash"] = hashlib.sha256(b"".join(layout.headers)).hexdigest()
-        data = _asdf_file(tree)
+        try:
+            data = _asdf_file(tree)
+        except Exception as error:
+            raise ProductError(
+                self.path, f"its metadata cannot be written ({error})", "give numbers, texts, lists and dicts"
+            ) from error
         cards = [
             card_text("XTENSION", "BINTABLE", "binary table extension"),
             card_text("BITPIX", 8, "array data type"),
@@ -497,11 +503,12 @@ class _Plan:
         unknown = self._place_arrays(schema, tree, arrays, tables)
         self._walk(schema.root, tree, None, "")
         self._write_extra(extra, unknown, arrays, tree)
-        for entry in history:
-            self.hdus[0].cards.append(commentary_text("HISTORY", str(entry)))
+        entries = [dict(entry) if isinstance(entry, Mapping) else {"description": str(entry)} for entry in history]
+        for entry in entries:
+            self.hdus[0].cards.append(commentary_text("HISTORY", _ascii(str(entry.get("description", "")))))
         self.asdf_tree = _linked(tree)
-        if history:
-            self.asdf_tree["history"] = {"entries": [str(entry) for entry in history]}
+        if entries:
+            self.asdf_tree["history"] = {"entries": entries}
 
     def _place_arrays(
         self, schema: ModelSchema, tree: dict, arrays: Mapping, tables: Mapping
@@ -553,17 +560,20 @@ class _Plan:
             titled.pop()
 
     def _hdu(self, name: str | None, version: int | None) -> _Hdu:
+        """The HDU with this name, made if need be; in a list of slits with the slit's EXTVER."""
         name = (name or "PRIMARY").upper()
-        key = (name, version or 1)
-        if name == "PRIMARY":
-            key = (name, 1)
-        if key not in self._by_name:
-            hdu = _Hdu(name)
+        key = (name, 1 if name == "PRIMARY" else version or 1)
+        hdu = self._by_name.get(key)
+        if hdu is None:
+            hdu = self._new_hdu(key)
             if version is not None:
                 hdu.set_version(version)
-            self._by_name[key] = hdu
-            self.hdus.append(hdu)
-        return self._by_name[key]
+        return hdu
+
+    def _new_hdu(self, key: tuple[str, int]) -> _Hdu:
+        hdu = self._by_name[key] = _Hdu(key[0])
+        self.hdus.append(hdu)
+        return hdu
 
     def _write_keyword(self, node: Node, value: Any, version: int | None, path: str) -> bool:
         """Write a keyword. False if the value is not allowed and must leave the product."""
@@ -596,8 +606,7 @@ class _Plan:
                 # An image HDU made for its keywords gives way to a table at the end of the file; comments and titles
                 # stay behind.
                 self.hdus.remove(hdu)
-                del self._by_name[key]
-            table = self._hdu(node.hdu, None)
+            table = self._new_hdu(key)
             table.structure, table.table, table.table_dtype = _table_hdu(data, node.hdu)
             for keyword, value in hdu.values if hdu is not None else ():
                 if not is_structural(keyword):
@@ -607,8 +616,7 @@ class _Plan:
             hdu = table
         else:
             if hdu is None:
-                hdu = self._hdu(node.hdu, None)
-                self._by_name[key] = hdu
+                hdu = self._new_hdu(key)
             hdu.shape, hdu.dtype = link.shape, link.dtype
             hdu.set_version(version or 1)
         hdu.array = link.name
@@ -776,7 +784,7 @@ def _asdf_file(tree: dict[str, Any]) -> bytes:
 
     tree = treeutil.walk_and_modify(tree, tag)
     if "history" in tree:
-        tree["history"] = {"entries": [HistoryEntry({"description": text}) for text in tree["history"]["entries"]]}
+        tree["history"] = {"entries": [HistoryEntry(entry) for entry in tree["history"]["entries"]]}
     buffer = io.BytesIO()
     asdf.AsdfFile(tree).write_to(buffer)
     return buffer.getvalue()
