@@ -1073,7 +1073,18 @@ def _count_dependent(sci, groupdq, pixeldq, suppress, first, last, y0, y1, x0, x
                 if bits & telling:
                     number += 1
                     continue
-                if (pixeldq[y, x] | groupdq[i, first, y, x]) & DO_NOT_USE:
+                if pixeldq[y, x] & DO_NOT_USE:
+                    continue
+                clear = 0
+                good = 0
+                for group in range(first, last):
+                    clear += groupdq[i, group, y, x] == 0
+                    good += (groupdq[i, group, y, x] & ~PERSISTENCE) == 0
+                if not suppress and clear <= 1:
+                    # Whether a lone group is group 0 decides on its time; the zero frame replaces group 0.
+                    number += 1
+                    continue
+                if groupdq[i, first, y, x] & DO_NOT_USE or (suppress and good == 1):
                     continue
                 # Without a usable difference, the first group in use stands for the rate.
                 usable = False
@@ -1083,12 +1094,7 @@ def _count_dependent(sci, groupdq, pixeldq, suppress, first, last, y0, y1, x0, x
                     if (here | before) & (DO_NOT_USE | SATURATED) == 0 and here & JUMP_DET == 0 and not np.isnan(step):
                         usable = True
                         break
-                if usable:
-                    continue
-                good = 0
-                for group in range(first, last):
-                    good += (groupdq[i, group, y, x] & ~PERSISTENCE) == 0
-                number += good > 1 or not suppress
+                number += not usable
     return number
 
 
@@ -1104,7 +1110,8 @@ def count_dependent(
     """Number of ramps whose results depend on whether the groups outside first_group:last_group are left out.
 
     These groups must be DO_NOT_USE in all pixels of ``inner``. Leaving them out or not is then the same but for the
-    flags they and the first group in use carry, and for ramps without any usable difference.
+    flags they and the first group in use carry, for ramps without any usable difference and for lone groups. Some more
+    ramps may be counted.
 
     Parameters
     ----------
