@@ -61,8 +61,10 @@ class Threads:
                 notify(index, result)
             return result
 
-        graph = {("task", index): (call, index) for index in range(len(items))}
-        return list(get(graph, list(graph), num_workers=self.workers))
+        # dask takes the last of equal tasks first.
+        keys = [("task", len(items) - index) for index in range(len(items))]
+        graph = {key: (call, index) for index, key in enumerate(keys)}
+        return list(get(graph, keys, num_workers=self.workers))
 
     def close(self) -> None:
         pass

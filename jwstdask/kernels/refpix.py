@@ -47,35 +47,66 @@ def to_detector(image: np.ndarray, fastaxis: int, slowaxis: int) -> np.ndarray:
 
 
 @numba.njit(cache=True, nogil=True)
-def _sum(values, start, count):
-    """Sum in numpy's order: eight interleaved partial sums in blocks of up to 128, halves added pairwise."""
+def _sum_block(values, start, count):
+    """Sum of up to 128 values in numpy's order: eight interleaved partial sums."""
     if count < 8:
         total = values.dtype.type(0)
         for k in range(start, start + count):
             total += values[k]
         return total
+    r0, r1, r2, r3 = values[start], values[start + 1], values[start + 2], values[start + 3]
+    r4, r5, r6, r7 = values[start + 4], values[start + 5], values[start + 6], values[start + 7]
+    k = 8
+    while k < count - count % 8:
+        r0 += values[start + k]
+        r1 += values[start + k + 1]
+        r2 += values[start + k + 2]
+        r3 += values[start + k + 3]
+        r4 += values[start + k + 4]
+        r5 += values[start + k + 5]
+        r6 += values[start + k + 6]
+        r7 += values[start + k + 7]
+        k += 8
+    total = ((r0 + r1) + (r2 + r3)) + ((r4 + r5) + (r6 + r7))
+    while k < count:
+        total += values[start + k]
+        k += 1
+    return total
+
+
+@numba.njit(cache=True, nogil=True)
+def _sum(values, start, count):
+    """Sum in numpy's order: blocks of up to 128, halves added pairwise.
+
+    The halves are kept on a stack: a function that calls itself cannot be loaded from numba's cache.
+    """
     if count <= 128:
-        r0, r1, r2, r3 = values[start], values[start + 1], values[start + 2], values[start + 3]
-        r4, r5, r6, r7 = values[start + 4], values[start + 5], values[start + 6], values[start + 7]
-        k = 8
-        while k < count - count % 8:
-            r0 += values[start + k]
-            r1 += values[start + k + 1]
-            r2 += values[start + k + 2]
-            r3 += values[start + k + 3]
-            r4 += values[start + k + 4]
-            r5 += values[start + k + 5]
-            r6 += values[start + k + 6]
-            r7 += values[start + k + 7]
-            k += 8
-        total = ((r0 + r1) + (r2 + r3)) + ((r4 + r5) + (r6 + r7))
-        while k < count:
-            total += values[start + k]
-            k += 1
-        return total
-    half = count // 2
-    half -= half % 8
-    return _sum(values, start, half) + _sum(values, start + half, count - half)
+        return _sum_block(values, start, count)
+    starts, counts, stage = np.empty(64, np.int64), np.empty(64, np.int64), np.empty(64, np.int64)
+    left = np.empty(64, values.dtype)
+    result = values.dtype.type(0)
+    depth = 0
+    starts[0], counts[0], stage[0] = start, count, 0
+    while depth >= 0:
+        size = counts[depth]
+        half = size // 2
+        half -= half % 8
+        if size <= 128:
+            result = _sum_block(values, starts[depth], size)
+            depth -= 1
+        elif stage[depth] == 0:
+            stage[depth] = 1
+            starts[depth + 1], counts[depth + 1], stage[depth + 1] = starts[depth], half, 0
+            depth += 1
+        elif stage[depth] == 1:
+            left[depth] = result
+            stage[depth] = 2
+            starts[depth + 1], counts[depth + 1], stage[depth + 1] = starts[depth] + half, size - half, 0
+            depth += 1
+        else:
+            result = left[depth] + result
+            depth -= 1
+    return result
 
 
 @numba.njit(cache=True, nogil=True)

@@ -25,7 +25,7 @@ from jwstdask.io.naming import product_path
 from jwstdask.pipelines.cost import predict
 from jwstdask.refs.crds import ReferenceChoice, resolve
 from jwstdask.refs.parameters import ParameterLayers, parameter_layers
-from jwstdask.steps.registry import step_class
+from jwstdask.steps.registry import CLASSES, step_class
 
 PARITY_VERSION = "3.0.0"
 """Version of jwst whose products these equal; written as CAL_VER."""
@@ -47,12 +47,16 @@ class Request:
         Name of the product, without suffix; None to derive it from the file name.
     updates
         Metadata to set, such as the association's name.
+    meta, shape
+        Metadata and shape of an exposure that is not written yet: its file is not opened.
     """
 
     path: str
     members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     product: str | None = None
     updates: Mapping[str, Any] = field(default_factory=dict)
+    meta: Mapping[str, Any] | None = None
+    shape: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -158,17 +162,17 @@ def plan_exposures(target: type, requests: Sequence[Request], settings: Settings
         If the CRDS context cannot be read.
     """
     check_layers(target, settings.layers)
-    opened = [_open(target, request) for request in requests]
+    opened = [open_draft(target, request) for request in requests]
     good = [item for item in opened if item.error is None]
-    _configure_all(target, good, settings)
+    configure_all(target, good, settings)
     good = [item for item in good if item.error is None]
-    _choose_steps(target, good, settings)
-    _choose_references([item for item in good if item.error is None], settings)
+    choose_steps(target, good, settings)
+    choose_references([item for item in good if item.error is None], settings)
     return [_finish(target, item, settings) for item in opened]
 
 
 @dataclass
-class _Draft:
+class Draft:
     """A plan in the making."""
 
     request: Request
@@ -183,8 +187,12 @@ class _Draft:
     error: str | None = None
 
 
-def _open(target: type, request: Request) -> _Draft:
-    draft = _Draft(request)
+def open_draft(target: type, request: Request) -> Draft:
+    """Headers of an exposure, checked."""
+    draft = Draft(request)
+    if request.meta is not None:
+        draft.meta, draft.shape = {**request.meta, **request.updates}, request.shape
+        return draft
     try:
         layout = open_layout(request.path)
         draft.meta = {**read_metadata(layout, complete=target.alias != "calwebb_detector1"), **request.updates}
@@ -252,9 +260,9 @@ def check_exposure(target: type, meta: Mapping[str, Any], path: str, shape: tupl
             )
 
 
-def _configure_all(target: type, drafts: list[_Draft], settings: Settings) -> None:
+def configure_all(target: type, drafts: list[Draft], settings: Settings) -> None:
     """Parameters of every exposure; CRDS parameter references are looked up for all exposures at once."""
-    names = {name: step_class(alias).class_name for name, alias in step_names(target).items()}
+    names = {name: CLASSES[alias] for name, alias in step_names(target).items()}
     if not issubclass(target, Pipeline):
         names = {}
     found = _parameter_layers(target, names, drafts, settings)
@@ -277,7 +285,7 @@ def _configure_all(target: type, drafts: list[_Draft], settings: Settings) -> No
 
 
 def _parameter_layers(
-    target: type, names: Mapping[str, str], drafts: list[_Draft], settings: Settings
+    target: type, names: Mapping[str, str], drafts: list[Draft], settings: Settings
 ) -> list[ParameterLayers | None]:
     """CRDS layers of each exposure; an exposure whose parameter reference cannot be read gets an error and None."""
     disable = not settings.parameter_references
@@ -307,7 +315,7 @@ def _known(target: type, layer: Layer) -> Layer:
     return Layer(layer.origin, {key: value for key, value in layer.parameters.items() if key in allowed}, steps)
 
 
-def _choose_steps(target: type, drafts: list[_Draft], settings: Settings) -> None:
+def choose_steps(target: type, drafts: list[Draft], settings: Settings) -> None:
     alone = not issubclass(target, Pipeline)
     for draft in drafts:
         configured = draft.configured
@@ -337,7 +345,7 @@ def _choose_steps(target: type, drafts: list[_Draft], settings: Settings) -> Non
             draft.error = str(error) if draft.request.path in str(error) else f"{draft.request.path}: {error}"
 
 
-def _choose_references(drafts: list[_Draft], settings: Settings) -> None:
+def choose_references(drafts: list[Draft], settings: Settings) -> None:
     """Best references of the steps that run, of all exposures at once."""
     wanted = []
     for draft in drafts:
@@ -391,7 +399,7 @@ def _recorded(choice: ReferenceChoice) -> str:
     return choice.path if choice.origin == "override" else f"crds://{choice.name}"
 
 
-def _finish(target: type, draft: _Draft, settings: Settings) -> ExposurePlan:
+def _finish(target: type, draft: Draft, settings: Settings) -> ExposurePlan:
     plan = ExposurePlan(
         draft.request.path,
         target.alias,
@@ -421,7 +429,7 @@ def _finish(target: type, draft: _Draft, settings: Settings) -> ExposurePlan:
     return replace(plan, cost=predict(plan, draft.sizes))
 
 
-def _products(target: type, draft: _Draft, settings: Settings) -> tuple[dict[str, str], dict[str, str]]:
+def _products(target: type, draft: Draft, settings: Settings) -> tuple[dict[str, str], dict[str, str]]:
     """Final paths of the products and of the intermediate products."""
     configured = draft.configured
     assert configured is not None
@@ -430,7 +438,7 @@ def _products(target: type, draft: _Draft, settings: Settings) -> tuple[dict[str
 
     def path(suffix: str, output_dir: str | None = None) -> str:
         base = own.output_file or draft.request.product or draft.request.path
-        return product_path(base, suffix, output_dir or folder, own.output_ext)
+        return product_path(base, suffix, output_dir or folder, extension=own.output_ext)
 
     running = {item.name: item for item in draft.steps if item.skip is None}
     cube = len(draft.shape) == 3

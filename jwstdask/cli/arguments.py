@@ -1,0 +1,134 @@
+"""Arguments that several commands share, and strun's way of giving parameters."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from jwstdask.core.errors import ParameterError
+from jwstdask.core.params import suggest
+from jwstdask.core.settings import Layer, Settings
+
+if TYPE_CHECKING:
+    from jwstdask.engine.executor import Executor
+
+
+def parser(command: str, description: str) -> argparse.ArgumentParser:
+    """A parser with the options that say how and where to run."""
+    found = argparse.ArgumentParser(
+        f"jwstdask {command}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    run = found.add_argument_group("where and how")
+    run.add_argument("--workers", type=int, metavar="N", help="start a cluster of N processes on this machine")
+    run.add_argument("--threads", type=int, metavar="N", help="threads in this process (default: all cores)")
+    run.add_argument("--scheduler", metavar="ADDRESS", help="use the Dask cluster at this address or scheduler file")
+    run.add_argument("--context", metavar="PMAP", help="CRDS context (default: CRDS_CONTEXT)")
+    run.add_argument("--grain", choices=("auto", "exposure", "strip"), default="auto", help="one task an exposure or a strip")
+    run.add_argument("--through", type=int, choices=(1, 2, 3), default=None, help="last stage of a whole program")
+    run.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    run.add_argument("--disable-crds-steppars", action="store_true", help="use no CRDS parameter references")
+    run.add_argument("--save-parameters", metavar="FILE", help="write the resolved parameters as .asdf and stop")
+    run.add_argument("--report", metavar="FILE", help="HTML report (default: report.html beside the products of a program)")
+    run.add_argument("--no-report", action="store_true", help="write no report")
+    run.add_argument("-v", "--verbose", action="store_true", help="say what each step does")
+    run.add_argument("--debug", action="store_true", help="print tracebacks")
+    return found
+
+
+def split_parameters(rest: Sequence[str]) -> tuple[list[str], dict[str, Any], dict[str, dict[str, Any]]]:
+    """Inputs, own parameters and parameters of steps from what argparse left over.
+
+    ``--name=value``, ``--name value`` and ``--steps.jump.rejection_threshold=5`` are parameters, the rest inputs.
+
+    Raises
+    ------
+    ParameterError
+        If a parameter has no value or a malformed name.
+    """
+    inputs: list[str] = []
+    own: dict[str, Any] = {}
+    steps: dict[str, dict[str, Any]] = {}
+    position = 0
+    while position < len(rest):
+        word = rest[position]
+        position += 1
+        if not word.startswith("--"):
+            inputs.append(word)
+            continue
+        name, equals, value = word[2:].partition("=")
+        if not equals:
+            if position >= len(rest) or rest[position].startswith("--"):
+                raise ParameterError(f"--{name} has no value", f"write --{name}=VALUE")
+            value = rest[position]
+            position += 1
+        parts = name.split(".")
+        if len(parts) == 1:
+            own[name.replace("-", "_")] = value
+        elif parts[0] == "steps" and len(parts) == 3:
+            steps.setdefault(parts[1], {})[parts[2]] = value
+        else:
+            raise ParameterError(f"--{name} is not a parameter", "write --steps.STEP.PARAMETER=VALUE")
+    return inputs, own, steps
+
+
+def executor_of(options: argparse.Namespace) -> Executor:
+    """Where the options say that tasks run."""
+    from jwstdask.engine.executor import Threads, connect, local_cluster
+
+    if options.scheduler:
+        return connect(options.scheduler)
+    if options.workers:
+        return local_cluster(options.workers)
+    return Threads(options.threads)
+
+
+def settings_of(
+    options: argparse.Namespace, layers: Sequence[Layer], own: dict[str, Any], steps: dict[str, dict[str, Any]]
+) -> Settings:
+    """The request of the command line."""
+    output_dir = own.get("output_dir")
+    return Settings(
+        layers=(*layers, Layer("command line", own, steps)),
+        parameter_references=not options.disable_crds_steppars,
+        context=options.context,
+        output_dir=None if output_dir is None else os.path.expandvars(os.path.expanduser(output_dir)),
+    )
+
+
+def program_settings(
+    options: argparse.Namespace, own: dict[str, Any], steps: dict[str, dict[str, Any]]
+) -> tuple[Settings, dict[str, Settings]]:
+    """The request for a whole program: each step's parameters go to the pipelines that have the step.
+
+    Raises
+    ------
+    ParameterError
+        If no pipeline has a step of that name, or a parameter is not one that every pipeline has.
+    """
+    from jwstdask.core.step import Parameters
+    from jwstdask.pipelines.planner import check_layers
+    from jwstdask.pipelines.registry import PIPELINES
+
+    common = {"output_dir"}
+    for name in own:
+        if name not in common:
+            raise ParameterError(
+                f"a whole program has no parameter {name!r}",
+                suggest(name, [*common, *(field for field in Parameters.__dataclass_fields__)]),
+            )
+    known = {step for pipeline in PIPELINES.values() for step in pipeline.step_defs}
+    for name in steps:
+        if name not in known:
+            raise ParameterError(f"no pipeline has a step {name!r}", suggest(name, known))
+    base = settings_of(options, (), own, {})
+    each = {}
+    for alias, pipeline in PIPELINES.items():
+        mine = {name: values for name, values in steps.items() if name in pipeline.step_defs}
+        each[alias] = settings_of(options, (), own, mine)
+        check_layers(pipeline, each[alias].layers)
+    return base, each

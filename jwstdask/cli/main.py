@@ -1,0 +1,63 @@
+"""The command ``jwstdask``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from jwstdask import __version__
+
+COMMANDS = {
+    "run": "calibrate exposures or a whole program",
+    "plan": "show what run would do; no pixel is read",
+    "explain": "say what a step or pipeline does, its parameters and references",
+    "refs": "check, fetch or pack reference files",
+    "demo": "make a small synthetic program and calibrate it",
+    "warmup": "compile the numerical kernels, once after installation",
+}
+
+_USAGE = "usage: jwstdask COMMAND ...\n\ncommands:\n" + "\n".join(f"  {name:9}{text}" for name, text in COMMANDS.items())
+_USAGE += "\n\n`jwstdask COMMAND --help` says more."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Returns
+    -------
+    status
+        0 if all went well, 1 if an exposure failed, 2 if the command was wrong, 130 after Ctrl-C.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_USAGE)
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"jwstdask {__version__}")
+        return 0
+    command = arguments[0]
+    if command not in COMMANDS:
+        from jwstdask.core.params import suggest
+
+        print(f"jwstdask: there is no command {command!r}. {suggest(command, COMMANDS)}", file=sys.stderr)
+        return 2
+    from jwstdask.core.errors import JwstdaskError, ParameterError, PlanError
+
+    try:
+        return int(import_module(f"jwstdask.cli.{command}").main(arguments[1:]) or 0)
+    except (ParameterError, PlanError) as error:
+        print(f"jwstdask {command}: {error}", file=sys.stderr)
+        return 2
+    except JwstdaskError as error:
+        print(f"jwstdask {command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted. Finished products are complete; give the same command again for the rest.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

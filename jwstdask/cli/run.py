@@ -1,0 +1,210 @@
+"""``jwstdask run``: exposures through a pipeline or step as strun does, or a whole program through its stages."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from jwstdask.cli.arguments import executor_of, parser, program_settings, settings_of, split_parameters
+from jwstdask.cli.progress import Progress, duration
+from jwstdask.core.errors import JwstdaskError, ParameterError, PlanError
+from jwstdask.core.plan import Outcome
+from jwstdask.core.settings import Layer
+
+_EPILOG = """
+examples:
+  jwstdask run calwebb_detector1 jw..._uncal.fits --steps.jump.rejection_threshold=5 --output_dir=d
+  jwstdask run calwebb_image2 jw*_rate.fits
+  jwstdask run calwebb_image3 jw..._image3_asn.json
+  jwstdask run jump jw..._dark_current.fits --rejection_threshold=5
+  jwstdask run my_parameters.asdf jw..._uncal.fits
+  jwstdask run FOLDER --through 3 --output_dir=results --workers 8
+
+Parameters are given as strun takes them: --PARAMETER=VALUE and --steps.STEP.PARAMETER=VALUE.
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    options_parser = parser("run", "Calibrate exposures.\n" + _EPILOG)
+    options_parser.add_argument("target", help="pipeline, step or parameter file; or the first input of a whole program")
+    options, rest = options_parser.parse_known_args(argv)
+    logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(levelname)s %(message)s")
+    inputs, own, steps = split_parameters(rest)
+    if options.through is not None or _is_program(options.target):
+        return _run_program(options, [options.target, *inputs], own, steps)
+    return _run_target(options, inputs, own, steps)
+
+
+def _is_program(target: str) -> bool:
+    return os.path.isdir(target) or target.endswith((".fits", ".json"))
+
+
+def _run_target(options: Any, inputs: list[str], own: dict[str, Any], steps: dict[str, dict[str, Any]]) -> int:
+    """A pipeline or step on files, as strun."""
+    from jwstdask.pipelines.associate import combines
+    from jwstdask.pipelines.planner import check_layers
+    from jwstdask.pipelines.registry import find
+
+    layers: list[Layer] = []
+    name = options.target
+    if name.endswith((".asdf", ".cfg")):
+        from jwstdask.pipelines.facade import file_layer
+        from jwstdask.refs.parameters import read_parameters
+
+        layers.append(file_layer(name))
+        name = read_parameters(name).class_name
+        if not name:
+            raise ParameterError(f"{options.target} does not say whose parameters it holds", "it needs a line `class`")
+    target = find(name)
+    settings = settings_of(options, layers, own, steps)
+    check_layers(target, settings.layers)
+    if options.save_parameters:
+        return _save_parameters(target, inputs, settings, options.save_parameters)
+    if not inputs:
+        raise PlanError(f"{target.alias} has no input", "give one or more files")
+    if combines(target):
+        return _run_associations(options, target, inputs, settings)
+    from jwstdask.pipelines.planner import plan_exposures
+    from jwstdask.pipelines.run import run_chains
+
+    plans = plan_exposures(target, _requests(target, inputs), settings)
+    if options.dry_run:
+        from jwstdask.cli.plan import print_plans
+
+        print_plans(plans)
+        return 1 if any(plan.error for plan in plans) else 0
+    progress = Progress(len(plans))
+    executor = executor_of(options)
+    try:
+        outcomes = run_chains([[plan] for plan in plans], executor, progress, options.grain)
+    finally:
+        progress.close()
+        executor.close()
+    if options.report:
+        from jwstdask.report.html import write_report
+
+        write_report(options.report, plans, [], outcomes)
+    return _end(outcomes, options.debug)
+
+
+def _requests(target: type, inputs: Sequence[str]) -> list[Any]:
+    """Exposures of the inputs: files, and the products of Stage 2 associations."""
+    from jwstdask.pipelines.facade import level2_request
+    from jwstdask.pipelines.planner import Request
+    from jwstdask.program.associations import read_association
+
+    requests = []
+    for path in inputs:
+        if path.endswith(".json"):
+            association = read_association(path)
+            requests += [level2_request(association, product) for product in association.products]
+        else:
+            requests.append(Request(path))
+    return requests
+
+
+def _run_associations(options: Any, target: type, inputs: list[str], settings: Any) -> int:
+    from jwstdask.io.naming import exposure_stem
+    from jwstdask.pipelines.associate import plan_association
+    from jwstdask.pipelines.run import run_associations
+    from jwstdask.program.associations import Association, Product, read_association
+
+    associations = [read_association(path) for path in inputs if path.endswith(".json")]
+    files = [path for path in inputs if not path.endswith(".json")]
+    if files:
+        product = Product(exposure_stem(files[0]), tuple((path, "science") for path in files))
+        associations.append(Association("", "image3", (product,)))
+    plans = [plan for association in associations for plan in plan_association(target, association, settings)]
+    if options.dry_run:
+        from jwstdask.cli.plan import print_associations
+
+        print_associations(plans)
+        return 1 if any(plan.error for plan in plans) else 0
+    progress = Progress(len(plans))
+    executor = executor_of(options)
+    try:
+        outcomes = run_associations(plans, executor, progress)
+    finally:
+        progress.close()
+        executor.close()
+    if options.report:
+        from jwstdask.report.html import write_report
+
+        write_report(options.report, [], plans, outcomes)
+    return _end(outcomes, options.debug)
+
+
+def _run_program(options: Any, inputs: list[str], own: dict[str, Any], steps: dict[str, dict[str, Any]]) -> int:
+    """A whole program through its stages."""
+    from jwstdask.pipelines.run import ProgramPlan, find_inputs, plan_program, run_program
+
+    settings, each = program_settings(options, own, steps)
+    through = options.through or 3
+    if options.dry_run:
+        from jwstdask.cli.plan import print_plans
+
+        plan = plan_program(find_inputs(inputs), through, settings, each)
+        print_plans([item for chain in plan.chains for item in chain])
+        return 1 if any(item.error for chain in plan.chains for item in chain) else 0
+    progress = Progress(0)
+    executor = executor_of(options)
+
+    def planned(plan: ProgramPlan) -> None:
+        count = sum(len(chain) for chain in plan.chains)
+        progress.add(count)
+        progress.say(f"{len(plan.chains) + len(plan.finished)} exposures, {count} tasks on {executor.workers} workers")
+
+    try:
+        result = run_program(inputs, through, settings, executor, each, progress, options.grain, planned)
+    finally:
+        progress.close()
+        executor.close()
+    if not options.no_report:
+        from jwstdask.report.html import write_report
+
+        path = options.report or os.path.join(settings.output_dir or ".", "report.html")
+        plans = [item for chain in result.plan.chains for item in chain]
+        write_report(path, plans, result.plan.associations, result.outcomes)
+        print(f"report: {path}", file=sys.stderr)
+    print(f"{len(result.outcomes) - len(result.failed)} of {len(result.outcomes)} done in {duration(result.wall)}", file=sys.stderr)
+    return _end(result.outcomes, options.debug)
+
+
+def _save_parameters(target: type, inputs: Sequence[str], settings: Any, path: str) -> int:
+    """Write the resolved parameters as jwst's ``--save-parameters`` does."""
+    from jwstdask.core.params import declared
+    from jwstdask.core.pipeline import Pipeline
+    from jwstdask.pipelines.planner import configure, plan_exposures
+    from jwstdask.refs.parameters import write_parameters
+
+    configured = configure(target, settings.layers)
+    chosen = {name: (step, step.class_name) for name, step in configured.steps.items()}
+    if inputs:
+        plan = plan_exposures(target, _requests(target, inputs[:1]), settings)[0]
+        if plan.error is not None:
+            raise JwstdaskError(plan.error)
+        chosen |= {item.name: (item.step, item.step.class_name) for item in plan.steps}
+
+    def values(instance: Any) -> dict[str, Any]:
+        return {name: getattr(instance, name) for name in declared(type(instance))}
+
+    own = configured.parameters if issubclass(target, Pipeline) else chosen[target.alias][0]  # type: ignore[attr-defined]
+    steps = {}
+    if issubclass(target, Pipeline):
+        steps = {name: (class_name, values(step)) for name, (step, class_name) in chosen.items()}
+    write_parameters(path, target.class_name, target.class_name, values(own), steps)  # type: ignore[attr-defined]
+    print(f"parameters written to {path}", file=sys.stderr)
+    return 0
+
+
+def _end(outcomes: Sequence[Outcome], debug: bool) -> int:
+    failed = [outcome for outcome in outcomes if outcome.error is not None]
+    if debug:
+        for outcome in failed:
+            print(outcome.traceback, file=sys.stderr)
+    if failed:
+        print(f"{len(failed)} of {len(outcomes)} failed", file=sys.stderr)
+    return 1 if failed else 0

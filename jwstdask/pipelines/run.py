@@ -1,0 +1,331 @@
+"""Running plans: exposures for one pipeline, or a whole program through its stages."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from jwstdask.core.errors import InputError, JwstdaskError, PlanError
+from jwstdask.core.plan import AssociationPlan, ExposurePlan, Outcome
+from jwstdask.core.settings import Settings
+from jwstdask.engine.association import run_association
+from jwstdask.engine.executor import Executor, Serial
+from jwstdask.engine.exposure import run_exposure
+from jwstdask.io.layout import is_url, open_layout
+from jwstdask.io.metadata import read_metadata
+from jwstdask.io.naming import split_suffix
+from jwstdask.pipelines.associate import plan_association
+from jwstdask.pipelines.detector1 import Detector1Pipeline
+from jwstdask.pipelines.image2 import Image2Pipeline
+from jwstdask.pipelines.image3 import Image3Pipeline
+from jwstdask.pipelines.planner import Request, plan_exposures
+from jwstdask.program.associations import Association, make_image3, read_association, science_members
+
+Report = Callable[[Outcome], None]
+"""Called with each outcome as it arrives."""
+
+_STAGE_OF_SUFFIX = {"uncal": 0, "rate": 1, "rateints": 1, "cal": 2, "calints": 2}
+_TSO = frozenset(("NRC_TSIMAGE", "NRC_TSGRISM", "NRS_BRIGHTOBJ"))
+
+
+def choose_grain(exposures: int, workers: int) -> str:
+    """``exposure`` (one task an exposure) where every worker has one to do, else ``strip`` (one task a strip)."""
+    return "exposure" if exposures >= workers else "strip"
+
+
+def run_chain(plans: Sequence[ExposurePlan], executor: Executor | None = None) -> list[Outcome]:
+    """The stages of one exposure, one after the other; a failure ends them."""
+    outcomes: list[Outcome] = []
+    for plan in plans:
+        outcomes.append(run_exposure(plan, executor))
+        if outcomes[-1].error is not None:
+            break
+    return outcomes
+
+
+def run_chains(
+    chains: Sequence[Sequence[ExposurePlan]], executor: Executor, report: Report | None = None, grain: str = "auto"
+) -> list[Outcome]:
+    """Many exposures, each through its own stages.
+
+    Parameters
+    ----------
+    chains
+        Plans of each exposure in order of their stages.
+    executor
+        Where they run.
+    report
+        Called with each outcome as it arrives.
+    grain
+        ``auto``, ``exposure`` or ``strip``; the products are the same bits.
+    """
+
+    def tell(_: int, outcomes: list[Outcome]) -> None:
+        for outcome in outcomes if report is not None else ():
+            report(outcome)  # type: ignore[misc]
+
+    if grain == "auto":
+        grain = choose_grain(len(chains), executor.workers)
+    if grain == "exposure":
+        found = executor.map(run_chain, chains, tell)
+    else:
+        found = Serial().map(partial(run_chain, executor=executor), chains, tell)
+    return [outcome for outcomes in found for outcome in outcomes]
+
+
+def run_associations(
+    plans: Sequence[AssociationPlan], executor: Executor, report: Report | None = None
+) -> list[Outcome]:
+    """Associations one after the other, each on all workers."""
+    outcomes = []
+    for plan in plans:
+        outcomes.append(run_association(plan, executor))
+        if report is not None:
+            report(outcomes[-1])
+    return outcomes
+
+
+@dataclass(frozen=True)
+class Program:
+    """Inputs of a program, sorted.
+
+    Attributes
+    ----------
+    exposures
+        Path to how far it is: 0 (uncal), 1 (rate), 2 (cal).
+    associations
+        Associations given.
+    """
+
+    exposures: Mapping[str, int]
+    associations: tuple[Association, ...] = ()
+
+
+@dataclass
+class ProgramPlan:
+    """Everything that will be done with a program.
+
+    Attributes
+    ----------
+    chains
+        Stage 1 and 2 plans of each exposure.
+    finished
+        Inputs that are calibrated already.
+    associations
+        Stage 3 plans, made once their members exist.
+    """
+
+    chains: list[list[ExposurePlan]] = field(default_factory=list)
+    finished: list[str] = field(default_factory=list)
+    associations: list[AssociationPlan] = field(default_factory=list)
+
+
+def find_inputs(inputs: Iterable[str]) -> Program:
+    """Exposures and associations in files and folders.
+
+    Of each exposure in a folder only the earliest product is taken, so that a folder with results can be run again.
+
+    Raises
+    ------
+    PlanError
+        If there is nothing to process.
+    InputError
+        If a path does not exist.
+    """
+    exposures: dict[str, int] = {}
+    associations: list[Association] = []
+    for text in inputs:
+        path = Path(text)
+        if is_url(text):
+            exposures[text] = _stage_of(text)
+        elif path.is_dir():
+            best: dict[str, tuple[int, str]] = {}
+            for file in sorted(path.glob("*.fits")):
+                root, _, suffix = split_suffix(file.stem)
+                if suffix in ("uncal", "rate", "cal") or (suffix in ("rateints", "calints") and _is_tso(file)):
+                    best[root] = min(best.get(root, (9, "")), (_STAGE_OF_SUFFIX[suffix], str(file)))
+            exposures |= {file: stage for stage, file in best.values()}
+            associations += [read_association(file) for file in sorted(path.glob("*_asn.json"))]
+        elif not path.exists():
+            raise InputError(text, "there is no such file or folder", "correct the path")
+        elif path.suffix == ".json":
+            found = read_association(text)
+            associations.append(found)
+            for product in found.products:
+                for member in product.of_type("science"):
+                    exposures[member] = _stage_of(member)
+        else:
+            exposures[text] = _stage_of(text)
+    if not exposures:
+        raise PlanError("There is nothing to process", "give _uncal, _rate or _cal files, a folder of them or an association")
+    return Program(exposures, tuple(item for item in associations if item.asn_type.endswith("image3")))
+
+
+def _stage_of(path: str) -> int:
+    suffix = split_suffix(os.path.splitext(os.path.basename(path))[0])[2]
+    return _STAGE_OF_SUFFIX.get(suffix, 0)
+
+
+def _is_tso(path: Path) -> bool:
+    try:
+        meta = read_metadata(open_layout(path))
+    except JwstdaskError:
+        return False
+    return meta.get("meta.visit.tsovisit") is True or meta.get("meta.exposure.type") in _TSO
+
+
+def plan_program(program: Program, through: int, settings: Settings, steps: Mapping[str, Settings]) -> ProgramPlan:
+    """Plans of Stage 1 and 2 of every exposure, all references resolved at once.
+
+    Parameters
+    ----------
+    program
+        The inputs.
+    through
+        Last stage.
+    settings
+        The request.
+    steps
+        Pipeline alias to the request with that pipeline's parameters.
+    """
+    plan = ProgramPlan()
+    raw = [path for path, stage in program.exposures.items() if stage == 0]
+    rates = [path for path, stage in program.exposures.items() if stage == 1]
+    plan.finished = [path for path, stage in program.exposures.items() if stage == 2]
+    first = plan_exposures(Detector1Pipeline, [Request(path) for path in raw], steps.get("calwebb_detector1", settings))
+    chains = [[item] for item in first]
+    if through >= 2:
+        requests = [_second_request(item) for item in first]
+        image2 = steps.get("calwebb_image2", settings)
+        wanted = [(chain, request) for chain, request in zip(chains, requests, strict=True) if request is not None]
+        seconds = plan_exposures(Image2Pipeline, [request for _, request in wanted], image2)
+        for (chain, _), second in zip(wanted, seconds, strict=True):
+            chain.append(second)
+        chains += [[item] for item in plan_exposures(Image2Pipeline, [Request(path) for path in rates], image2)]
+    plan.chains = chains
+    return plan
+
+
+def _second_request(plan: ExposurePlan) -> Request | None:
+    """Stage 2 of an exposure whose Stage 1 is planned; None where Stage 1 cannot be done or gives no rate."""
+    if plan.error is not None or "rate" not in plan.products or plan.exp_type not in Image2Pipeline.exp_types:
+        return None
+    meta = read_metadata(open_layout(plan.path))
+    tso = meta.get("meta.visit.tsovisit") is True or plan.exp_type in _TSO
+    kind, shape = ("rateints", plan.shape[:1] + plan.shape[2:]) if tso else ("rate", plan.shape[2:])
+    meta = {**meta, **plan.updates, "meta.model_type": "CubeModel" if tso else "ImageModel"}
+    for item in plan.steps:
+        meta[f"meta.cal_step.{item.step.status}"] = "COMPLETE" if item.skip is None else "SKIPPED"
+    return Request(plan.products[kind], meta=meta, shape=shape)
+
+
+def plan_stage3(
+    program: Program, calibrated: Sequence[str], settings: Settings
+) -> list[AssociationPlan]:
+    """Stage 3 plans: of the associations given, and of associations made for the exposures that are in none."""
+    metas = [(path, read_metadata(open_layout(path))) for path in calibrated]
+    metas = [(path, meta) for path, meta in metas if meta.get("meta.exposure.type") in Image3Pipeline.exp_types]
+    by_name = {os.path.basename(path): path for path, _ in metas}
+    given = [_located(association, by_name) for association in program.associations]
+    taken = science_members(given)
+    made = make_image3([(path, meta) for path, meta in metas if os.path.basename(path) not in taken])
+    return [plan for association in (*given, *made) for plan in plan_association(Image3Pipeline, association, settings)]
+
+
+def _located(association: Association, by_name: Mapping[str, str]) -> Association:
+    """The association with its members where this run wrote them."""
+    products = tuple(
+        replace(
+            product,
+            members=tuple((by_name.get(os.path.basename(path), path), kind) for path, kind in product.members),
+        )
+        for product in association.products
+    )
+    return replace(association, products=products)
+
+
+@dataclass
+class ProgramResult:
+    """What became of a program."""
+
+    plan: ProgramPlan
+    outcomes: list[Outcome]
+    wall: float
+
+    @property
+    def failed(self) -> list[Outcome]:
+        """Outcomes with an error."""
+        return [outcome for outcome in self.outcomes if outcome.error is not None]
+
+
+def run_program(
+    inputs: Sequence[str],
+    through: int,
+    settings: Settings,
+    executor: Executor,
+    steps: Mapping[str, Settings] | None = None,
+    report: Report | None = None,
+    grain: str = "auto",
+    planned: Callable[[ProgramPlan], None] | None = None,
+) -> ProgramResult:
+    """Calibrate a program through Stage ``through``.
+
+    Parameters
+    ----------
+    inputs
+        Files, folders, associations.
+    through
+        1, 2 or 3.
+    settings
+        The request.
+    executor
+        Where tasks run.
+    steps
+        Pipeline alias to the request with its own parameters.
+    report
+        Called with each outcome.
+    grain
+        See :func:`run_chains`.
+    planned
+        Called once the plan is made, before any pixel is read.
+    """
+    started = time.perf_counter()
+    program = find_inputs(inputs)
+    steps = steps or {}
+    plan = plan_program(program, through, settings, steps)
+    if planned is not None:
+        planned(plan)
+    if settings.output_dir:
+        Path(settings.output_dir).mkdir(parents=True, exist_ok=True)
+    outcomes = run_chains(plan.chains, executor, report, grain)
+    if through >= 3:
+        calibrated = [*plan.finished, *(item.products["cal"] for item in outcomes if "cal" in item.products)]
+        plan.associations = plan_stage3(program, calibrated, steps.get("calwebb_image3", settings))
+        outcomes += run_associations(plan.associations, executor, report)
+    return ProgramResult(plan, outcomes, time.perf_counter() - started)
+
+
+def outcome_errors(outcomes: Iterable[Outcome]) -> list[str]:
+    """One line for each failure."""
+    return [outcome.error for outcome in outcomes if outcome.error is not None]
+
+
+__all__: list[Any] = [
+    "Program",
+    "ProgramPlan",
+    "ProgramResult",
+    "choose_grain",
+    "find_inputs",
+    "outcome_errors",
+    "plan_program",
+    "plan_stage3",
+    "run_associations",
+    "run_chain",
+    "run_chains",
+    "run_program",
+]
