@@ -405,22 +405,23 @@ def remap_dq(values: np.ndarray, definitions: list[tuple[int, str]], path: str =
         uint32, same shape: the union of the standard bits of all flags set; bits without a definition are lost.
     """
     values = np.asarray(values).astype(np.uint32, copy=False)
-    present = int(np.bitwise_or.reduce(values, axis=None)) if values.size else 0
-    kept, moved = 0, []
+    moves = []
     for value, name in definitions:
         standard = flags.PIXEL.get(name)
-        if standard is None:
-            if name != "GOOD":
-                log.warning("%s: DQ_DEF names the unknown flag %r, which is ignored", path, name)
-        elif value & present:
-            # A flag of several bits (none is in use) is set where any of its bits is.
-            if value == standard:
-                kept |= value
-            else:
-                moved.append((np.uint32(value), np.uint32(standard)))
-    result = values & np.uint32(kept)
-    for bit, target in moved:
-        result[(values & bit) != 0] |= target
+        if standard is not None:
+            moves.append((value, standard))
+        elif name != "GOOD":
+            log.warning("%s: DQ_DEF names the unknown flag %r, which is ignored", path, name)
+    # A flag whose value has several bits (none is in use) is set where any of them is, so that the two halves of a
+    # word can be looked up on their own.
+    index = np.arange(1 << 16, dtype=np.uint32)
+    low, high = np.zeros_like(index), np.zeros_like(index)
+    for value, standard in moves:
+        low[(index & np.uint32(value & 0xFFFF)) != 0] |= np.uint32(standard)
+        high[(index & np.uint32(value >> 16)) != 0] |= np.uint32(standard)
+    result = low[values & np.uint32(0xFFFF)]
+    if high.any():
+        result |= high[values >> np.uint32(16)]
     return result
 
 
