@@ -66,6 +66,10 @@ class Step(Parameters):
         """Why the step has nothing to do on this exposure, from its metadata; None if it runs."""
         return None
 
+    def references_for(self, meta: Meta) -> tuple[str, ...]:
+        """Reference types that this exposure needs, of :attr:`reference_types`."""
+        return self.reference_types
+
     def reference_skip_reason(self, meta: Meta, references: Mapping[str, Any]) -> str | None:
         """Why the step cannot run with these references (such as ``N/A``); None if it runs."""
         return next(

@@ -36,6 +36,9 @@ from jwstdask.io.schema import model_schema
 STRIP_BYTES = 8_000_000
 """Product bytes that a strip may hold before they are written."""
 
+_NEW_MODELS = frozenset(("rate", "rateints", "fitopt"))
+"""Products that are made anew from the metadata: what the data model does not know is not carried over."""
+
 _IFU = frozenset(("MIR_MRS", "NRS_IFU"))
 
 
@@ -288,7 +291,10 @@ def open_products(
             if found is None or kind == "i2d":
                 continue
             model = data_model(kind, found["sci"][0], plan.exp_type)
-            writers[kind] = _writer(path, model, found, arrays.layout, {**meta, **template.updates}, wcs)
+            product_meta = {**meta, **template.updates}
+            if kind in _NEW_MODELS:
+                product_meta = {**without_extra(product_meta), **without_extra(plan.updates, keep=True)}
+            writers[kind] = _writer(path, model, found, arrays.layout, product_meta, wcs)
         for step, path in plan.taps.items():
             if step in template.taps:
                 found = template.taps[step]
@@ -298,6 +304,14 @@ def open_products(
     finally:
         for writer in (*writers.values(), *taps.values()):
             writer.abort()
+
+
+def without_extra(meta: Mapping[str, Any], keep: bool = False) -> dict[str, Any]:
+    """Metadata without keywords that no data model knows; with ``keep`` only the program's own of those."""
+    if keep:
+        own = [card for card in meta.get("extra_fits.PRIMARY", ()) if card[0] == "JDASKVER"]
+        return {"extra_fits.PRIMARY": own} if own else {}
+    return {name: value for name, value in meta.items() if not name.startswith(("extra_fits.", "history"))}
 
 
 class Template:

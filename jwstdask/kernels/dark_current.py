@@ -98,7 +98,7 @@ def subtract(
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _subtract(sci, frames, counts, averaged, out):
     integrations, groups, ny, nx = sci.shape
     level = np.empty(nx, frames.dtype)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
+
 import numba
 import numpy as np
 
@@ -40,47 +43,43 @@ def convolve(
     rows, columns = science
     limits = (rows.start, rows.stop, columns.start, columns.stop)
     if limits[0] < limits[1] and limits[2] < limits[3]:
-        if kernel.ndim == 2:
+        fixed = kernel.ndim == 2
+        if fixed:
             kernel = kernel[:, :, np.newaxis, np.newaxis]
-        _convolve(out, np.ascontiguousarray(kernel), limits)
+        _convolver(*kernel.shape[:2], fixed)(out, np.ascontiguousarray(kernel), limits)
     return out
 
 
-@numba.njit(cache=True, nogil=True)
-def _convolve(data, kernel, limits):
-    y0, y1, x0, x1 = limits
-    integrations, groups = data.shape[:2]
-    height, width = kernel.shape[:2]
-    fixed = kernel.shape[2] == 1 and kernel.shape[3] == 1
+# The compiler keeps the sum in registers and works on many pixels at once only if it knows the size of the kernel:
+# functions are made for each size.
+
+
+@lru_cache(maxsize=32)
+def _convolver(height: int, width: int, fixed: bool) -> Callable[..., None]:
     middle_row, middle_column = height // 2, width // 2
-    ny, nx = y1 - y0, x1 - x0
-    # A border of zeros spares all tests at the edges.
-    padded = np.zeros((ny + height - 1, nx + width - 1), np.float32)
-    line = np.empty(nx, np.float32)
-    for integration in range(integrations):
-        for group in range(groups):
-            image = data[integration, group]
-            for y in range(ny):
-                for x in range(nx):
-                    padded[y + middle_row, x + middle_column] = image[y0 + y, x0 + x]
-            for y in range(ny):
-                for x in range(nx):
-                    line[x] = 0
-                for element in range(height * width + 1):
-                    row, column = element // width, element % width
-                    if element == height * width:
-                        row, column = middle_row, middle_column
-                    elif row == middle_row and column == middle_column:
-                        continue
-                    source = padded[y + height - 1 - row]
-                    first = width - 1 - column
-                    if fixed:
-                        weight = kernel[row, column, 0, 0]
-                        for x in range(nx):
-                            line[x] += weight * source[first + x]
-                    else:
-                        weights = kernel[row, column, y0 + y]
-                        for x in range(nx):
-                            line[x] += weights[x0 + x] * source[first + x]
-                for x in range(nx):
-                    image[y0 + y, x0 + x] = line[x]
+
+    @numba.njit(cache=True, nogil=True)
+    def run(data, kernel, limits):
+        y0, y1, x0, x1 = limits
+        integrations, groups = data.shape[:2]
+        ny, nx = y1 - y0, x1 - x0
+        # A border of zeros spares all tests at the edges.
+        padded = np.zeros((ny + height - 1, nx + width - 1), np.float32)
+        for integration in range(integrations):
+            for group in range(groups):
+                image = data[integration, group]
+                for y in range(ny):
+                    for x in range(nx):
+                        padded[y + middle_row, x + middle_column] = image[y0 + y, x0 + x]
+                for y in range(ny):
+                    for x in range(nx):
+                        total = np.float32(0)
+                        for row in range(height):
+                            for column in range(width):
+                                if row != middle_row or column != middle_column:
+                                    weight = kernel[row, column, 0 if fixed else y0 + y, 0 if fixed else x0 + x]
+                                    total += weight * padded[y + height - 1 - row, x + width - 1 - column]
+                        weight = kernel[middle_row, middle_column, 0 if fixed else y0 + y, 0 if fixed else x0 + x]
+                        image[y0 + y, x0 + x] = total + weight * padded[y + middle_row, x + middle_column]
+
+    return run

@@ -37,6 +37,8 @@ _UNUSABLE = np.uint8(DO_NOT_USE | SATURATED)
 _JUMP = np.uint8(JUMP_DET)
 _NAN = np.float32(np.nan)
 _INF = np.float32(np.inf)
+_LONG = 256  # groups of a pixel, all integrations together, that make a ramp long
+_SAMPLE = 63  # values of a long column from which its median is bracketed
 _BUFFER = 8192  # float32 values of a sort buffer: it must stay in the first-level cache
 
 
@@ -509,7 +511,21 @@ def _pixel_differences(sci, groupdq, gain, y, x, differences, scratch):
 
 
 @numba.njit(cache=True, nogil=True)
-def _flag_neighbors(sci, groupdq, gain, noise, lowest, highest, hit):
+def _append(sources, count, integration, group, y, x):
+    if count == len(sources):
+        larger = np.empty((2 * count, 4), np.int32)
+        larger[:count] = sources
+        sources = larger
+    sources[count, 0] = integration
+    sources[count, 1] = group
+    sources[count, 2] = y
+    sources[count, 3] = x
+    return sources, count + 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _find_sources(sci, groupdq, gain, noise, lowest, highest, hit):
+    # Jumps whose neighbours are to be flagged, as (integration, group, y, x).
     nints, ngroups, ny, nx = sci.shape
     differences = np.empty((nints, ngroups), np.float32)
     scratch = np.empty(nints * ngroups, np.float32)
@@ -528,17 +544,93 @@ def _flag_neighbors(sci, groupdq, gain, noise, lowest, highest, hit):
                     if groupdq[integration, group, y, x] & _JUMP:
                         ratio = abs(np.float64(differences[integration, group]) - median) / sigma
                         if ratio < highest and ratio > lowest:
-                            if count == len(sources):
-                                larger = np.empty((2 * count, 4), np.int32)
-                                larger[:count] = sources
-                                sources = larger
-                            sources[count, 0] = integration
-                            sources[count, 1] = group
-                            sources[count, 2] = y
-                            sources[count, 3] = x
-                            count += 1
-    # Only now: a flagged neighbour is not itself a source.
-    for index in range(count):
+                            sources, count = _append(sources, count, integration, group, y, x)
+    return sources[:count]
+
+
+@numba.njit(cache=True, nogil=True)
+def _find_sources_in_long_ramps(sci, groupdq, gain, noise, lowest, highest, hit):
+    # The same where a pixel has very many differences: two order statistics of a sample bracket the median (proved by
+    # counting), which decides nearly every jump; the exact median is taken for the others only.
+    nints, ngroups, ny, nx = sci.shape
+    rows = nints * (ngroups - 1)
+    width = 32
+    keys = np.empty(rows * width, np.float32)
+    sample = np.empty(_SAMPLE * width, np.float32)
+    previous = np.empty(width, np.float32)
+    usable = np.empty(width, np.int32)
+    flags = np.empty(width, np.uint8)
+    below = np.empty(width, np.int32)
+    above = np.empty(width, np.int32)
+    exact = np.empty(width, np.float64)
+    differences = np.empty((nints, ngroups), np.float32)
+    scratch = np.empty(nints * ngroups, np.float32)
+    sources = np.empty((256, 4), np.int32)
+    count = 0
+    for y in range(ny):
+        for x in range(0, nx, width):
+            lanes = min(width, nx - x)
+            if not np.any(hit[y, x : x + lanes]):
+                continue
+            _load_differences(sci, groupdq, gain, y, x, lanes, False, keys, previous, usable, flags)
+            for index in range(_SAMPLE):
+                row = index * rows // _SAMPLE
+                sample[index * lanes : (index + 1) * lanes] = keys[row * lanes : (row + 1) * lanes]
+            _sort_columns(sample, _SAMPLE, lanes)
+            low = sample[(_SAMPLE // 3) * lanes : (_SAMPLE // 3 + 1) * lanes]
+            high = sample[(_SAMPLE - 1 - _SAMPLE // 3) * lanes : (_SAMPLE - _SAMPLE // 3) * lanes]
+            below[:] = 0
+            above[:] = 0
+            exact[:] = np.nan
+            for row in range(rows):
+                key = keys[row * lanes : (row + 1) * lanes]
+                for lane in range(lanes):
+                    below[lane] += np.int32(key[lane] < low[lane])
+                    above[lane] += np.int32(key[lane] > high[lane])
+            for integration in range(nints):
+                for group in range(1, ngroups):
+                    dq = groupdq[integration, group, y, x : x + lanes]
+                    found = np.uint8(0)
+                    for lane in range(lanes):
+                        found |= dq[lane]
+                    if not found & _JUMP:
+                        continue
+                    for lane in range(lanes):
+                        if not dq[lane] & _JUMP:
+                            continue
+                        difference = np.float64(keys[(integration * (ngroups - 1) + group - 1) * lanes + lane])
+                        if not difference < np.inf:
+                            continue
+                        number = usable[lane]
+                        unusable = rows - number
+                        least = np.float64(low[lane])
+                        greatest = np.float64(high[lane])
+                        margin = 1e-6
+                        if below[lane] <= (number - 1) // 2 and above[lane] - unusable <= (number - 1) // 2:
+                            larger = max(abs(least), abs(greatest))
+                            smaller = 0.0 if least <= 0.0 <= greatest else min(abs(least), abs(greatest))
+                            nearest = max(max(difference - greatest, least - difference), 0.0)
+                            farthest = max(abs(difference - least), abs(difference - greatest))
+                            at_least = nearest / np.sqrt(larger + noise[y, x + lane])
+                            at_most = farthest / np.sqrt(smaller + noise[y, x + lane])
+                            if at_most < lowest * (1.0 - margin) or at_least > highest * (1.0 + margin):
+                                continue
+                            if at_least > lowest * (1.0 + margin) and at_most < highest * (1.0 - margin):
+                                sources, count = _append(sources, count, integration, group, y, x + lane)
+                                continue
+                        if exact[lane] != exact[lane]:
+                            exact[lane] = _pixel_differences(sci, groupdq, gain, y, x + lane, differences, scratch)
+                        sigma = np.sqrt(abs(exact[lane]) + noise[y, x + lane])
+                        ratio = abs(difference - exact[lane]) / sigma
+                        if sigma != 0.0 and ratio < highest and ratio > lowest:
+                            sources, count = _append(sources, count, integration, group, y, x + lane)
+    return sources[:count]
+
+
+@numba.njit(cache=True, nogil=True)
+def _flag_neighbors(groupdq, sources):
+    ny, nx = groupdq.shape[2:]
+    for index in range(len(sources)):
         integration, group, y, x = sources[index]
         for side in range(4):
             row = y + (side == 0) - (side == 1)
@@ -714,7 +806,9 @@ def detect_jumps(
     if detection.regime != NONE and ngroups > 1:
         if detection.flag_4_neighbors:
             lowest, highest = float(detection.min_jump_to_flag_neighbors), float(detection.max_jump_to_flag_neighbors)
-            _flag_neighbors(sci, flags, gain, noise, lowest, highest, hit)
+            find = _find_sources if nints * ngroups <= _LONG else _find_sources_in_long_ramps
+            # All sources before the first flag: a flagged neighbour is not itself a source.
+            _flag_neighbors(flags, find(sci, flags, gain, noise, lowest, highest, hit))
         if max(detection.after_jump_groups) > 0:
             (electrons1, electrons2), (groups1, groups2) = detection.after_jump_electrons, detection.after_jump_groups
             _flag_after(sci, flags, gain, float(electrons1), groups1, float(electrons2), groups2)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
+
 import numba
 import numpy as np
 
@@ -69,7 +72,7 @@ def correct(
     """
     if out is None:
         out = np.empty_like(sci)
-    _correct(sci, groupdq, coefficients, out)
+    _corrector(coefficients.shape[0])(sci, groupdq, coefficients, out)
     return out
 
 
@@ -93,30 +96,39 @@ def correct_zeroframe(zeroframe: np.ndarray, coefficients: np.ndarray, out: np.n
     unusable = np.where(zeroframe == 0, _SATURATED, np.uint8(0))[:, np.newaxis]
     if out is None:
         out = np.empty_like(zeroframe)
-    _correct(zeroframe[:, np.newaxis], unusable, coefficients, out[:, np.newaxis])
+    _corrector(coefficients.shape[0])(zeroframe[:, np.newaxis], unusable, coefficients, out[:, np.newaxis])
     return out
 
 
-@numba.njit(cache=True, nogil=True)
-def _correct(sci, groupdq, coefficients, out):
-    integrations, groups, ny, nx = sci.shape
-    count = coefficients.shape[0]
-    line = np.empty(nx, np.float32)
-    for integration in range(integrations):
-        for y in range(ny):
-            for group in range(groups):
-                values = sci[integration, group, y]
-                flags = groupdq[integration, group, y]
-                target = out[integration, group, y]
-                # Horner's scheme; each operation rounds to float32.
-                for x in range(nx):
-                    line[x] = coefficients[count - 1, y, x] * values[x]
-                for k in range(count - 2, 0, -1):
+# The compiler unrolls a polynomial and works on many pixels at once only if it knows the number of coefficients:
+# functions are made for each number.
+
+
+@lru_cache(maxsize=32)
+def _corrector(count: int) -> Callable[..., None]:
+    @numba.njit(cache=True, nogil=True)
+    def run(sci, groupdq, coefficients, out):
+        integrations, groups, ny, nx = sci.shape
+        # Through a line of its own, since ``out`` may be ``sci``.
+        line = np.empty(nx, np.float32)
+        for integration in range(integrations):
+            for y in range(ny):
+                for group in range(groups):
+                    values = sci[integration, group, y]
+                    flags = groupdq[integration, group, y]
+                    target = out[integration, group, y]
                     for x in range(nx):
-                        line[x] = (line[x] + coefficients[k, y, x]) * values[x]
-                for x in range(nx):
-                    corrected = line[x] + coefficients[0, y, x]
-                    target[x] = values[x] if (flags[x] & _SATURATED) != 0 else corrected
+                        value = values[x]
+                        # Horner's scheme; each operation rounds to float32.
+                        total = coefficients[count - 1, y, x] * value
+                        for k in range(count - 2, 0, -1):
+                            total = (total + coefficients[k, y, x]) * value
+                        total += coefficients[0, y, x]
+                        line[x] = value if (flags[x] & _SATURATED) != 0 else total
+                    for x in range(nx):
+                        target[x] = line[x]
+
+    return run
 
 
 def correct_reads(
@@ -154,51 +166,73 @@ def correct_reads(
     if out is None:
         out = np.empty_like(sci)
     means = np.array([np.mean(np.arange(1, nframes + 1) + group * nframes) for group in range(sci.shape[1])])
-    _correct_reads(sci, groupdq, coefficients, inverse, means, nframes, out)
+    _reads_corrector(coefficients.shape[0], inverse.shape[0])(sci, groupdq, coefficients, inverse, means, nframes, out)
     return out
 
 
-@numba.njit(cache=True, nogil=True)
-def _horner(coefficients, y, x, value):
-    count = coefficients.shape[0]
-    total = coefficients[count - 1, y, x] * value
-    for k in range(count - 2, 0, -1):
-        total = (total + coefficients[k, y, x]) * value
-    return total + coefficients[0, y, x]
-
-
-@numba.njit(cache=True, nogil=True)
-def _correct_reads(sci, groupdq, coefficients, inverse, means, nframes, out):
-    integrations, groups, ny, nx = sci.shape
-    reads = np.empty(nframes, np.float64)
-    for integration in range(integrations):
-        for y in range(ny):
-            for x in range(nx):
-                unsaturated = -1
+@lru_cache(maxsize=32)
+def _reads_corrector(count: int, inverse_count: int) -> Callable[..., None]:
+    @numba.njit(cache=True, nogil=True, error_model="numpy")
+    def run(sci, groupdq, coefficients, inverse, means, nframes, out):
+        integrations, groups, ny, nx = sci.shape
+        start = np.empty(nx, np.float32)
+        rate = np.empty(nx, np.float64)
+        reads = np.empty((nframes, nx), np.float64)
+        line = np.empty(nx, np.float64)
+        for integration in range(integrations):
+            for y in range(ny):
+                for x in range(nx):
+                    unsaturated = 0
+                    for group in range(groups):
+                        if (groupdq[integration, group, y, x] & _SATURATED) == 0:
+                            unsaturated += 1
+                    last = max(unsaturated - 1, 2) - 1
+                    low = np.float32(0)
+                    high = np.float32(0)
+                    for end in range(2):
+                        group = last if end == 1 else 0
+                        value = sci[integration, group, y, x]
+                        if (groupdq[integration, group, y, x] & _SATURATED) == 0:
+                            total = coefficients[count - 1, y, x] * value
+                            for k in range(count - 2, 0, -1):
+                                total = (total + coefficients[k, y, x]) * value
+                            value = total + coefficients[0, y, x]
+                        if end == 1:
+                            high = value
+                        else:
+                            low = value
+                    start[x] = low
+                    rate[x] = np.float64(high - low) / (means[last] - means[0])
                 for group in range(groups):
-                    if (groupdq[integration, group, y, x] & _SATURATED) == 0:
-                        unsaturated += 1
-                last = max(unsaturated, 2) - 1
-                first_value = sci[integration, 0, y, x]
-                if (groupdq[integration, 0, y, x] & _SATURATED) == 0:
-                    first_value = _horner(coefficients, y, x, first_value)
-                last_value = sci[integration, last, y, x]
-                if (groupdq[integration, last, y, x] & _SATURATED) == 0:
-                    last_value = _horner(coefficients, y, x, last_value)
-                rate = np.float64(last_value - first_value) / (means[last] - means[0])
-                for group in range(groups):
-                    measured = sci[integration, group, y, x]
-                    if (groupdq[integration, group, y, x] & _SATURATED) != 0:
-                        out[integration, group, y, x] = measured
-                        continue
-                    total = 0.0
+                    values = sci[integration, group, y]
+                    flags = groupdq[integration, group, y]
+                    for x in range(nx):
+                        line[x] = 0
                     for read in range(nframes):
                         elapsed = np.float64(group * nframes + read + 1) - means[0]
-                        linear = np.float64(first_value) + rate * elapsed
-                        reads[read] = _horner(inverse, y, x, linear)
-                        total += reads[read]
-                    shift = np.float64(measured) - total / nframes
-                    total = 0.0
+                        for x in range(nx):
+                            linear = start[x] + rate[x] * elapsed
+                            value = inverse[inverse_count - 1, y, x] * linear
+                            for k in range(inverse_count - 2, 0, -1):
+                                value = (value + inverse[k, y, x]) * linear
+                            value += inverse[0, y, x]
+                            reads[read, x] = value
+                            line[x] += value
+                    for x in range(nx):
+                        line[x] = values[x] - line[x] / nframes
                     for read in range(nframes):
-                        total += _horner(coefficients, y, x, reads[read] + shift)
-                    out[integration, group, y, x] = total / nframes
+                        for x in range(nx):
+                            reads[read, x] += line[x]
+                    for x in range(nx):
+                        line[x] = 0
+                    for read in range(nframes):
+                        for x in range(nx):
+                            value = reads[read, x]
+                            total = coefficients[count - 1, y, x] * value
+                            for k in range(count - 2, 0, -1):
+                                total = (total + coefficients[k, y, x]) * value
+                            line[x] += total + coefficients[0, y, x]
+                    for x in range(nx):
+                        out[integration, group, y, x] = values[x] if (flags[x] & _SATURATED) != 0 else line[x] / nframes
+
+    return run

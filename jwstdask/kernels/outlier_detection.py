@@ -28,21 +28,18 @@ def weight_threshold(weight: NDArray[np.floating], maskpt: float) -> float:
         ``maskpt`` times the mean weight, clipped at 3 standard deviations about the median at most 5 times; NaN if
         there is no weight.
     """
-    kept = weight[np.isfinite(weight) & (weight != 0)]
+    kept = np.sort(weight[np.isfinite(weight) & (weight != 0)])
     for _ in range(5):
         if kept.size == 0:
             break
         middle = kept.size // 2
-        if kept.size % 2:
-            median = float(np.partition(kept, middle)[middle])
-        else:
-            pair = np.partition(kept, (middle - 1, middle))[middle - 1 : middle + 1]
-            median = float(pair.mean(dtype=np.float64))
+        median = float(kept[middle]) if kept.size % 2 else 0.5 * (float(kept[middle - 1]) + float(kept[middle]))
         spread = 3.0 * float(kept.std(dtype=np.float64))
-        near = np.abs(kept - np.float64(median)) <= spread
-        if near.all():
+        first = np.searchsorted(kept, np.float64(median - spread), side="left")
+        last = np.searchsorted(kept, np.float64(median + spread), side="right")
+        if last - first == kept.size:
             break
-        kept = kept[near]
+        kept = kept[first:last]
     return float(kept.mean(dtype=np.float64) * maskpt) if kept.size else float("nan")
 
 
@@ -82,6 +79,32 @@ def median_of_images(images, weights, thresholds, out):
                 out[y, x] = values[count // 2]
             else:
                 out[y, x] = (values[count // 2 - 1] + values[count // 2]) * np.float32(0.5)
+
+
+@numba.njit(cache=True, nogil=True)
+def reach(pixel_map, shape):
+    """First and past-the-last row and column of an image (y, x) of ``shape`` that :func:`blot` needs.
+
+    ``pixel_map`` is float64 (y, x, 2). All four are 0 if no position lies in the image.
+    """
+    x_low = y_low = np.inf
+    x_high = y_high = -np.inf
+    for j in range(pixel_map.shape[0]):
+        for i in range(pixel_map.shape[1]):
+            x = pixel_map[j, i, 0]
+            y = pixel_map[j, i, 1]
+            # A pixel more than blot's own test: it rounds positions.
+            if x > -1.0 and x < shape[1] + 1.0 and y > -1.0 and y < shape[0] + 1.0:
+                x_low, x_high = min(x, x_low), max(x, x_high)
+                y_low, y_high = min(y, y_low), max(y, y_high)
+    if not x_high > -np.inf:
+        return 0, 0, 0, 0
+    return (
+        max(0, int(y_low) - 1),
+        min(shape[0], int(y_high) + 3),
+        max(0, int(x_low) - 1),
+        min(shape[1], int(x_high) + 3),
+    )
 
 
 @numba.njit(cache=True, nogil=True)

@@ -55,30 +55,20 @@ def driz_weight(
     return np.where(good, value, np.float32(0.0))
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@numba.njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _mean_under(h0, h1):
-    """Mean over a unit base of the height ``h0`` to ``h1`` of a line, clipped to 0..1."""
-    if h0 < h1:
-        low, high = h0, h1
-    else:
-        low, high = h1, h0
-    if high <= 0.0:
-        return 0.0
-    if low >= 1.0:
-        return 1.0
-    if low >= 0.0 and high <= 1.0:
-        return 0.5 * (low + high)
-    total = 0.0
-    top = high
-    if high > 1.0:
-        total += high - 1.0
-        top = 1.0
-    bottom = low if low > 0.0 else 0.0
-    total += 0.5 * (top - bottom) * (top + bottom)
-    return total / (high - low)
+    """Mean over a unit base of the height ``h0`` to ``h1`` of a line, clipped to 0..1; without branches."""
+    low = min(h0, h1)
+    high = max(h0, h1)
+    inside_low = min(max(low, 0.0), 1.0)
+    inside_high = min(max(high, 0.0), 1.0)
+    above = max(high, 1.0) - max(low, 1.0)
+    rise = high - low
+    slanted = (0.5 * (inside_low + inside_high) * (inside_high - inside_low) + above) / (rise if rise > 0.0 else 1.0)
+    return slanted if rise > 0.0 else inside_low
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def drizzle_square(
     pixel_map,
     map_origin,
@@ -165,6 +155,7 @@ def drizzle_square(
         fy_above = (j + half) - above
         jb = below - map_origin[0]
         ja = above - map_origin[0]
+        done = -2  # the last column whose corners are at hand
         for i in range(columns[0], columns[1]):
             w = weight[j - rows[0], i - columns[0]]
             if w == zero:
@@ -179,7 +170,15 @@ def drizzle_square(
             fx_right = (i + half) - right
             il = left - map_origin[1]
             ir = right - map_origin[1]
+            # Whole pixels share corners with the one before.
+            shared = half == 0.5 and done == i - 1
+            done = i
+            if shared:
+                cx[0], cy[0] = cx[1], cy[1]
+                cx[3], cy[3] = cx[2], cy[2]
             for corner in range(4):
+                if shared and (corner == 0 or corner == 3):
+                    continue
                 if corner == 0 or corner == 3:
                     ib, fx = il, fx_left
                 else:
@@ -225,32 +224,19 @@ def drizzle_square(
             for column in range(first_column, last_column + 1):
                 lower = column - 0.5
                 upper = column + 0.5
-                n_pieces = 0
+                # Each edge, cut to this column: no width outside it. Branches here would cost more than the sums.
                 for edge in range(4):
                     following = (edge + 1) & 3
-                    if cx[edge] < cx[following]:
-                        begin, end, sign = edge, following, 1.0
-                    else:
-                        begin, end, sign = following, edge, -1.0
-                    x0, y0 = cx[begin], cy[begin]
-                    x1, y1 = cx[end], cy[end]
-                    if x1 <= lower or x0 >= upper or x0 == x1:
-                        continue
-                    if x0 < lower:
-                        y0 = y0 + (lower - x0) * slope[edge]
-                        x0 = lower
-                    if x1 > upper:
-                        y1 = y1 + (upper - x1) * slope[edge]
-                        x1 = upper
-                    width[n_pieces] = sign * (x1 - x0)
-                    height0[n_pieces] = y0
-                    height1[n_pieces] = y1
-                    n_pieces += 1
+                    x0 = min(max(cx[edge], lower), upper)
+                    x1 = min(max(cx[following], lower), upper)
+                    width[edge] = x1 - x0
+                    height0[edge] = cy[edge] + (x0 - cx[edge]) * slope[edge]
+                    height1[edge] = cy[following] + (x1 - cx[following]) * slope[edge]
                 for row in range(first_row, last_row + 1):
                     bottom = row - 0.5
                     overlap = 0.0
-                    for piece in range(n_pieces):
-                        overlap += width[piece] * _mean_under(height0[piece] - bottom, height1[piece] - bottom)
+                    for edge in range(4):
+                        overlap += width[edge] * _mean_under(height0[edge] - bottom, height1[edge] - bottom)
                     overlap = abs(overlap)
                     if not overlap > 0.0:
                         continue
@@ -336,7 +322,7 @@ def drizzle_other(
         task.add_image(images[k], **how)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def add_variances(sigma, sigma_weight, rnoise_index, exposure_weight, total, total_weight):
     """Add the drizzled noise of one exposure to the sums of a tile.
 

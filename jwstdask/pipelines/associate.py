@@ -7,13 +7,11 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
-from jwstdask import __version__
 from jwstdask.core.pipeline import Pipeline
 from jwstdask.core.plan import AssociationPlan
 from jwstdask.core.settings import Settings
 from jwstdask.io.naming import product_path
 from jwstdask.pipelines.planner import (
-    PARITY_VERSION,
     Draft,
     Request,
     check_layers,
@@ -21,6 +19,7 @@ from jwstdask.pipelines.planner import (
     choose_steps,
     configure_all,
     open_draft,
+    software,
 )
 from jwstdask.program.associations import Association, Product
 
@@ -95,8 +94,7 @@ def _plan(
     updates = {
         "meta.asn.pool_name": association.pool,
         "meta.asn.table_name": association.table_name,
-        "meta.calibration_software_version": PARITY_VERSION,
-        "meta.calibration_software_revision": f"jwstdask-{__version__}",
+        **software(first.meta),
     }
     if first.context:
         updates["meta.ref_file.crds.context_used"] = first.context

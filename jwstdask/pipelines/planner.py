@@ -353,7 +353,7 @@ def choose_references(drafts: list[Draft], settings: Settings) -> None:
         types: dict[str, None] = {}
         for item in draft.steps:
             if item.skip is None:
-                types.update(dict.fromkeys(item.step.reference_types))
+                types.update(dict.fromkeys(item.step.references_for(draft.meta)))
         wanted.append(list(types))
     resolved = resolve([draft.meta for draft in drafts], wanted, settings.context) if drafts else []
     for draft, chosen in zip(drafts, resolved, strict=True):
@@ -365,7 +365,7 @@ def choose_references(drafts: list[Draft], settings: Settings) -> None:
                 continue
             overrides = draft.configured.overrides[item.name]
             paths: dict[str, str | None] = {}
-            for reftype in item.step.reference_types:
+            for reftype in item.step.references_for(draft.meta):
                 choice = chosen[reftype]
                 if reftype in overrides:
                     choice = resolve([draft.meta], [reftype], settings.context, {reftype: overrides[reftype]})[0][reftype]
@@ -399,6 +399,17 @@ def _recorded(choice: ReferenceChoice) -> str:
     return choice.path if choice.origin == "override" else f"crds://{choice.name}"
 
 
+def software(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata that say which software made a product: jwst's keywords state the version of jwst that it equals."""
+    own = ["JDASKVER", __version__, "jwstdask version"]
+    extra = [card for card in meta.get("extra_fits.PRIMARY", ()) if card[0] != own[0]]
+    return {
+        "meta.calibration_software_version": PARITY_VERSION,
+        "meta.calibration_software_revision": "RELEASE",
+        "extra_fits.PRIMARY": [*extra, own],
+    }
+
+
 def _finish(target: type, draft: Draft, settings: Settings) -> ExposurePlan:
     plan = ExposurePlan(
         draft.request.path,
@@ -416,8 +427,7 @@ def _finish(target: type, draft: Draft, settings: Settings) -> ExposurePlan:
     assert draft.configured is not None
     updates: dict[str, Any] = {
         **draft.request.updates,
-        "meta.calibration_software_version": PARITY_VERSION,
-        "meta.calibration_software_revision": f"jwstdask-{__version__}",
+        **software(draft.meta),
     }
     for reftype, name in draft.reference_names.items():
         updates[f"meta.ref_file.{reftype}.name"] = name

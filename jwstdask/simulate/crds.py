@@ -114,7 +114,7 @@ def rmap_text(name: str, instrument: str, reference_map: ReferenceMap) -> str:
     return _signed(header, "\n".join(lines) + "\n})\n")
 
 
-def write_cache(path: Path, context: str, maps: Mapping[str, Sequence[ReferenceMap]]) -> None:
+def write_cache(path: Path, context: str, maps: Mapping[str, Sequence[ReferenceMap]], serial: int = 1) -> None:
     """Write configuration and mappings of a cache (the references themselves are written by their makers).
 
     Parameters
@@ -125,6 +125,9 @@ def write_cache(path: Path, context: str, maps: Mapping[str, Sequence[ReferenceM
         Name of the pipeline map, e.g. ``"jwst_9999.pmap"``.
     maps
         For every instrument in use its reference maps.
+    serial
+        Number in the names of instrument and reference maps. CRDS keeps mappings in memory by name: caches that one
+        process uses in turn need different numbers.
     """
     config, mappings = path / "config" / "jwst", path / "mappings" / "jwst"
     config.mkdir(parents=True, exist_ok=True)
@@ -148,10 +151,10 @@ def write_cache(path: Path, context: str, maps: Mapping[str, Sequence[ReferenceM
         types = [*REFERENCE_TYPES, *(f"pars-{name.lower()}" for name in STEP_CLASSES)]
         entries = {reftype.upper(): "N/A" for reftype in types}
         for reference_map in reference_maps:
-            name = f"jwst_{short}_{reference_map.reftype}_0001.rmap"
+            name = f"jwst_{short}_{reference_map.reftype}_{serial:04d}.rmap"
             (mappings / name).write_text(rmap_text(name, instrument, reference_map))
             entries[reference_map.reftype.upper()] = name
-        imap = f"jwst_{short}_0001.imap"
+        imap = f"jwst_{short}_{serial:04d}.imap"
         header = {
             "derived_from": "generated", "instrument": instrument.upper(), "mapping": "INSTRUMENT", "name": imap,
             "observatory": "JWST", "parkey": ("REFTYPE",),

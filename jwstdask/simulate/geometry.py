@@ -122,7 +122,8 @@ class Distortion:
         """Telescope coordinates [arcsec] of 0-indexed pixels of the full frame."""
         u = np.asarray(x, float) + self.offset[0] + 1.0 - self.x_ref
         v = np.asarray(y, float) + self.offset[1] + 1.0 - self.y_ref
-        ideal_x, ideal_y = np.polynomial.polynomial.polyval2d(u, v, self.cx), np.polynomial.polynomial.polyval2d(u, v, self.cy)
+        ideal_x = np.polynomial.polynomial.polyval2d(u, v, self.cx)
+        ideal_y = np.polynomial.polynomial.polyval2d(u, v, self.cy)
         r = self.rotation
         return r[0, 0] * ideal_x + r[0, 1] * ideal_y + self.v2_ref, r[1, 0] * ideal_x + r[1, 1] * ideal_y + self.v3_ref
 

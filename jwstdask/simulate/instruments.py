@@ -1,8 +1,7 @@
 """Tables of the instruments: detectors, readout patterns, filters, subarrays.
 
-One :class:`Instrument` holds everything the simulator knows about an instrument; a further instrument is a further table
-(and, if its references have forms of their own, a further list of reference makers in
-:mod:`jwstdask.simulate.references`). Numbers are rounded typical values from the instruments' public documentation
+One :class:`Instrument` holds everything the simulator knows about an instrument; a further instrument is a further
+table (and, if its references have forms of their own, further makers in :mod:`jwstdask.simulate.references`). Numbers are rounded typical values from the instruments' public documentation
 (JDox), not measurements of a particular detector.
 """
 
@@ -57,7 +56,11 @@ class Detector:
 
 @dataclass(frozen=True)
 class Filter:
-    """A filter: pivot wavelength and width [micron], conversion [MJy/sr per DN/s], AB minus Vega [mag], sky [MJy/sr]."""
+    """A filter.
+
+    Pivot wavelength and width [micron], conversion [MJy/sr per DN/s], AB minus Vega magnitude, sky [MJy/sr], and the
+    offset of the image by column and row [pixel].
+    """
 
     name: str
     channel: str
@@ -81,7 +84,7 @@ class ReadPattern:
 
 @dataclass(frozen=True)
 class Aperture:
-    """An entry of the Science Instrument Aperture File: where the pixels lie in the science frame and in the telescope's.
+    """An entry of the Science Instrument Aperture File: where pixels lie in the science and the telescope's frame.
 
     ``x_start``, ``y_start`` are the 1-indexed corner in the full science frame (SUBSTRT1, SUBSTRT2).
     """

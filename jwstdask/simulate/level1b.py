@@ -100,7 +100,8 @@ class Ephemeris:
         apparent = (direction / gamma + beta * (1 + gamma / (1 + gamma) * along)) / (1 + along)
         apparent = apparent / np.linalg.norm(apparent)
         scale = gamma * (1 + along)
-        return scale, float(np.degrees(np.arctan2(apparent[1], apparent[0])) % 360), float(np.degrees(np.arcsin(apparent[2])))
+        ra, dec = np.arctan2(apparent[1], apparent[0]), np.arcsin(apparent[2])
+        return scale, float(np.degrees(ra) % 360), float(np.degrees(dec))
 
     def light_delay(self, ra: float, dec: float) -> float:
         """Seconds by which light reaches the barycentre later (positive) than the telescope."""
@@ -205,8 +206,8 @@ def exposure_headers(
         NGROUPS=ngroups, NFRAMES=pattern.nframes, FRMDIVSR=pattern.nframes, GROUPGAP=pattern.groupgap, DRPFRMS1=0,
         DRPFRMS3=0, NSAMPLES=1, TSAMPLE=instrument.sample_time, TFRAME=timing.frame, TGROUP=timing.group,
         EFFINTTM=timing.integration, EFFEXPTM=timing.exposure, TMEASURE=timing.measurement, DURATION=timing.duration,
-        NRSTSTRT=1, NRESETS=1, ZEROFRAM=zeroframe, DATAPROB=False, SCA_NUM=detector.sca_num, DATAMODE=90, DETMODE="EXPOSURE",
-        NOUTPUTS=instrument.outputs(aperture), EXSEGNUM=1, EXSEGTOT=1, INTSTART=1, INTEND=nints, SCTARATE=0.0,
+        NRSTSTRT=1, NRESETS=1, ZEROFRAM=zeroframe, DATAPROB=False, SCA_NUM=detector.sca_num, DATAMODE=90,
+        DETMODE="EXPOSURE", NOUTPUTS=instrument.outputs(aperture), EXSEGNUM=1, EXSEGTOT=1, INTSTART=1, INTEND=nints, SCTARATE=0.0,
     )  # fmt: skip
     p.section(
         "Subarray parameters", SUBARRAY=subarray, SUBSTRT1=aperture.x_start, SUBSTRT2=aperture.y_start,
@@ -229,7 +230,8 @@ def exposure_headers(
     p.section(
         "Guide star information", GS_ORDER=1, GSSTRTTM=day(before), GSENDTIM=day(start), GDSTARID="S1HP000123",
         GS_RA=visit.ra + 0.1, GS_DEC=visit.dec + 0.05, GS_URA=1.2e-6, GS_UDEC=1.1e-6, GS_MAG=14.62, GS_UMAG=0.01,
-        PCS_MODE="FINEGUIDE", GSACSTAT="SUCCESSFUL", GS_V3_PA=pointing.attitude.roll, VISITEND=day(end), GSCENTX=0.003, GSCENTY=-0.002,
+        PCS_MODE="FINEGUIDE", GSACSTAT="SUCCESSFUL", GS_V3_PA=pointing.attitude.roll, VISITEND=day(end),
+        GSCENTX=0.003, GSCENTY=-0.002,
         GS_EPOCH="2016-01-01 00:00:00", GS_MURA=-1.2, GS_MUDEC=0.7, GS_PARA=0.2,
     )  # fmt: skip
 
@@ -237,8 +239,8 @@ def exposure_headers(
     s.add(BUNIT="DN")
     s.section("JWST ephemeris information", REFFRAME="EME2000", EPH_TYPE="Definitive", EPH_TIME=middle.mjd)
     for axis, name in enumerate("XYZ"):
-        s.add(**{f"JWST_{name}": ephemeris.position[axis], f"OBSGEO-{name}": ephemeris.geocentric[axis],
-                 f"JWST_D{name}": ephemeris.velocity[axis], f"OBSGEOD{name}": ephemeris.geocentric_velocity[axis]})  # fmt: skip
+        s.add(**{f"JWST_{name}": ephemeris.position[axis], f"JWST_D{name}": ephemeris.velocity[axis]})
+        s.add(**{f"OBSGEO-{name}": ephemeris.geocentric[axis], f"OBSGEOD{name}": ephemeris.geocentric_velocity[axis]})
     s.section("Exposure times", **{"MJD-BEG": start.mjd, "MJD-AVG": middle.mjd, "MJD-END": end.mjd,
               "TDB-BEG": start.tdb.mjd, "TDB-MID": middle.tdb.mjd, "TDB-END": end.tdb.mjd,
               "XPOSURE": timing.exposure, "TELAPSE": timing.duration})  # fmt: skip
@@ -274,7 +276,9 @@ def integration_times(timing: Timing, nints: int, start: Time, delay: float) -> 
     return fits.BinTableHDU.from_columns(columns, name="INT_TIMES")
 
 
-def group_table(timing: Timing, ngroups: int, nints: int, start: Time, aperture: Aperture, delay: float) -> fits.BinTableHDU:
+def group_table(
+    timing: Timing, ngroups: int, nints: int, start: Time, aperture: Aperture, delay: float
+) -> fits.BinTableHDU:
     """GROUP: end time and completion of every group."""
     integration, group = (index.ravel() for index in np.mgrid[1 : nints + 1, 1 : ngroups + 1])
     seconds = (integration - 1) * (timing.integration + timing.frame) + timing.frame
@@ -303,7 +307,9 @@ def _asdf_extension() -> fits.BinTableHDU:
     return fits.BinTableHDU.from_columns([column], name="ASDF")
 
 
-def write_uncal(path: Path, primary: fits.Header, science: fits.Header, ramp: Ramp, tables: list[fits.BinTableHDU]) -> None:
+def write_uncal(
+    path: Path, primary: fits.Header, science: fits.Header, ramp: Ramp, tables: list[fits.BinTableHDU]
+) -> None:
     """Write an ``_uncal.fits`` file: SCI, ZEROFRAME (if kept), GROUP and INT_TIMES, ASDF."""
     hdus: list = [fits.PrimaryHDU(header=primary), fits.ImageHDU(ramp.data, header=science, name="SCI")]
     if ramp.zeroframe is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -32,6 +33,9 @@ from jwstdask.simulate.references import PSF_RADIUS, Request, make_references, p
 from jwstdask.simulate.sky import Sky, ab_magnitude, render, scatter_sources
 
 Progress = Callable[[str], None]
+
+SHAPE = ("half_light_radius", "sersic_index", "axis_ratio", "position_angle")
+"""Columns that describe a galaxy."""
 
 
 def _silent(message: str) -> None:
@@ -134,7 +138,7 @@ def make_cache(
     subarray: str | Sequence[str] = "SUB320",
     filters: Sequence[str] = ("F200W",),
     dark_groups: int = 20,
-    context: str = "jwst_9999.pmap",
+    context: str | None = None,
     seed: int = 1,
     progress: Progress = _silent,
 ) -> Cache:
@@ -147,14 +151,17 @@ def make_cache(
     detectors
         DETECTOR names in any case; ``nrca5`` is NRCALONG.
     size
-        ``"small"``: all references are delivered for ``subarray`` only. ``"full"``: full frames; darks are made for FULL and
-        for ``subarray`` besides.
+        ``"small"``: all references are delivered for ``subarray`` only. ``"full"``: full frames; darks are made for
+        FULL and for ``subarray`` besides.
     subarray
         A real subarray of the detectors, or, with ``size="full"``, several.
     filters
         Filters to make flats and aperture corrections for.
     dark_groups
         Frames in the darks. An exposure with more frames gets its dark extrapolated by the pipeline, with a warning.
+    context
+        Name of the context. By default ``jwst_NNNN.pmap`` with a number that depends on the other arguments, as CRDS keeps
+        mappings in memory by name and a process may use several caches in turn.
     seed
         Same seed, same bytes.
     progress
@@ -178,7 +185,7 @@ def make_cache(
     table = find_instrument(instrument)
     cache = Cache(
         path=path,
-        context=context,
+        context="",
         instrument=table.name,
         detectors=tuple(dict.fromkeys(table.detector(name).name for name in detectors)),
         filters=tuple(dict.fromkeys(table.filter(name).name for name in filters)),
@@ -188,9 +195,11 @@ def make_cache(
         seed=seed,
         files={},
     )
+    record = {key: value for key, value in asdict(cache).items() if key != "path"}
+    serial = 1000 + zlib.crc32(json.dumps(record, sort_keys=True).encode()) % 9000
     maps, files = make_references(cache.request(), progress)
-    write_cache(path, context, {table.name: maps})
-    cache = replace(cache, files=files)
+    cache = replace(cache, files=files, context=context or f"jwst_{serial}.pmap")
+    write_cache(path, cache.context, {table.name: maps}, serial)
     record = {key: value for key, value in asdict(cache).items() if key != "path"}
     (path / "simulation.json").write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
     return cache
@@ -217,13 +226,13 @@ class Program:
     uncals
         Level-1b files, exposure by exposure.
     associations
-        Association files by name: ``"image3"`` (all detectors of a filter), ``"image3_<detector>"`` and
-        ``"image2_<rootname>"``.
+        Association files by name: ``"image3"`` (all detectors), ``"image3_<detector>"`` (``tso3`` for time series)
+        and ``"image2_<rootname>"``.
     truth
         Table of the sources (ECSV).
     exposure_truth
-        For every root name a FITS file: RATE (DN/s, what a perfect calibration to a rate image gives, flat field included),
-        SOURCES (id, x, y), COSMIC_RAYS and SNOWBALLS (integration, group, y, x and strength, 0-indexed; a hit shows in
+        For every root name a FITS file: RATE (DN/s, what a perfect Stage 1 gives, flat field included), SOURCES (id, x,
+        y), COSMIC_RAYS and SNOWBALLS (integration, group, y, x and strength, 0-indexed; a hit shows in
         the difference between that group and the one before).
     """
 
@@ -242,7 +251,7 @@ class Program:
     @property
     def association(self) -> Path:
         """The Stage 3 association of all detectors."""
-        return self.associations["image3"]
+        return next(path for name, path in self.associations.items() if name in ("image3", "tso3"))
 
     def sources(self) -> Table:
         """Truth table of the sources."""
@@ -293,29 +302,32 @@ def _make_sky(
 ) -> Sky:
     """Sources over square fields (ra, dec, half width [arcsec]).
 
-    ``stars`` and ``galaxies`` are numbers a square arcminute, ``rates`` the range of total count rates [DN/s],
+    ``stars`` and ``galaxies`` are numbers a square arcsecond, ``rates`` the range of total count rates [DN/s],
     ``unit_flux`` the flux [Jy] of 1 DN/s.
     """
     rows: list[dict] = []
     for ra, dec, half in fields:
-        arcmin2 = (2 * half / 60) ** 2
-        star_xy = scatter_sources(rng, half, separation, round(stars * arcmin2), np.zeros((0, 2)))
-        galaxy_xy = scatter_sources(rng, half, 1.3 * separation, round(galaxies * arcmin2), star_xy)
+        area = (2 * half) ** 2
+        star_xy = scatter_sources(rng, half, separation, round(stars * area), np.zeros((0, 2)))
+        galaxy_xy = scatter_sources(rng, half, 1.3 * separation, round(galaxies * area), star_xy)
         for kind, places in (("star", star_xy), ("galaxy", galaxy_xy)):
             for east, north in places:
                 sky_ra, sky_dec = offset_on_sky(ra, dec, east, north)
                 rate = np.exp(rng.uniform(np.log(rates[0]), np.log(rates[1])))
                 row = {"type": kind, "ra": sky_ra, "dec": sky_dec, "rate": rate}
-                shape = rng.uniform(0.08, 0.35), rng.choice([1.0, 1.0, 1.5, 2.5, 4.0]), rng.uniform(0.3, 1.0), rng.uniform(0, 180)
+                shape = (
+                    rng.uniform(0.08, 0.35),
+                    rng.choice([1.0, 1.0, 1.5, 2.5, 4.0]),
+                    rng.uniform(0.3, 1.0),
+                    rng.uniform(0, 180),
+                )
                 if kind == "star":
                     shape = 0.0, 0.0, 1.0, 0.0
-                row.update(zip(("half_light_radius", "sersic_index", "axis_ratio", "position_angle"), map(float, shape)))
+                row.update(zip(SHAPE, map(float, shape)))
                 rows.append(row)
-    table = Table(
-        rows=[tuple(row.values()) for row in rows],
-        names=["type", "ra", "dec", "rate", "half_light_radius", "sersic_index", "axis_ratio", "position_angle"],
-        dtype=["U6", float, float, float, float, float, float, float],
-    )
+    names = ["type", "ra", "dec", "rate", *SHAPE]
+    values = [tuple(row.values()) for row in rows] or None
+    table = Table(rows=values, names=names, dtype=["U6", *[float] * (len(names) - 1)])
     table.add_column(np.arange(1, len(table) + 1), name="id", index=0)
     table["flux"] = table["rate"] * unit_flux
     table["ab_mag"] = ab_magnitude(table["flux"])
@@ -346,8 +358,8 @@ def make_program(
     program: str = "01234",
     observation: str = "001",
     start: str = "2023-07-15T03:20:11.000",
-    stars: float = 1300.0,
-    galaxies: float = 200.0,
+    stars: int | None = None,
+    galaxies: int | None = None,
     rates: tuple[float, float] | None = None,
     background: float | None = None,
     separation: float | None = None,
@@ -376,10 +388,10 @@ def make_program(
     ra, dec, roll
         Where the reference point of the first detector's aperture points [deg], and the roll of V3 there.
     stars, galaxies
-        Sources a square arcminute (default: as on a deep field times a hundred, so that a small frame has dozens).
+        Mean numbers on one detector; by default an eighth of the side of the frame in pixels, and a sixth of that.
     rates
-        Faintest and brightest total count rate [DN/s]; by default from a signal to noise of about 40 to half the full well in the
-        peak pixel at the end of an integration.
+        Faintest and brightest total count rate [DN/s]; by default from a few hundredths of the full well to twice of it
+        in the peak pixel at the end of an integration: the brightest saturate.
     background
         Surface brightness [MJy/sr]; by default the filter's.
     separation
@@ -424,20 +436,23 @@ def make_program(
     unit_flux = filter_.photmjsr * 1e6 * nominal_area
 
     if rates is None:
-        bright = 0.5 * chosen[0].full_well / psf.peak / timing.integration
-        rates = min(40.0**2 / chosen[0].gain / timing.integration * 4, bright / 4), bright
+        full = chosen[0].full_well / psf.peak / timing.integration
+        rates = 0.02 * full, 1.3 * full
     width = 0.06 * apertures[0].x_size * scale if dither_width is None else dither_width
     offsets = dither_offsets(dithers, width, scale)
     attitude = Attitude(ra, dec, roll, apertures[0].v2_ref, apertures[0].v3_ref)
     fields = []
     for aperture in apertures:
         centre = attitude.to_sky(aperture.v2_ref, aperture.v3_ref)
-        half = (max(aperture.x_size, aperture.y_size) / 2 * 1.42) * scale + width
-        if half > 60:
-            half = (max(aperture.x_size, aperture.y_size) / 2 * 1.2) * scale + width
+        # The square field must hold the turned aperture.
+        half = 0.5 * np.hypot(aperture.x_size, aperture.y_size) * scale + width
         fields.append((float(centre[0]), float(centre[1]), half))
+    side = np.sqrt(apertures[0].x_size * apertures[0].y_size)
+    stars = round(side / 8) if stars is None else stars
+    galaxies = round(stars / 6) if galaxies is None else galaxies
+    density = (side * scale) ** -2
     sky = _make_sky(
-        np.random.default_rng([seed, 101]), _merged(fields), stars, galaxies, rates, unit_flux,
+        np.random.default_rng([seed, 101]), _merged(fields), stars * density, galaxies * density, rates, unit_flux,
         filter_.background if background is None else background, 20 * scale if separation is None else separation,
     )  # fmt: skip
     truth = path / "truth_sources.ecsv"
@@ -446,7 +461,8 @@ def make_program(
 
     visit = Visit(
         program=program, observation=observation, visit="001", visit_group="02", sequence="1", activity="01",
-        title="Simulated imaging of a known sky", target="SIMULATED-FIELD", ra=ra, dec=dec, start=start, dithers=dithers,
+        title="Simulated imaging of a known sky", target="SIMULATED-FIELD", ra=ra, dec=dec, start=start,
+        dithers=dithers,
     )  # fmt: skip
     begin = Time(start, scale="utc")
     errors = pointing_error * np.random.default_rng([seed, 102]).standard_normal((dithers, 2))
@@ -482,12 +498,13 @@ def make_program(
                 exp_type, zeroframe, tso, (told.ra, told.dec),
             )  # fmt: skip
             delay = ephemeris.light_delay(visit.ra, visit.dec)
-            tables = [group_table(timing, ngroups, nints, time, aperture, delay), integration_times(timing, nints, time, delay)]
+            groups = group_table(timing, ngroups, nints, time, aperture, delay)
+            tables = [groups, integration_times(timing, nints, time, delay)]
             uncals.append(path / f"{root}_uncal.fits")
             write_uncal(uncals[-1], primary, science, ramp, tables)
             truths[root] = path / f"{root}_truth.fits"
             _write_truth(truths[root], rate, seen, ramp)
-    associations = _write_associations(path, visit, chosen, filter_, subarray, table, dithers)
+    associations = _write_associations(path, visit, chosen, filter_, subarray, table, tso)
     made = Program(path, cache, tuple(uncals), associations, truth, truths)
     record = {
         "cache": str(Path(cache.path).resolve()), "uncals": [p.name for p in uncals], "truth": truth.name,
@@ -539,9 +556,11 @@ def _write_truth(path: Path, rate: np.ndarray, seen: Table, ramp) -> None:
 
 
 def _write_associations(
-    path: Path, visit: Visit, detectors: Sequence[Detector], filter_: Filter, subarray: str, table: Instrument, dithers: int
+    path: Path, visit: Visit, detectors: Sequence[Detector], filter_: Filter, subarray: str, table: Instrument, tso: bool
 ) -> dict[str, Path]:
     """Association files: one for all detectors, one a detector, one Stage 2 an exposure."""
+    stage3, rule3, calibrated = ("tso3", "Asn_Lv3TSO", "calints") if tso else ("image3", "Asn_Lv3Image", "cal")
+    stage2, rule2, rates = ("tso-image2", "Asn_Lv2ImageTSO", "rateints") if tso else ("image2", "Asn_Lv2Image", "rate")
 
     def member(name: str) -> dict:
         return {
@@ -559,19 +578,18 @@ def _write_associations(
         (path / name).write_text(json.dumps(content, indent=4) + "\n")
         return path / name
 
-    roots = {d.name: [visit.rootname(k + 1, d) for k in range(dithers)] for d in detectors}
+    roots = {d.name: [visit.rootname(k + 1, d) for k in range(visit.dithers)] for d in detectors}
     stem = f"jw{visit.program}-o{visit.observation}"
     product = f"{stem}_t001_{table.name.lower()}_clear-{filter_.name.lower()}"
     if subarray != "FULL":
         product += f"-{subarray.lower()}"
-    out = {}
-    every = [member(f"{root}_cal.fits") for names in roots.values() for root in names]
-    out["image3"] = write(f"{stem}_image3_00001_asn.json", "image3", "Asn_Lv3Image", product, every)
+    every = [member(f"{root}_{calibrated}.fits") for names in roots.values() for root in names]
+    out = {stage3: write(f"{stem}_{stage3}_00001_asn.json", stage3, rule3, product, every)}
     for number, (name, names) in enumerate(roots.items(), start=2):
-        members = [member(f"{root}_cal.fits") for root in names]
-        file = f"{stem}_image3_{number:05d}_asn.json"
-        out[f"image3_{name.lower()}"] = write(file, "image3", "Asn_Lv3Image", f"{product}-{name.lower()}", members)
+        members = [member(f"{root}_{calibrated}.fits") for root in names]
+        file = f"{stem}_{stage3}_{number:05d}_asn.json"
+        out[f"{stage3}_{name.lower()}"] = write(file, stage3, rule3, f"{product}-{name.lower()}", members)
     for number, root in enumerate((r for names in roots.values() for r in names), start=1):
         file = f"{stem}_image2_{number:05d}_asn.json"
-        out[f"image2_{root}"] = write(file, "image2", "Asn_Lv2Image", root, [member(f"{root}_rate.fits")])
+        out[f"image2_{root}"] = write(file, stage2, rule2, root, [member(f"{root}_{rates}.fits")])
     return out

@@ -2,8 +2,8 @@
 
 The pupil is 18 hexagons of 1.32 m with gaps and the three struts of the secondary mirror; the field in the image is its
 Fourier transform, computed directly on the wanted grid (matrix Fourier transform, Soummer et al. 2007). Wave-front
-error is left out; pointing jitter and charge diffusion are a Gaussian. The profile is tapered to zero at a finite radius, so
-that its total is one by definition: the truth of the simulation.
+error is left out; pointing jitter and charge diffusion are a Gaussian. The profile is tapered to zero at a finite
+radius, so that its total is one by definition: the truth of the simulation.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """From count rates to raw samples up the ramp: what a near-infrared array and its electronics do to the light.
 
-Order of effects: photons and dark current (Poisson), cosmic rays and snowballs, charge beyond the full well spilling into
-neighbours, inter-pixel capacitance, gain, nonlinearity, reset noise, bias, 1/f noise, drifts of the amplifiers, read
+Order of effects: photons and dark current (Poisson), cosmic rays and snowballs, charge beyond the full well spilling
+into neighbours, inter-pixel capacitance, gain, nonlinearity, reset noise, bias, 1/f noise, drifts of the amplifiers, read
 noise, 16-bit conversion, averaging of frames into groups. Sources: Rauscher (2015) for the noise components; Robberto
 (2010) for cosmic rays; Green et al. (2020) and Rieke et al. (2023) for snowballs.
 """
@@ -65,10 +65,7 @@ class Effects:
 
 @dataclass
 class ReferenceArrays:
-    """What the ramp needs of the detector, all float32 (y, x) but ``linearity`` (order, y, x).
-
-    Missing values (NaN) are filled with those of a normal pixel.
-    """
+    """What the ramp needs of the detector, all float32 (y, x) but ``linearity`` (order, y, x); bool reference pixels."""
 
     gain: np.ndarray
     superbias: np.ndarray
@@ -151,8 +148,8 @@ def cosmic_ray_hits(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Tracks of energetic particles.
 
-    A particle crosses the 5 micron thick layer at a slant, so its track covers one to tens of pixels; the charge a pixel
-    is proportional to the path in it, and a little diffuses sideways.
+    A particle crosses the 5 micron thick layer at a slant, so its track covers one to tens of pixels; the charge in a
+    pixel is proportional to the path in it, and a little diffuses sideways.
 
     Returns
     -------
@@ -217,102 +214,154 @@ def simulate_ramp(
     """
     shape = (aperture.y_size, aperture.x_size)
     frame_time = instrument.frame_time(aperture)
-    outputs = instrument.outputs(aperture)
-    amplifier = amplifier_of_column(instrument, aperture)
-    odd = (np.arange(aperture.x_size) + aperture.x_start) % 2
     active = ~arrays.reference_pixels
-    flip = (directions[0] < 0, directions[1] < 0)
-    total_rate = np.where(active, np.clip(rate, 0, None) + arrays.dark_rate, 0.0)
-    well_dn = arrays.full_well
-    powers = np.zeros_like(well_dn)
+    powers = np.zeros_like(arrays.full_well)
     for coefficient in arrays.linearity[::-1]:
-        powers = powers * well_dn + coefficient
-    well = np.where(active, powers * arrays.gain, np.inf).astype(np.float32)
-    inverse_gain = (1 / arrays.gain).astype(np.float32)
-
+        powers = powers * arrays.full_well + coefficient
+    light = _Light(
+        rng=rng,
+        rate=np.where(active, np.clip(rate, 0, None) + arrays.dark_rate, 0.0),
+        well=np.where(active, powers * arrays.gain, np.inf).astype(np.float32),
+        active=active,
+        effects=effects,
+    )
+    electronics = _Electronics(rng, instrument, aperture, arrays, effects, directions)
     data = np.empty((nints, ngroups, *shape), np.uint16)
     zero = np.empty((nints, *shape), np.uint16) if zeroframe else None
-    ray_parts: list[tuple] = []
-    snow_rows: list[tuple] = []
-    area = shape[0] * shape[1] * effects.pixel_pitch**2
-    fixed_odd_even = rng.normal(0, effects.odd_even, (instrument.amplifiers, 2)).astype(np.float32)
     frames_a_group = pattern.nframes + pattern.groupgap
     last_frame = (ngroups - 1) * frames_a_group + pattern.nframes
-
     for integration in range(nints):
-        charge = np.zeros(shape, np.float32)
-        offset = arrays.superbias.copy()
-        if effects.reset_noise:
-            offset += effects.reset_noise * rng.standard_normal(shape, dtype=np.float32)
-        drift = rng.normal(0, effects.drift, instrument.amplifiers)
-        snow_frames: dict[int, int] = {}
-        for frame in rng.integers(1, max(last_frame, 2), rng.poisson(effects.snowballs)):
-            snow_frames[int(frame)] = snow_frames.get(int(frame), 0) + 1
-
-        def collect(frames: int, first: int, group: int, integration: int = integration, charge: np.ndarray = charge,
-                    snow_frames: dict[int, int] = snow_frames) -> None:  # fmt: skip
-            """Expose for a number of frames."""
-            time = frames * frame_time
-            charge += rng.poisson(total_rate * time) if effects.poisson else total_rate * time
-            number = rng.poisson(effects.cosmic_rays * area * time) if effects.cosmic_rays else 0
-            if number:
-                which, row, column, electrons = cosmic_ray_hits(rng, shape, number)
-                keep = active[row, column]
-                which, row, column, electrons = which[keep], row[keep], column[keep], electrons[keep]
-                np.add.at(charge, (row, column), electrons.astype(np.float32))
-                ray_parts.append((np.full(row.size, integration), np.full(row.size, group), row, column, electrons))
-            for frame in range(first, first + frames):
-                for _ in range(snow_frames.get(frame, 0)):
-                    _add_snowball(rng, charge, well, active, snow_rows, integration, group)
-            if effects.spill:
-                spill(charge, well, ~active)
-
+        light.reset(integration, last_frame)
+        electronics.reset()
         for group in range(ngroups):
+            first = group * frames_a_group
             if group and pattern.groupgap:
-                collect(pattern.groupgap, (group - 1) * frames_a_group + pattern.nframes, group)
+                light.collect(first - pattern.groupgap, pattern.groupgap, frame_time, group)
             total = np.zeros(shape, np.float32)
-            for k in range(pattern.nframes):
-                collect(1, group * frames_a_group + k, group)
-                drift += rng.normal(0, effects.drift / 3, instrument.amplifiers)
-                sample = _read(charge, arrays, inverse_gain, active, effects.ipc)
-                sample += offset
-                steps = drift[:, None] + fixed_odd_even + rng.normal(0, effects.odd_even / 10, fixed_odd_even.shape)
-                sample += steps[amplifier, odd].astype(np.float32)
-                if effects.pink_noise:
-                    sample += effects.pink_noise * _pink_frame(rng, shape, outputs, flip)
-                if effects.read_noise:
-                    sample += arrays.read_noise * rng.standard_normal(shape, dtype=np.float32)
-                np.rint(sample, out=sample)
-                np.clip(sample, 0, 65535, out=sample)
-                if zero is not None and group == 0 and k == 0:
+            for frame in range(first, first + pattern.nframes):
+                light.collect(frame, 1, frame_time, group)
+                sample = electronics.read(light.charge)
+                if zero is not None and frame == 0:
                     zero[integration] = sample
                 total += sample
             np.rint(total / pattern.nframes, out=total)
             data[integration, group] = total
-    columns = [np.concatenate(part) for part in zip(*ray_parts)] if ray_parts else [np.zeros(0, int)] * 4 + [np.zeros(0)]
-    names = ("integration", "group", "y", "x", "electrons")
-    rays = Table({name: column.astype("f4" if name == "electrons" else "i4") for name, column in zip(names, columns)})
-    names = ("integration", "group", "y", "x", "radius")
-    snow_columns = list(zip(*snow_rows)) if snow_rows else [[]] * 5
-    snow = Table({name: np.asarray(column, float if name == "radius" else "i4") for name, column in zip(names, snow_columns)})
-    return Ramp(data, zero, rays, snow)
+    return Ramp(data, zero, light.cosmic_ray_table(), light.snowball_table())
 
 
-def _add_snowball(rng, charge, well, active, rows: list, integration: int, group: int) -> None:
-    """Drop a snowball somewhere, in place."""
-    ny, nx = charge.shape
-    radius = float(rng.uniform(3.0, 7.0))
-    y, x = int(rng.integers(0, ny)), int(rng.integers(0, nx))
-    image = snowball_image(rng, radius, float(np.median(well[active])))
-    reach = image.shape[0] // 2
-    y0, x0 = y - reach, x - reach
-    a = slice(max(y0, 0), min(y0 + image.shape[0], ny)), slice(max(x0, 0), min(x0 + image.shape[1], nx))
-    part = image[a[0].start - y0 : a[0].stop - y0, a[1].start - x0 : a[1].stop - x0]
-    charge[a] += np.where(active[a], rng.poisson(part), 0)
-    rows.append((integration, group, y, x, radius))
+class _Light:
+    """Charge that collects in the pixels [electron], and a record of the particles that hit."""
+
+    def __init__(
+        self, rng: np.random.Generator, rate: np.ndarray, well: np.ndarray, active: np.ndarray, effects: Effects
+    ) -> None:
+        self.rng, self.rate, self.well, self.active, self.effects = rng, rate, well, active, effects
+        self.shape = rate.shape
+        self.area = rate.size * effects.pixel_pitch**2
+        self.typical_well = float(np.median(well[active])) if active.any() else 0.0
+        self.charge = np.zeros(self.shape, np.float32)
+        self.integration = 0
+        self._snow_frames: list[int] = []
+        self._rays: list[tuple[np.ndarray, ...]] = []
+        self._snow: list[tuple[int, int, int, int, float]] = []
+
+    def reset(self, integration: int, frames: int) -> None:
+        """Empty the pixels; draw the frames in which snowballs will fall (not the first: it would hide them)."""
+        self.charge[...] = 0
+        self.integration = integration
+        number = self.rng.poisson(self.effects.snowballs)
+        self._snow_frames = self.rng.integers(1, max(frames, 2), number).tolist()
+
+    def collect(self, first: int, frames: int, frame_time: float, group: int) -> None:
+        """Expose for a number of frames; hits are recorded for a group."""
+        time = frames * frame_time
+        self.charge += self.rng.poisson(self.rate * time) if self.effects.poisson else self.rate * time
+        number = self.rng.poisson(self.effects.cosmic_rays * self.area * time)
+        if number:
+            _, row, column, electrons = cosmic_ray_hits(self.rng, self.shape, number)
+            keep = self.active[row, column]
+            row, column, electrons = row[keep], column[keep], electrons[keep]
+            np.add.at(self.charge, (row, column), electrons.astype(np.float32))
+            self._rays.append((np.full(row.size, self.integration), np.full(row.size, group), row, column, electrons))
+        for frame in self._snow_frames:
+            if first <= frame < first + frames:
+                self._snowball(group)
+        if self.effects.spill:
+            spill(self.charge, self.well, ~self.active)
+
+    def _snowball(self, group: int) -> None:
+        radius = float(self.rng.uniform(3.0, 7.0))
+        y, x = int(self.rng.integers(0, self.shape[0])), int(self.rng.integers(0, self.shape[1]))
+        image = snowball_image(self.rng, radius, self.typical_well)
+        reach = image.shape[0] // 2
+        rows = slice(max(y - reach, 0), min(y + reach + 1, self.shape[0]))
+        columns = slice(max(x - reach, 0), min(x + reach + 1, self.shape[1]))
+        part = image[rows.start - y + reach : rows.stop - y + reach, columns.start - x + reach : columns.stop - x + reach]
+        self.charge[rows, columns] += np.where(self.active[rows, columns], self.rng.poisson(part), 0)
+        self._snow.append((self.integration, group, y, x, radius))
+
+    def cosmic_ray_table(self) -> Table:
+        """integration, group, y, x, electrons: one row a pixel and hit."""
+        names = ("integration", "group", "y", "x", "electrons")
+        columns = [np.concatenate(part) for part in zip(*self._rays)] or [np.zeros(0)] * 5
+        return Table({name: column.astype("f4" if name == "electrons" else "i4") for name, column in zip(names, columns)})
+
+    def snowball_table(self) -> Table:
+        """integration, group, y, x of the centre, radius of the core [pixel]."""
+        names = ("integration", "group", "y", "x", "radius")
+        columns = list(zip(*self._snow)) or [()] * 5
+        return Table({name: np.asarray(c, float if name == "radius" else "i4") for name, c in zip(names, columns)})
 
 
-def _read(charge: np.ndarray, arrays: ReferenceArrays, inverse_gain: np.ndarray, active: np.ndarray, ipc: float) -> np.ndarray:
+class _Electronics:
+    """What turns charge into numbers: gain, nonlinearity, bias, noise, 16 bits."""
+
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        instrument: Instrument,
+        aperture: Aperture,
+        arrays: ReferenceArrays,
+        effects: Effects,
+        directions: tuple[int, int],
+    ) -> None:
+        self.rng, self.arrays, self.effects = rng, arrays, effects
+        self.outputs = instrument.outputs(aperture)
+        self.amplifiers = instrument.amplifiers
+        self.amplifier = amplifier_of_column(instrument, aperture)
+        self.odd = (np.arange(aperture.x_size) + aperture.x_start) % 2
+        self.flip = (directions[0] < 0, directions[1] < 0)
+        self.inverse_gain = (1 / arrays.gain).astype(np.float32)
+        self.odd_even = rng.normal(0, effects.odd_even, (self.amplifiers, 2))
+        self.reset()
+
+    def reset(self) -> None:
+        """A new integration: other offsets of the pixels and amplifiers."""
+        self.offset = self.arrays.superbias
+        if self.effects.reset_noise:
+            noise = self.rng.standard_normal(self.offset.shape, dtype=np.float32)
+            self.offset = self.offset + np.float32(self.effects.reset_noise) * noise
+        self.drift = self.rng.normal(0, self.effects.drift, self.amplifiers)
+
+    def read(self, charge: np.ndarray) -> np.ndarray:
+        """One read of all pixels: whole numbers from 0 to 65535, float32 (y, x)."""
+        rng, effects = self.rng, self.effects
+        self.drift += rng.normal(0, effects.drift / 3, self.amplifiers)
+        sample = _read(charge, self.arrays, self.inverse_gain, ~self.arrays.reference_pixels, effects.ipc)
+        sample += self.offset
+        steps = self.drift[:, None] + self.odd_even + rng.normal(0, effects.odd_even / 10, self.odd_even.shape)
+        sample += steps[self.amplifier, self.odd].astype(np.float32)
+        if effects.pink_noise:
+            sample += np.float32(effects.pink_noise) * _pink_frame(rng, sample.shape, self.outputs, self.flip)
+        if effects.read_noise:
+            sample += self.arrays.read_noise * rng.standard_normal(sample.shape, dtype=np.float32)
+        np.rint(sample, out=sample)
+        return np.clip(sample, 0, 65535, out=sample)
+
+
+def _read(
+    charge: np.ndarray, arrays: ReferenceArrays, inverse_gain: np.ndarray, active: np.ndarray, ipc: float
+) -> np.ndarray:
     """Signal of one read, without noise [DN], float32 (y, x)."""
     if ipc:
         kernel = np.array([[0, ipc, 0], [ipc, 1 - 4 * ipc, ipc], [0, ipc, 0]], np.float32)

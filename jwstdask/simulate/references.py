@@ -12,6 +12,7 @@ from astropy import units
 from astropy.io import fits
 from astropy.modeling import models
 from astropy.table import Table
+from scipy.interpolate import RectBivariateSpline
 
 from jwstdask.simulate.crds import STEP_CLASSES, USEAFTER, ReferenceMap, Rule
 from jwstdask.simulate.detector import DetectorMaps, make_maps
@@ -71,7 +72,7 @@ def _reference_header(
     header["TELESCOP"] = ("JWST", "Telescope used to acquire the data")
     header["REFTYPE"] = (kind.upper(), "Reference file type")
     header["PEDIGREE"] = ("GROUND", "The pedigree of the reference file")
-    header["DESCRIP"] = (f"Synthetic {kind} with known truth", "Description of the reference file")
+    header["DESCRIP"] = f"Synthetic {kind} with known truth"
     header["AUTHOR"] = ("jwstdask.simulate", "Author of the reference file")
     header["USEAFTER"] = (USEAFTER.replace(" ", "T"), "Use after date of the reference file")
     header["INSTRUME"] = (request.instrument.name, "Instrument")
@@ -164,24 +165,22 @@ def _detector_files(request: Request, number: int, detector: Detector, maps: Det
         _save(out[kind], header, hdus)
 
     save("mask", "MaskModel", _flags(flags["mask"], np.uint32))
-    save("gain", "GainModel", [_image("SCI", with_holes(rng, maps.gain, flags["mask"]["OTHER_BAD_PIXEL"], 1.0), "ELECTRONS/DN")])
+    gain = with_holes(rng, maps.gain, flags["mask"]["OTHER_BAD_PIXEL"], 1.0)
+    save("gain", "GainModel", [_image("SCI", gain, "ELECTRONS/DN")])
     noise = (np.sqrt(2) * maps.read_noise).astype(np.float32)
     save("readnoise", "ReadnoiseModel", [_image("SCI", noise, "DN")], READPATT="ANY")
     threshold = np.minimum(maps.superbias + 0.985 * maps.saturation, 65000).astype(np.float32)
     threshold = with_holes(rng, threshold, flags["saturation"]["NO_SAT_CHECK"])
     save("saturation", "SaturationModel", [_image("SCI", threshold, "DN"), *_flags(flags["saturation"])])
     bias = with_holes(rng, maps.superbias, flags["superbias"]["UNRELIABLE_BIAS"], 0.3)
-    error = np.full_like(bias, 0.4)
-    save("superbias", "SuperBiasModel", [_image("SCI", bias, "DN"), _image("ERR", error, "DN"), *_flags(flags["superbias"])],
-         READPATT="ANY")  # fmt: skip
+    images = [_image("SCI", bias, "DN"), _image("ERR", np.full_like(bias, 0.4), "DN")]
+    save("superbias", "SuperBiasModel", [*images, *_flags(flags["superbias"])], READPATT="ANY")
     coefficients = with_holes(rng, maps.linearity, flags["linearity"]["NO_LIN_CORR"] & ~maps.reference_pixels)
     save("linearity", "LinearityModel", [_image("COEFFS", coefficients), *_flags(flags["linearity"])])
     area = Distortion(request.instrument, detector)
     rows, columns = np.mgrid[aperture.window]
     coarse = slice(None, None, 16)
     solid = area.area(columns[coarse, coarse], rows[coarse, coarse])
-    from scipy.interpolate import RectBivariateSpline
-
     spline = RectBivariateSpline(rows[coarse, 0], columns[0, coarse], solid, kx=2, ky=2)
     nominal = float(area.area(area.x_ref - 1, area.y_ref - 1))
     save("area", "PixelAreaModel", [_image("SCI", (spline(rows[:, 0], columns[0]) / nominal).astype(np.float32))],
@@ -249,7 +248,8 @@ def _photom(request: Request, number: int, detector: Detector) -> Path:
     header = _reference_header(request, "photom", "NrcImgPhotomModel", detector, None)
     distortion = Distortion(request.instrument, detector)
     nominal = float(distortion.area(distortion.x_ref - 1, distortion.y_ref - 1))
-    header.update(PIXAR_SR=nominal * ARCSEC**2, PIXAR_A2=nominal, EXP_TYPE="NRC_IMAGE", P_EXP_TY="NRC_IMAGE|NRC_TSIMAGE|")
+    header.update(PIXAR_SR=nominal * ARCSEC**2, PIXAR_A2=nominal)
+    header.update(EXP_TYPE="NRC_IMAGE", P_EXP_TY="NRC_IMAGE|NRC_TSIMAGE|")
     path = request.file("photom", number)
     _save(path, header, [table])
     return path
@@ -366,7 +366,8 @@ def _abvegaoffset(request: Request, number: int) -> Path:
         {"filter": [f.name for f in rows], "pupil": ["CLEAR"] * len(rows), "abvega_offset": [f.ab_vega for f in rows]}
     )
     path = request.file("abvegaoffset", number, "asdf")
-    _save_asdf(path, {"meta": _asdf_meta(request, "abvegaoffset", model_type="ABVegaOffsetModel"), "abvega_offset": table})
+    meta = _asdf_meta(request, "abvegaoffset", model_type="ABVegaOffsetModel")
+    _save_asdf(path, {"meta": meta, "abvega_offset": table})
     return path
 
 
@@ -411,6 +412,7 @@ def make_references(
     subarray = "META.SUBARRAY.NAME"
     readpatt = "META.EXPOSURE.READPATT"
     exp_type = "META.EXPOSURE.TYPE"
+    channel, pupil, filter_key = "META.INSTRUMENT.CHANNEL", "META.INSTRUMENT.PUPIL", "META.INSTRUMENT.FILTER"
     rules: dict[str, list[Rule]] = {}
     files: dict[str, dict[str, str]] = {}
     imaging = "NRC_CORON|NRC_FLAT|NRC_FOCUS|NRC_IMAGE|NRC_TACONFIRM|NRC_TACQ|NRC_TSIMAGE"
@@ -446,21 +448,21 @@ def make_references(
             files[detector.name][f"flat:{filter_.name}"] = path.name
     progress("filter tables, aperture corrections, parameters")
     groups = sorted({(d.channel, d.module) for d in request.detectors})
-    for number, (channel, module) in enumerate(groups, start=1):
-        path = _filteroffset(request, number, channel, module)
-        rules.setdefault("filteroffset", []).append(Rule((channel, module), path.name))
+    for number, group in enumerate(groups, start=1):
+        path = _filteroffset(request, number, *group)
+        rules.setdefault("filteroffset", []).append(Rule(group, path.name))
     rules["apcorr"] = [Rule(("NRC_IMAGE|NRC_TSIMAGE",), _apcorr(request, 1).name)]
     rules["abvegaoffset"] = [Rule((), _abvegaoffset(request, 1).name)]
     keys = {
         "mask": (by_detector, subarray), "gain": (by_detector, subarray), "linearity": (by_detector, subarray),
         "saturation": (by_detector,), "ipc": (by_detector,), "readnoise": (by_detector, readpatt, subarray),
         "superbias": (by_detector, readpatt, subarray),
-        "area": (by_detector, "META.INSTRUMENT.FILTER", "META.INSTRUMENT.PUPIL", exp_type),
+        "area": (by_detector, filter_key, pupil, exp_type),
         "photom": (by_detector, exp_type),
-        "distortion": (exp_type, by_detector, "META.INSTRUMENT.CHANNEL", "META.INSTRUMENT.PUPIL", "META.INSTRUMENT.FILTER"),
+        "distortion": (exp_type, by_detector, channel, pupil, filter_key),
         "dark": (exp_type, by_detector, subarray),
-        "flat": (by_detector, "META.INSTRUMENT.FILTER", "META.INSTRUMENT.PUPIL"),
-        "filteroffset": ("META.INSTRUMENT.CHANNEL", "META.INSTRUMENT.MODULE"),
+        "flat": (by_detector, filter_key, pupil),
+        "filteroffset": (channel, "META.INSTRUMENT.MODULE"),
         "apcorr": (exp_type,), "abvegaoffset": (),
     }  # fmt: skip
     generic = {"mask", "gain", "linearity", "readnoise", "superbias", "dark"}

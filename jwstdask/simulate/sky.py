@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from astropy.table import Table
+from astropy.table import Row, Table
 from scipy import ndimage, signal
 from scipy.special import gamma, gammaincinv
 
@@ -58,7 +58,9 @@ def sersic(radius: np.ndarray, half_light: float, index: float) -> np.ndarray:
     return np.exp(-b * ((radius / half_light) ** (1 / index) - 1)) / total
 
 
-def _galaxy_stamp(row, x: float, y: float, jacobian: np.ndarray, kernel: np.ndarray, half: int) -> tuple[int, int, np.ndarray]:
+def _galaxy_stamp(
+    row: Row, x: float, y: float, jacobian: np.ndarray, kernel: np.ndarray, half: int
+) -> tuple[int, int, np.ndarray]:
     """Pixel values (y, x) of a galaxy at 0-indexed (x, y), convolved with the point-spread function.
 
     ``jacobian`` maps pixel offsets to (east, north) [arcsec].
@@ -128,7 +130,7 @@ def _sky_jacobian(pointing: Pointing, x: float, y: float) -> np.ndarray:
 
 
 def _kernel_at_third_pixels(psf: PointSource) -> np.ndarray:
-    """The profile of a point on a grid of three samples a pixel, sum 1 (the pixel is added by summing three by three)."""
+    """The profile of a point on a grid of three samples a pixel, sum 1 (summing three by three adds the pixel)."""
     reach = 25 * 3
     axis = np.arange(-reach, reach + 1) / 3 * OVERSAMPLE + psf.image.shape[0] // 2
     kernel = ndimage.map_coordinates(psf.image, np.meshgrid(axis, axis, indexing="ij"), order=3)

@@ -56,30 +56,25 @@ class AssignMTWcsStep(Step):
     suffix: str | None = par("assign_mtwcs", "suffix of the output file")
     output_use_model: bool = par(True, "name the output after the input exposure")
 
-    def run(self, members: Sequence[Any], references: Mapping[str, Any], tools: Any) -> str:
+    def run(self, members: Sequence[Any], references: Mapping[str, Any], tools: Any) -> str | None:
         """Set WCS, S_REGION, ``meta.wcsinfo.mt_avra`` and ``mt_avdec`` of every member.
 
         Parameters
         ----------
         members
             Science exposures of the association, changed in place.
-        references
+        references, tools
             Not used.
-        tools
-            ``tools.log`` takes a message.
 
         Returns
         -------
-        str
-            ``COMPLETE``, or ``SKIPPED`` (nothing changed) where a member lacks MT_RA or MT_DEC.
+        str or None
+            Why nothing was done (a member lacks MT_RA or MT_DEC), or None.
         """
-        targets = [
-            (member.meta.get("meta.wcsinfo.mt_ra"), member.meta.get("meta.wcsinfo.mt_dec")) for member in members
-        ]
-        if not targets or any(None in target for target in targets):
-            missing = [str(member.path) for member, target in zip(members, targets) if None in target]
-            tools.log(f"assign_mtwcs: MT_RA or MT_DEC missing in {', '.join(missing)}: targets will not be aligned")
-            return "SKIPPED"
+        targets = [[member.meta.get(f"meta.wcsinfo.mt_{axis}") for axis in ("ra", "dec")] for member in members]
+        missing = [str(member.path) for member, target in zip(members, targets) if None in target]
+        if missing:
+            return f"MT_RA or MT_DEC missing in {', '.join(missing)}: the targets are not aligned"
         mean_ra, mean_dec = (float(np.mean(values, dtype=np.float64)) for values in zip(*targets))
         for member, (ra, dec) in zip(members, targets):
             member.wcs = moving_target_wcs(member.wcs, mean_ra - ra, mean_dec - dec)
@@ -89,4 +84,4 @@ class AssignMTWcsStep(Step):
                 region = s_region(footprint(member.wcs, member.shape))
                 if region is not None:
                     member.meta["meta.wcsinfo.s_region"] = region
-        return "COMPLETE"
+        return None

@@ -353,15 +353,8 @@ def _flag(
 
 def _blot(positions: NDArray[np.float64], image: NDArray[np.float32], shape: tuple[int, int], out: NDArray) -> None:
     """Interpolate at ``positions``, reading only the part of the image that they need."""
-    flat = positions.reshape(-1, 2)
-    with np.errstate(invalid="ignore"):
-        inside = flat[((flat > -1) & (flat < (shape[1] + 1, shape[0] + 1))).all(axis=1)]
-    if inside.size == 0:
-        out[:] = np.nan
-        return
-    x0, y0 = (max(0, int(value) - 1) for value in inside.min(axis=0))
-    x1, y1 = (int(value) + 3 for value in inside.max(axis=0))
-    part = np.ascontiguousarray(image[y0 : min(y1, shape[0]), x0 : min(x1, shape[1])])
+    y0, y1, x0, x1 = kernel.reach(positions, shape)
+    part = np.ascontiguousarray(image[y0:y1, x0:x1])
     kernel.blot(positions, part, (y0, x0), shape, out)
 
 

@@ -22,7 +22,9 @@ class CleanFlickerNoiseStep(Step):
     autoparam: bool = par(False, "choose fit and background parameters for the exposure")
     fit_method: str = par("median", "how the noise is fitted", choices=("fft", "median"))
     fit_by_channel: bool = par(False, "fit each amplifier separately (near infrared)")
-    background_method: str | None = par("median", "how the background is found", choices=("median", "model", "median_image"))
+    background_method: str | None = par(
+        "median", "how the background is found", choices=("median", "model", "median_image")
+    )
     background_box_size: tuple[int, ...] | None = par(None, "box of the background model", unit="pixel", length=(2, 2))
     mask_science_regions: bool = par(False, "mask known science regions")
     apply_flat_field: bool = par(False, "divide by the flat before fitting")

@@ -173,6 +173,11 @@ class RefPixStep(Step):
             return "Subarray doesn't fit in full-sized array"
         return None
 
+    def references_for(self, meta: Meta) -> tuple[str, ...]:
+        if "IRS2" in str(meta.get("meta.exposure.readpatt", "")):
+            return ("refpix",)
+        return ("sirskernel",) if self.refpix_algorithm == "sirs" else ()
+
     def reference_skip_reason(self, meta: Meta, references: Mapping[str, Any]) -> str | None:
         return None
 
