@@ -548,7 +548,7 @@ def _find_sources(sci, groupdq, gain, noise, lowest, highest, hit):
     return sources[:count]
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _find_sources_in_long_ramps(sci, groupdq, gain, noise, lowest, highest, hit):
     # The same where a pixel has very many differences: two order statistics of a sample bracket the median (proved by
     # counting), which decides nearly every jump; the exact median is taken for the others only.

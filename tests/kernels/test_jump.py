@@ -104,6 +104,8 @@ CASES = {
     "long after": ((1, 60, 12, 20), SINGLE_PASS, {"after": ((2000.0, 55), (0.0, 0))}),
     "single pass": ((2, 20, 20, 45), SINGLE_PASS, {}),
     "single pass, groups after": ((1, 12, 20, 65), SINGLE_PASS, {"after": ((0.0, 1), (100.0, 40))}),
+    "many integrations": ((40, 9, 6, 35), ITERATIVE, {}),
+    "many integrations, single pass": ((20, 15, 6, 35), SINGLE_PASS, {"min_jump_to_flag_neighbors": 4.0}),
     "sigma clip": ((110, 4, 5, 70), SIGMA_CLIP, {}),
     "sigma clip, few": ((31, 4, 12, 20), SIGMA_CLIP, {"limits": LIMITS | {"minimum_sigclip_groups": 5}}),
     "sigma clip, all groups": (
@@ -246,6 +248,18 @@ def test_flags_may_be_written_in_place_and_into_views():
     detect_jumps(*arrays, detection, out=out)
     np.testing.assert_array_equal(out, expected)
     assert not wide[..., 1::2].any()
+
+
+@pytest.mark.parametrize("nints", [1, 60])
+def test_a_constant_ramp_without_read_noise_is_no_evidence(nints):
+    sci = np.full((nints, 6, 4, 5), 100.0, np.float32)
+    sci[0, 3:, 2, 2] += 50
+    gain, readnoise = np.ones((4, 5), np.float32), np.zeros((4, 5), np.float32)
+    groupdq = np.zeros(sci.shape, np.uint8)
+    for sigclip in (100, 40):
+        limits = LIMITS | {"minimum_sigclip_groups": sigclip}
+        flags, _, _ = detect_jumps(sci, groupdq, gain, readnoise, detection_of(sci, groupdq, gain, limits=limits))
+        np.testing.assert_array_equal(flags, oracle(sci, groupdq, gain, readnoise, limits=limits)[0])
 
 
 @pytest.mark.parametrize("side", ["left", "right", "top", "bottom"])
