@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from jwstdask.core.step import Step
+import numpy as np
+
+from jwstdask.core.block import RampBlock
+from jwstdask.core.dq import DO_NOT_USE
+from jwstdask.core.step import Meta, Step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,4 +19,13 @@ class LastFrameStep(Step):
     alias = "lastframe"
     class_name = "LastFrameStep"
     status = "lastframe"
-    available = False
+    equations = "DO_NOT_USE in the last group"
+
+    def skip_reason(self, meta: Meta) -> str | None:
+        if not str(meta.get("meta.instrument.detector") or "").startswith("MIR"):
+            return "for MIRI only"
+        ngroups = meta.get("meta.exposure.ngroups")
+        return f"needs more than two groups, has {ngroups}" if ngroups is not None and ngroups <= 2 else None
+
+    def apply(self, block: RampBlock, prepared: Any, gathered: Any = None) -> None:
+        block.groupdq[:, -1] |= np.uint8(DO_NOT_USE)
