@@ -170,6 +170,22 @@ def test_area_reference_without_one_of_the_areas(tmp_path):
     assert_same_metadata(changes, oracle(image, meta, *paths))
 
 
+def test_area_of_the_subarray_itself(tmp_path):
+    # jwst takes it for a full-frame map and writes an empty AREA, a known difference.
+    from astropy.io import fits
+
+    paths = write_photom(tmp_path / "photom.fits", "nircam"), write_area(tmp_path / "area.fits")
+    with fits.open(paths[1], mode="update") as file:
+        file[0].header["SUBSTRT1"], file[0].header["SUBSTRT2"] = 1201, 801
+        values = file["SCI"].data.astype(np.float32)
+    meta, image = metadata((20, 30), (811, 1211)), random_image((20, 30), seed=12)
+    found, _ = walk(PhotomStep(), meta, opened(*paths), image)
+    np.testing.assert_array_equal(found.extra["area"], values[10:30, 10:40])
+    assert oracle(image, meta, *paths).area.size == 0
+    with pytest.raises(ReferenceFileError, match=r"area.fits: the area map does not cover x = 1211 to 1271"):
+        PhotomStep().prepare(metadata((20, 61), (811, 1211)), opened(*paths))
+
+
 def test_unit_constant_is_jwst_s():
     from jwst.photom.photom import MJSR_TO_UJA2 as WANTED
 

@@ -144,16 +144,25 @@ class PhotomStep(Step):
 def _cut_area(area: Any, meta: Meta) -> np.ndarray:
     """The science frame of a pixel area map.
 
-    Area references need not say where their pixels are: one that holds the rows and columns of the exposure counts as
-    full frame.
+    Area references need not say where their pixels are; one that does not counts as starting at the corner of the
+    detector. (jwst takes every map for a full-frame one, and gives an empty AREA where it is not.)
+
+    Raises
+    ------
+    ReferenceFileError
+        If the map does not cover the exposure.
     """
     whole = area.array("sci")
     cut = []
-    for axis, length in zip("yx", whole.shape[-2:]):
+    for axis, number, length in zip("yx", (2, 1), whole.shape[-2:]):
         start, size = meta.get(f"meta.subarray.{axis}start"), meta.get(f"meta.subarray.{axis}size")
-        if None in (start, size) or start - 1 + size > length:
-            return area.match(meta).array("sci")
-        cut.append(slice(start - 1, start - 1 + size))
+        first = 0 if start is None else start - area.header().get(f"SUBSTRT{number}", 1)
+        last = length if size is None else first + size
+        if first < 0 or last > length:
+            raise ReferenceFileError(
+                area.path, f"the area map does not cover {axis} = {start} to {start + size - 1} of the exposure"
+            )
+        cut.append(slice(first, last))
     return whole[tuple(cut)]
 
 
