@@ -111,6 +111,8 @@ def _run(plan: AssociationPlan, tools: Tools) -> Outcome:
                     products["i2d"] = combined.path
                 elif item.step.alias == "source_catalog":
                     reason = _source_catalog(item, plan, combined, tools, products)
+                elif item.step.alias == "outlier_detection":
+                    reason = _outliers(item, members, tools)
                 else:
                     reason = item.step.run(members, open_references(item), tools)  # type: ignore[attr-defined]
             except JwstdaskError:
@@ -119,12 +121,22 @@ def _run(plan: AssociationPlan, tools: Tools) -> Outcome:
                 raise StepError(plan.name, item.name, reason_of(error)) from error
         status = "COMPLETE" if reason is None else "SKIPPED"
         for target in targets:
-            target.meta[f"meta.cal_step.{item.step.status}"] = status
+            # A step may have judged each member by itself.
+            if item.skip is not None or item.step.alias != "tweakreg":
+                target.meta[f"meta.cal_step.{item.step.status}"] = status
         records.append(StepRecord(item.name, status, reason or "", time.process_time() - clock))
-        if item.step.alias == "outlier_detection" and reason is None and plan.member_products:
+        if item.step.alias == "outlier_detection" and plan.member_products:
             paths = tools.map(_write_member, list(zip(members, plan.member_products, strict=True)))
             products.update({f"crf:{index}": path for index, path in enumerate(paths)})
     return Outcome(plan.name, plan.pipeline, products, tuple(records))
+
+
+def _outliers(item: StepPlan, members: Sequence[Exposure], tools: Tools) -> str | None:
+    """Flag outliers: the members read as NaN where they were found; the reason if nothing was done."""
+    found = item.step.run(members, open_references(item), tools)  # type: ignore[attr-defined]
+    for member, mask in zip(members, found.masks):
+        member.masks.append(os.fspath(mask))
+    return found.skipped
 
 
 def _write_member(pair: tuple[Exposure, str]) -> str:

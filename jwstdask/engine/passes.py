@@ -20,7 +20,8 @@ from jwstdask.core.block import ImageBlock, RampBlock, Window, tiles
 from jwstdask.core.errors import JwstdaskError, StepError
 from jwstdask.core.plan import ExposurePlan, StepPlan, StepRecord
 from jwstdask.core.step import Step
-from jwstdask.refs.reference import Reference, open_reference
+from jwstdask.refs.reference import Reference
+from jwstdask.refs.reference import open_references as references_of
 
 TILE_BYTES = 800_000
 """Science bytes of a tile (float32) that leave room for flags and scratch in a second-level cache of 1 MB."""
@@ -90,9 +91,7 @@ def crop(block: RampBlock) -> RampBlock:
 
 def open_references(item: StepPlan) -> dict[str, Reference | None]:
     """The references of a step, opened; None stands for N/A."""
-    return {
-        reftype: None if path is None else open_reference(path, reftype) for reftype, path in item.references.items()
-    }
+    return references_of(item.references)
 
 
 @dataclass

@@ -24,7 +24,7 @@ from jwstdask.io.metadata import read_metadata
 from jwstdask.io.naming import product_path
 from jwstdask.pipelines.cost import predict
 from jwstdask.refs.crds import ReferenceChoice, resolve
-from jwstdask.refs.parameters import ParameterLayers, parameter_layers
+from jwstdask.refs.parameters import ParameterLayers, crds_parameters_disabled, parameter_layers, parameter_reftype
 from jwstdask.steps.registry import CLASSES, step_class
 
 PARITY_VERSION = "3.0.0"
@@ -171,6 +171,27 @@ def plan_exposures(target: type, requests: Sequence[Request], settings: Settings
     return [_finish(target, item, settings) for item in opened]
 
 
+def reference_choices(target: type, requests: Sequence[Request], settings: Settings) -> list[dict[str, ReferenceChoice]]:
+    """Every reference that the exposures need: parameter references, and those of the steps that run.
+
+    Where a parameter reference is missing, the steps of its exposures cannot be known yet: ask again once it is there.
+    """
+    drafts = [draft for draft in (open_draft(target, request) for request in requests) if draft.error is None]
+    classes = [target.class_name, *(CLASSES[alias] for alias in step_names(target).values())]  # type: ignore[attr-defined]
+    types = list(dict.fromkeys(parameter_reftype(name) for name in classes))
+    found: list[dict[str, ReferenceChoice]] = []
+    if settings.parameter_references and not crds_parameters_disabled():
+        chosen = resolve([draft.meta for draft in drafts], types, settings.context)
+        # A parameter type that the context does not know is no error.
+        found += [{name: choice for name, choice in item.items() if choice.error is None} for item in chosen]
+    configure_all(target, drafts, settings)
+    drafts = [draft for draft in drafts if draft.error is None]
+    choose_steps(target, drafts, settings)
+    drafts = [draft for draft in drafts if draft.error is None]
+    choose_references(drafts, settings)
+    return [*found, *(draft.choices for draft in drafts)]
+
+
 @dataclass
 class Draft:
     """A plan in the making."""
@@ -183,6 +204,7 @@ class Draft:
     branch: str = ""
     steps: list[StepPlan] = field(default_factory=list)
     reference_names: dict[str, str] = field(default_factory=dict)
+    choices: dict[str, ReferenceChoice] = field(default_factory=dict)
     context: str = ""
     error: str | None = None
 
@@ -330,9 +352,9 @@ def choose_steps(target: type, drafts: list[Draft], settings: Settings) -> None:
                 step = configured.steps[name]
                 if alone and settings.standalone:
                     step = replace(step, skip=False)
+                if name == "bkg_subtract" and draft.request.members.get("background"):
+                    step = replace(step, bkg_list=draft.request.members["background"])  # type: ignore[call-arg]
                 reason = "skip is set" if step.skip else step.skip_reason(draft.meta)
-                if name == "bkg_subtract" and not alone and not draft.request.members.get("background"):
-                    reason = "no background exposures"
                 if reason is None and not step.available:
                     raise PlanError(
                         f"{draft.request.path}: {name} cannot be run by this version",
@@ -374,6 +396,7 @@ def choose_references(drafts: list[Draft], settings: Settings) -> None:
                 problem = _problem(choice, draft.request.path, item.name)
                 if problem and draft.error is None:
                     draft.error = problem
+                draft.choices[reftype] = choice
                 paths[reftype] = choice.path if choice.usable else None
                 draft.reference_names[reftype] = _recorded(choice)
             steps.append(replace(item, references=paths))

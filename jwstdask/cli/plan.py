@@ -1,0 +1,90 @@
+"""``jwstdask plan``: what run would do. Headers only; no pixel is read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+
+from jwstdask.cli.arguments import parser, program_settings, split_parameters
+from jwstdask.cli.progress import duration
+from jwstdask.core.plan import AssociationPlan, ExposurePlan, StepPlan
+
+
+def main(argv: Sequence[str]) -> int:
+    options, rest = parser("plan", "Show what `jwstdask run` would do with a program.").parse_known_args(argv)
+    inputs, own, steps = split_parameters(rest)
+    from jwstdask.pipelines.run import find_inputs, plan_program
+
+    settings, each = program_settings(options, own, steps)
+    plan = plan_program(find_inputs(inputs), options.through or 3, settings, each)
+    plans = [item for chain in plan.chains for item in chain]
+    print_plans(plans)
+    return 1 if any(item.error for item in plans) else 0
+
+
+def size(count: float) -> str:
+    """Bytes for people."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def print_plans(plans: Sequence[ExposurePlan]) -> None:
+    """Print each distinct way of processing once, then a line an exposure."""
+    groups: dict[tuple[object, ...], list[ExposurePlan]] = {}
+    for plan in plans:
+        steps = tuple((item.name, item.skip, tuple(sorted(item.references.items()))) for item in plan.steps)
+        groups.setdefault((plan.pipeline, plan.exp_type, plan.branch, steps, plan.error), []).append(plan)
+    for members in groups.values():
+        first = members[0]
+        kind = f"{first.exp_type}, branch {first.branch}" if first.branch else first.exp_type
+        print(f"{first.pipeline} ({kind}), {len(members)} exposure{'s' * (len(members) > 1)}, context {first.context or '-'}")
+        print_steps(first.steps)
+        for plan in members:
+            cost = plan.cost
+            print(
+                f"  {os.path.basename(plan.path)} {list(plan.shape)}: {size(cost.memory)} memory, {size(cost.read)} in, "
+                f"{size(cost.written)} out, {duration(cost.cpu)} CPU"
+            )
+            for path in plan.products.values():
+                print(f"    -> {path}")
+            if plan.error is not None:
+                print(f"    ERROR {plan.error}")
+        print()
+    total = sum(plan.cost.cpu for plan in plans)
+    broken = sum(plan.error is not None for plan in plans)
+    peak = max((plan.cost.memory for plan in plans), default=0)
+    print(
+        f"{len(plans)} tasks, {duration(total)} CPU, {size(peak)} memory a task, "
+        f"{size(sum(plan.cost.written for plan in plans))} to write" + (f", {broken} with errors" if broken else "")
+    )
+
+
+def print_steps(steps: Iterable[StepPlan]) -> None:
+    """Steps with the reason of every skip, references, and parameters that are not defaults with their origins."""
+    for item in steps:
+        if item.skip is not None:
+            print(f"  {item.name:20} skipped: {item.skip}")
+            continue
+        references = ", ".join(
+            f"{reftype}={os.path.basename(path) if path else 'N/A'}" for reftype, path in item.references.items()
+        )
+        print(f"  {item.name:20} {references}".rstrip())
+        defaults = type(item.step)()
+        for name, origin in item.origins.items():
+            value = getattr(item.step, name)
+            if value != getattr(defaults, name):
+                print(f"  {'':20}   {name} = {value!r} ({origin})")
+
+
+def print_associations(plans: Sequence[AssociationPlan]) -> None:
+    """Print plans of associations."""
+    for plan in plans:
+        print(f"{plan.pipeline} {plan.name}, {len(plan.members)} members, context {plan.context or '-'}")
+        print_steps(plan.steps)
+        for path in plan.products.values():
+            print(f"    -> {path}")
+        if plan.error is not None:
+            print(f"    ERROR {plan.error}")
