@@ -20,7 +20,7 @@ from xarray.core import indexing
 from jwstdask.core import dq
 from jwstdask.core.dims import GROUP, INTEGRATION, X, Y
 from jwstdask.io.layout import FitsLayout, Hdu, open_layout
-from jwstdask.io.metadata import asdf_bytes, model_name, read_metadata, read_wcs
+from jwstdask.io.metadata import has_wcs, model_name, read_metadata, read_wcs
 from jwstdask.io.schema import model_schema
 
 EXTVER = "extver"
@@ -142,7 +142,7 @@ def dataset_from_layout(
     several = bool(items) and schema.list_name is not None
     variables: dict[str, xr.Variable] = {}
     sizes: dict[str, int] = {}
-    if "SCI" in layout and not several:
+    if "SCI" in layout and layout.hdu("SCI").size and not several:
         layout.check_exposure()
     for hdu in sorted(layout.hdus, key=lambda hdu: hdu.name != "SCI"):
         name = hdu.name.lower()
@@ -169,7 +169,7 @@ def dataset_from_layout(
             chunks[Y] = rows
         variable.encoding = {"preferred_chunks": chunks, "source": layout.path}
     coordinates = {}
-    if WCS not in drop_variables and _has_wcs(layout, version if several else None):
+    if WCS not in drop_variables and has_wcs(layout):
         lazy = indexing.LazilyIndexedArray(_WcsArray(layout, version if several else None))
         coordinates[WCS] = xr.Variable((), lazy)
     if version is not None:
@@ -226,11 +226,6 @@ def flag_attributes(name: str) -> dict[str, Any]:
     else:
         return {}
     return {"flag_masks": np.array(list(flags.values()), dtype), "flag_meanings": " ".join(flags)}
-
-
-def _has_wcs(layout: FitsLayout, version: int | None) -> bool:
-    raw = asdf_bytes(layout)
-    return raw is not None and b"wcs: !" in raw.partition(b"\n...")[0]
 
 
 class _HduArray(BackendArray):

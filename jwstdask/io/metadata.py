@@ -19,7 +19,7 @@ from jwstdask.io.layout import FitsLayout
 from jwstdask.io.schema import ModelSchema, is_model, model_schema
 
 EXTRA = "extra_fits"
-_WCS_LINE = re.compile(r"^(?P<indent> +)wcs: ?(?:!|&|\|)", re.MULTILINE)
+_WCS_LINE = re.compile(r"^(?P<indent> +)wcs: [!&*]", re.MULTILINE)
 _DEFAULT_MODELS = {4: "RampModel", 3: "CubeModel", 2: "ImageModel"}
 
 
@@ -81,7 +81,7 @@ def read_metadata(
         if entry.keyword in values:
             known.add((index, entry.keyword))
             value = values[entry.keyword]
-            if value is not None and not (name in meta and (trusted or _same_number(meta[name], value))):
+            if value is not None and not trusted and not _same_number(meta.get(name), value):
                 meta[name] = value
     _mark_item_keywords(layout, schema, known)
     meta.update(_extra_keywords(layout, known))
@@ -212,6 +212,12 @@ def read_asdf_tree(layout: FitsLayout) -> dict[str, Any]:
         return _plain(_open_asdf(layout, raw).tree)
 
 
+def has_wcs(layout: FitsLayout) -> bool:
+    """True if the file has a gwcs object, found without restoring it."""
+    raw = asdf_bytes(layout)
+    return raw is not None and re.search(rb"\bwcs: [!&*]", raw.partition(b"\n...")[0]) is not None
+
+
 def read_wcs(layout: FitsLayout, version: int | None = None) -> Any | None:
     """The gwcs object of an exposure, None where it has none.
 
@@ -226,8 +232,8 @@ def read_wcs(layout: FitsLayout, version: int | None = None) -> Any | None:
     -------
     gwcs.WCS or None
     """
-    raw = asdf_bytes(layout)
-    if raw is None or b"wcs:" not in raw:
+    raw = asdf_bytes(layout) if has_wcs(layout) else None
+    if raw is None:
         return None
     tree = _open_asdf(layout, raw).tree
     if version is not None:
