@@ -8,6 +8,8 @@ interleaved amplifiers, odd and even rows apart, relative to the first group.
 "Detector orientation" is the order of the readout: the fast direction runs along the second axis. All means are summed
 in the order and precision of numpy's pairwise sum, because the last bit of a mean reaches every pixel of a frame.
 
+Instead of the running median, the side pixels may be convolved with kernels measured for each amplifier (SIRS).
+
 Source: JWST pipeline documentation, "Reference Pixel Correction"; Robberto, JWST-STScI-003852 (2014).
 """
 
@@ -333,7 +335,7 @@ def running_median(side, side_dq, first_row, smoothing_length):
 
 
 @numba.njit(cache=True, nogil=True)
-def _without_levels(side, first_column, levels):
+def without_levels(side, first_column, levels):
     """A copy of a section (row, column) minus its amplifiers' levels, in the precision of the section."""
     rows, columns = side.shape
     result = np.empty((rows, columns), side.dtype)
@@ -371,8 +373,8 @@ def row_levels(left, right, left_dq, right_dq, corner, last_column, levels, smoo
     numpy.ndarray
         float64 (row,) [DN]; zero where neither side has a good pixel.
     """
-    low = running_median(_without_levels(left, corner[1], levels), left_dq, corner[0], smoothing_length)
-    high = running_median(_without_levels(right, last_column, levels), right_dq, corner[0], smoothing_length)
+    low = running_median(without_levels(left, corner[1], levels), left_dq, corner[0], smoothing_length)
+    high = running_median(without_levels(right, last_column, levels), right_dq, corner[0], smoothing_length)
     for row in range(low.size):
         a, b = low[row], high[row]
         if np.isnan(a):
@@ -381,6 +383,65 @@ def row_levels(left, right, left_dq, right_dq, corner, last_column, levels, smoo
             low[row] = 0.5 * (a + b)
         low[row] *= side_gain
     return low
+
+
+def sirs_kernels(frequencies: np.ndarray, gaussmooth: float, halfwidth: int) -> np.ndarray:
+    """Kernels of the Simple Improved Reference Subtraction from their Fourier coefficients.
+
+    Parameters
+    ----------
+    frequencies
+        complex128 (amplifier, frequency), of one side.
+    gaussmooth
+        Standard deviation of a Gaussian that smooths the kernels [pixel].
+    halfwidth
+        Half-width of the kernels [pixel].
+
+    Returns
+    -------
+    numpy.ndarray
+        float64 (amplifier, 2 halfwidth + 1).
+    """
+    offset = np.arange(-halfwidth, halfwidth + 1)
+    window = np.exp(-(offset**2) / (2 * gaussmooth**2))
+    window /= np.sum(window)
+    middle = frequencies.shape[1] - 1
+    kernels = [np.fft.fftshift(np.fft.irfft(values)) for values in frequencies]
+    cut = slice(middle - halfwidth, middle + halfwidth + 1)
+    return np.array([np.convolve(kernel[cut], window, mode="same") for kernel in kernels])
+
+
+def sirs_row_levels(sides: list[np.ndarray], kernels: list[np.ndarray], sigreject: float) -> np.ndarray:
+    """Levels of the rows of one group from side reference pixels convolved with kernels; flags are not looked at.
+
+    Parameters
+    ----------
+    sides
+        float64 (row, column) [DN], left and right, in detector orientation, the amplifier levels subtracted.
+    kernels
+        float64 (amplifier, lag), left and right, from :func:`sirs_kernels`.
+    sigreject
+        Pixels further from the median of their side are left out [standard deviations from the median deviation].
+
+    Returns
+    -------
+    numpy.ndarray
+        float64 (amplifier, row) [DN].
+    """
+    means, shares = [], []
+    for side in sides:
+        deviation = np.abs(side - np.median(side))
+        good = deviation <= sigreject * (1.48 * np.median(deviation))
+        means.append(np.sum(side * good, axis=1) / side.shape[1])
+        shares.append(np.sum(good, axis=1) / side.shape[1])
+    levels = np.zeros((len(kernels[0]), len(means[0])))
+    full = np.ones(len(means[0]))
+    for mean, share, kernel in zip(means, shares, kernels):
+        for amplifier, weights in enumerate(kernel):
+            # Where pixels were left out, the others weigh more.
+            norm = np.convolve(full, weights, mode="same") / np.convolve(share, weights, mode="same")
+            levels[amplifier] += np.convolve(mean, weights, mode="same") * norm
+    return levels
 
 
 @numba.njit(cache=True, nogil=True)
@@ -399,7 +460,7 @@ def subtract_levels(sci, levels, rows, fast_along_x, fast, slow, first_single, o
     levels
         float64 (integration, group, amplifier, detector column modulo 2) [DN].
     rows
-        float64 (integration, group, row) [DN].
+        float64 (integration, group, amplifier or 1, row) [DN].
     fast_along_x
         The detector's columns run along x.
     fast, slow
@@ -416,7 +477,18 @@ def subtract_levels(sci, levels, rows, fast_along_x, fast, slow, first_single, o
         for group in range(groups):
             rounds = _rounds_first(first_single, integration, group)
             level = levels[integration, group]
-            shift = rows[integration, group]
+            if rows.shape[2] > 1:
+                # Row levels of each amplifier: seldom used, pixel by pixel.
+                for y in range(ny):
+                    for x in range(nx):
+                        column, row = (fast[x], slow[y]) if fast_along_x else (fast[y], slow[x])
+                        amplifier = column // _WIDTH
+                        value = np.float64(sci[integration, group, y, x]) - level[amplifier, column % 2]
+                        if rounds:
+                            value = np.float64(np.float32(value))
+                        out[integration, group, y, x] = value - rows[integration, group, amplifier, row]
+                continue
+            shift = rows[integration, group, 0]
             if fast_along_x:
                 for x in range(nx):
                     line[x] = level[fast[x] // _WIDTH, fast[x] % 2]

@@ -92,11 +92,11 @@ def test_detector_orientation_reads_along_the_fast_axis(fast, slow):
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.integers(0, 2**32), st.booleans(), st.booleans(), st.integers(0, 2030))
-def test_levels_are_subtracted_in_the_right_precision(seed, along_x, single, start):
+@given(st.integers(0, 2**32), st.booleans(), st.booleans(), st.integers(0, 2030), st.sampled_from([1, 4]))
+def test_levels_are_subtracted_in_the_right_precision(seed, along_x, single, start, amplifiers):
     rng = np.random.default_rng(seed)
     sci = rng.normal(1000, 9, (2, 2, 5, 6)).astype(np.float32)
-    levels, rows = rng.normal(900, 9, (2, 2, 4, 2)), rng.normal(0, 3, (2, 2, 20))
+    levels, rows = rng.normal(900, 9, (2, 2, 4, 2)), rng.normal(0, 3, (2, 2, amplifiers, 20))
     fast_count, slow_count = (6, 5) if along_x else (5, 6)
     fast, slow = start + np.arange(fast_count), rng.permutation(20)[:slow_count]
     expected = np.empty_like(sci)
@@ -105,7 +105,7 @@ def test_levels_are_subtracted_in_the_right_precision(seed, along_x, single, sta
         value = np.float64(sci[i, g, y, x]) - levels[i, g, column // 512, column % 2]
         if single and i == g == 0:
             value = np.float64(np.float32(value))
-        expected[i, g, y, x] = value - rows[i, g, row]
+        expected[i, g, y, x] = value - rows[i, g, column // 512 if amplifiers > 1 else 0, row]
     before = sci.copy()
     out = np.empty_like(sci)
     refpix.subtract_levels(sci, levels, rows, along_x, fast, slow, single, out)

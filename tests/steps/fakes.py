@@ -18,6 +18,7 @@ class FakeReference:
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     dq: np.ndarray | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
+    asdf: Mapping[str, Any] = field(default_factory=dict)
     path: str = "fake.fits"
 
     def __contains__(self, name: str) -> bool:

@@ -54,11 +54,13 @@ def exposure(meta, integrations=2, groups=3, seed=0, zeroframe=False):
     return ramp
 
 
-def oracle(ramp, meta, step):
+def oracle(ramp, meta, step, coefficients=None):
     from jwst.refpix.reference_pixels import correct_model
+    from stdatamodels.jwst.datamodels import SIRSKernelModel
 
     model = oracle_ramp(ramp, meta)
-    kernel = {"refpix_algorithm": "median", "sirs_kernel_model": None, "sigreject": 4, "gaussmooth": 1, "halfwidth": 30}
+    kernel = {name: getattr(step, name) for name in ("refpix_algorithm", "sigreject", "gaussmooth", "halfwidth")}
+    kernel["sirs_kernel_model"] = coefficients and SIRSKernelModel(coefficients)
     correct_model(
         model,
         step.odd_even_columns,
@@ -72,8 +74,9 @@ def oracle(ramp, meta, step):
     return model
 
 
-def compare(ramp, meta, step, tile):
-    result, model = walk(step, meta, {}, ramp, tile), oracle(ramp, meta, step)
+def compare(ramp, meta, step, tile, coefficients=None):
+    references = {"sirskernel": coefficients and FakeReference(asdf=coefficients)}
+    result, model = walk(step, meta, references, ramp, tile), oracle(ramp, meta, step, coefficients)
     np.testing.assert_array_equal(result.sci, model.data)
     np.testing.assert_array_equal(result.pixeldq, ramp.pixeldq)
     np.testing.assert_array_equal(result.groupdq, ramp.groupdq)
@@ -93,6 +96,21 @@ def test_full_frame_same_bits_as_the_oracle(detector):
 def test_full_frame_with_zeroframe_same_bits_as_the_oracle(detector):
     meta = geometry(detector, (0, 0), (2048, 2048))
     compare(exposure(meta, 2, 1, zeroframe=True), meta, RefPixStep(), (700, 900))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("detector", "known"), [("NRCA1", True), ("NIS", True), ("NRCA1", False)])
+def test_convolved_side_pixels_same_bits_as_the_oracle(detector, known):
+    """A detector without kernels falls back on the running median."""
+    meta = geometry(detector, (0, 0), (2048, 2048), subarray__name="FULL")
+    rng = np.random.default_rng(6)
+    decay = np.exp(-np.arange(1025) / 90)
+    tables = {
+        name: rng.normal(1, 0.1, (4, 1025)) * decay + 1j * rng.normal(0, 0.1, (4, 1025)) for name in ("gamma", "zeta")
+    }
+    step = RefPixStep(refpix_algorithm="sirs", gaussmooth=1.5, halfwidth=20)
+    coefficients = {detector.lower() if known else "nrcblong": tables}
+    compare(exposure(meta, 1, 2, zeroframe=True), meta, step, (700, 900), coefficients)
 
 
 FOUR_OUTPUTS = [
@@ -214,9 +232,11 @@ def test_skip_rules():
 
 def test_what_is_not_available_is_refused_when_planning():
     full = geometry("NRCA1", (0, 0), (2048, 2048), subarray__name="FULL")
-    with pytest.raises(ParameterError, match="sirs"):
-        RefPixStep(refpix_algorithm="sirs").check(full)
+    RefPixStep(refpix_algorithm="sirs").check(full)
     RefPixStep(refpix_algorithm="sirs").check(geometry("NRCA1", (0, 0), (64, 64)))
+    RefPixStep(refpix_algorithm="sirs").check(geometry("MIRIMAGE", (0, 0), (1024, 1032), subarray__name="FULL"))
+    with pytest.raises(ParameterError, match=r"sirs.*FULLP"):
+        RefPixStep(refpix_algorithm="sirs").check(geometry("NRCA1", (0, 0), (256, 2048), subarray__name="FULLP"))
     with pytest.raises(PlanError, match="IRS2"):
         RefPixStep().check(full | {"meta.exposure.readpatt": "NRSIRS2"})
     with pytest.raises(PlanError, match="multistripe"):

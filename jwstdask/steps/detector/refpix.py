@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +30,8 @@ class Readout:
     mode
         ``amplifiers`` (near infrared, each amplifier on its own), ``single`` (subarray through one amplifier),
         or ``miri``.
+    kernels
+        SIRS kernels of the left and right side pixels, to be used instead of the running median.
     """
 
     x0: int
@@ -40,6 +42,7 @@ class Readout:
     slowaxis: int
     mode: str
     edgeless: bool
+    kernels: list[np.ndarray] | None = None
 
     @classmethod
     def of(cls, meta: Meta) -> Readout:
@@ -60,6 +63,11 @@ class Readout:
             mode,
             mode == "single" and meta.get("meta.subarray.name") in _EDGELESS,
         )
+
+    @property
+    def full(self) -> bool:
+        """The whole of a near-infrared detector."""
+        return self.mode != "miri" and min(self.nx, self.ny) >= refpix.SIZE
 
     @property
     def fast_along_x(self) -> bool:
@@ -111,7 +119,7 @@ class Corrections:
     Attributes
     ----------
     rows
-        (integration, group, row), rows of the exposure in detector orientation.
+        (integration, group, amplifier or 1, row), rows of the exposure in detector orientation.
     first_single
         The first group is rounded between the two.
     """
@@ -154,9 +162,10 @@ class RefPixStep(Step):
     siglimit: float = par(3.0, "rejection limit of reference pixels", unit="sigma")
 
     def check(self, meta: Meta) -> None:
-        full = "FULL" in str(meta.get("meta.subarray.name", ""))
-        if self.refpix_algorithm == "sirs" and full and meta.get("meta.instrument.name") != "MIRI":
-            raise ParameterError("refpix.refpix_algorithm='sirs' is not available yet", "Use 'median'.")
+        name = str(meta.get("meta.subarray.name", ""))
+        miri = meta.get("meta.instrument.name") == "MIRI"
+        if self.refpix_algorithm == "sirs" and "FULL" in name and not miri and not Readout.of(meta).full:
+            raise ParameterError(f"refpix.refpix_algorithm='sirs' cannot be used for subarray {name}", "Use 'median'.")
         if "IRS2" in str(meta.get("meta.exposure.readpatt", "")):
             raise PlanError("refpix cannot correct IRS2 readouts yet", "Skip refpix or leave the exposure out.")
         if meta.get("meta.subarray.multistripe_reads1") is not None:
@@ -169,7 +178,7 @@ class RefPixStep(Step):
                 return "Refpix correction skipped for MIRI subarrays"
             return None
         edges = (readout.x0, readout.y0, readout.x0 + readout.nx, readout.y0 + readout.ny)
-        if min(readout.nx, readout.ny) < refpix.SIZE and (min(edges) < 0 or max(edges) > refpix.SIZE):
+        if not readout.full and (min(edges) < 0 or max(edges) > refpix.SIZE):
             return "Subarray doesn't fit in full-sized array"
         return None
 
@@ -182,7 +191,20 @@ class RefPixStep(Step):
         return None
 
     def prepare(self, meta: Meta, references: Mapping[str, Any]) -> Readout:
-        return Readout.of(meta)
+        readout = Readout.of(meta)
+        kernels = references.get("sirskernel")
+        if self.refpix_algorithm == "median" or kernels is None or not readout.full or readout.mode == "miri":
+            return readout
+        detector = str(meta.get("meta.instrument.detector")).lower()
+        tree = {str(name).lower(): value for name, value in kernels.asdf.items()}
+        if detector not in tree:
+            return readout
+        # Left and right side pixels.
+        sides = [
+            refpix.sirs_kernels(np.array(tree[detector][name]), self.gaussmooth, self.halfwidth)
+            for name in ("gamma", "zeta")
+        ]
+        return replace(readout, kernels=sides)
 
     def gather_windows(self, meta: Meta) -> list[Window]:
         return Readout.of(meta).windows()
@@ -224,7 +246,8 @@ class RefPixStep(Step):
         bottom, top, left, right = (edges[name] for name in ("bottom", "top", "left", "right"))
         integrations, groups = sections[0].sci.shape[:2]
         levels = np.zeros((integrations, groups, refpix.AMPLIFIERS, 2))
-        rows = np.zeros((integrations, groups, left.sci.shape[2]))
+        amplifiers = 1 if readout.kernels is None else refpix.AMPLIFIERS
+        rows = np.zeros((integrations, groups, amplifiers, left.sci.shape[2]))
         corner = (left.row, left.column)
         for integration, group in np.ndindex(integrations, groups):
             # With side pixels, all groups but the very first are corrected in float64.
@@ -242,8 +265,15 @@ class RefPixStep(Step):
                 single,
             )
             levels[integration, group] = level
-            if self.use_side_ref_pixels:
-                rows[integration, group] = refpix.row_levels(
+            if not self.use_side_ref_pixels:
+                continue
+            if readout.kernels is not None:
+                starts = (left.column, right.column)
+                sides = [refpix.without_levels(side, start, level) for side, start in zip(values[2:], starts)]
+                sides = [side.astype(np.float64) for side in sides]
+                rows[integration, group] = refpix.sirs_row_levels(sides, readout.kernels, self.sigreject)
+            else:
+                rows[integration, group, 0] = refpix.row_levels(
                     values[2],
                     values[3],
                     left.flags,
@@ -279,7 +309,7 @@ class RefPixStep(Step):
                     level, _ = refpix.clipped_mean(values[choice], choice.size, self.siglimit)
                     levels[integration, group, :, parity if self.odd_even_columns else slice(None)] = level
         size = readout.ny if readout.fast_along_x else readout.nx
-        return Corrections(levels, np.zeros((integrations, groups, size)), False)
+        return Corrections(levels, np.zeros((integrations, groups, 1, size)), False)
 
     def _miri(self, readout: Readout, sections: list[Section], first_single: bool) -> Corrections:
         """Levels of MIRI's four interleaved amplifiers, relative to the first group."""
@@ -299,7 +329,7 @@ class RefPixStep(Step):
                 # Flags do not depend on the group: none can be corrected.
                 break
             levels[integration, group] = found
-        return Corrections(levels, np.zeros((integrations, groups, 0)), False)
+        return Corrections(levels, np.zeros((integrations, groups, 1, 0)), False)
 
 
 def _section(readout: Readout, block: RampBlock, values: np.ndarray) -> Section:
