@@ -323,7 +323,7 @@ def drizzle_other(
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def add_variances(sigma, sigma_weight, rnoise_index, exposure_weight, total, total_weight):
+def add_variances(sigma, sigma_weight, rnoise_index, exposure_weight, rows, columns, total, total_weight):
     """Add the drizzled noise of one exposure to the sums of a tile.
 
     The variance of the weighted mean of exposures is sum(w**2 V) / sum(w)**2, with w the inverse of the drizzled
@@ -339,12 +339,14 @@ def add_variances(sigma, sigma_weight, rnoise_index, exposure_weight, total, tot
         Which variance gives the weight; below 0 the weight is ``exposure_weight``.
     exposure_weight
         Weight of the exposure when no variance gives it.
+    rows, columns
+        First and past-the-last row and column to work on.
     total, total_weight
         float32 (variance, y, x), sums of w**2 V (NaN where nothing was added) and of w; changed.
     """
-    n, ny, nx = sigma.shape
-    for y in range(ny):
-        for x in range(nx):
+    n = len(sigma)
+    for y in range(rows[0], rows[1]):
+        for x in range(columns[0], columns[1]):
             if sigma_weight[y, x] == 0.0:
                 continue
             if rnoise_index >= 0:

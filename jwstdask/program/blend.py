@@ -7,7 +7,7 @@ rule keeps the first exposure's value), ``blend_table`` which keywords get a col
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -106,7 +106,7 @@ def _flat(tree: Mapping[str, Any], path: str = "") -> Iterator[str]:
             yield path + name
 
 
-@lru_cache(maxsize=None)
+@cache
 def blend_schema(model: str) -> BlendSchema:
     """Blend rules of a data model class such as ``ImageModel``."""
     return BlendSchema(model)

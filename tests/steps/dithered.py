@@ -155,15 +155,22 @@ class FakeExposure:
 
     @classmethod
     def of(cls, model) -> FakeExposure:
-        arrays = {name: np.array(getattr(model, attribute)) for name, attribute in ARRAYS.items()
-                  if getattr(model, attribute, None) is not None}
-        meta = {name: value for name, value in model.to_flat_dict(include_arrays=False).items()
-                if name.startswith("meta.")}
+        arrays = {
+            name: np.array(getattr(model, attribute))
+            for name, attribute in ARRAYS.items()
+            if getattr(model, attribute, None) is not None
+        }
+        meta = {
+            name: value for name, value in model.to_flat_dict(include_arrays=False).items() if name.startswith("meta.")
+        }
         return cls(model.meta.filename, meta, model.meta.wcs, arrays)
 
     @property
     def shape(self):
         return self.arrays["sci"].shape
+
+    def __contains__(self, name):
+        return name in self.arrays
 
     def read(self, name, rows=slice(None), columns=slice(None)):
         part = self.arrays[name][rows, columns]

@@ -85,7 +85,6 @@ class Outliers:
 class _Group:
     """Images of one exposure on the common grid: where they lie and where their scratch files are."""
 
-    sources: tuple[Source, ...]
     rows: slice
     columns: slice
     image: Path
@@ -192,7 +191,6 @@ class OutlierDetectionStep(Step):
         for number, chosen in enumerate(names.values()):
             rows, columns = _extent([sources[k] for k in chosen], grid)
             group = _Group(
-                tuple(sources[k] for k in chosen),
                 rows,
                 columns,
                 scratch / f"outlier_{number:05d}_i2d.npy",
@@ -201,7 +199,8 @@ class OutlierDetectionStep(Step):
             shape = rows.stop - rows.start, columns.stop - columns.start
             for path in (group.image, group.weight):
                 _allocate(path, shape, np.float32)
-            work += [(group, slice(part.start + rows.start, part.stop + rows.start)) for part in tiles(shape)]
+            own = [(k, sources[k]) for k in chosen]
+            work += [(group, own, slice(part.start + rows.start, part.stop + rows.start)) for part in tiles(shape)]
             groups.append(group)
         tools.map(functools.partial(_drizzle_group, recipe=recipe, grid=grid), work)
         thresholds = tools.map(functools.partial(_threshold, maskpt=self.maskpt), [group.weight for group in groups])
@@ -214,7 +213,11 @@ class OutlierDetectionStep(Step):
         keep = self.save_intermediate_results
         how = {"snr": _numbers(self.snr, "snr"), "scale": _numbers(self.scale, "scale"), "backg": self.backg}
         tasks = [
-            (source, scratch / f"outlier_{index:05d}_mask.npy", scratch / f"outlier_{index:05d}_blot.npy" if keep else None)
+            (
+                source,
+                scratch / f"outlier_{index:05d}_mask.npy",
+                scratch / f"outlier_{index:05d}_blot.npy" if keep else None,
+            )
             for index, source in enumerate(sources)
         ]
         counts = tools.map(functools.partial(_flag, median=median, grid=grid, **how), tasks)
@@ -249,12 +252,17 @@ class OutlierDetectionStep(Step):
                     "use resample_data=True",
                 )
         bits = bad_bits(self.good_bits)
-        weigh = functools.partial(_plain_threshold, weight_type=self.weight_type, bits=bits, maskpt=self.maskpt)
+        weigh = functools.partial(_plain_threshold, maskpt=self.maskpt, weight_type=self.weight_type, bits=bits)
         thresholds = tools.map(weigh, list(members))
         median = scratch / "outlier_median.npy"
         _allocate(median, shape, np.float32)
         combine = functools.partial(
-            _plain_median, members=list(members), thresholds=thresholds, weight_type=self.weight_type, bits=bits, out=median
+            _plain_median,
+            members=list(members),
+            thresholds=thresholds,
+            weight_type=self.weight_type,
+            bits=bits,
+            out=median,
         )
         tools.map(combine, tiles(shape, planes=max(1, -(-2 * len(members) * (1 << 20) // _MEDIAN_VALUES))))
         snr = _numbers(self.snr, "snr")[0]
@@ -282,9 +290,9 @@ def _allocate(path: Path, shape: tuple[int, ...], dtype: Any) -> None:
     np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape).flush()
 
 
-def _drizzle_group(task: tuple[_Group, slice], recipe: Recipe, grid: OutputGrid) -> None:
-    group, rows = task
-    tile = drizzle_tile(group.sources, recipe, grid, rows, group.columns)
+def _drizzle_group(task: tuple[_Group, list[tuple[int, Source]], slice], recipe: Recipe, grid: OutputGrid) -> None:
+    group, sources, rows = task
+    tile = drizzle_tile(sources, recipe, grid, rows, group.columns)
     place = slice(rows.start - group.rows.start, rows.stop - group.rows.start)
     for path, name in ((group.image, "sci"), (group.weight, "wht")):
         file = np.load(path, mmap_mode="r+")
@@ -295,9 +303,7 @@ def _threshold(path: Path, maskpt: float) -> float:
     return kernel.weight_threshold(np.load(path, mmap_mode="r"), maskpt)
 
 
-def _median_tile(
-    rows: slice, groups: Sequence[_Group], thresholds: Sequence[float], out: Path, width: int
-) -> None:
+def _median_tile(rows: slice, groups: Sequence[_Group], thresholds: Sequence[float], out: Path, width: int) -> None:
     height = rows.stop - rows.start
     # A group that does not reach these rows adds nothing; a small mosaic member adds only its own columns.
     inside = [k for k, group in enumerate(groups) if group.rows.start < rows.stop and group.rows.stop > rows.start]

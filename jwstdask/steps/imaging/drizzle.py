@@ -25,8 +25,10 @@ MAX_OUTPUT_PIXELS = 4_000_000_000
 VARIANCES = ("var_rnoise", "var_flat", "var_poisson")
 
 _TILE_PIXELS = 1 << 20
-_BAND = 16  # input rows and columns of the cells whose place in the output is bounded together
+_BAND = 32  # input rows and columns of the cells whose place in the output is bounded together
 _FAR = 1e9  # a position beyond any image
+OTHER_REACH = 512
+"""Output rows around a tile from which kernels of the drizzle package may take pixels."""
 _ALIGNED_ROWS = 128  # kernels of the drizzle package work on output rows from fixed multiples of this
 
 
@@ -136,7 +138,7 @@ class Source:
     pixel_map
         Called with a window, gives float64 (y, x, 2) positions on the output grid.
     low, high
-        float64 (cell row, cell column, 2): bounds of the positions of the pixels of each 16 x 16 cell, with their
+        float32 (cell row, cell column, 2): bounds of the positions of the pixels of each 32 x 32 cell, with their
         extent.
     background
         Level to subtract from ``sci``, or None.
@@ -149,8 +151,8 @@ class Source:
     exposure: Any
     shape: tuple[int, int]
     pixel_map: Any
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
+    low: NDArray[np.float32]
+    high: NDArray[np.float32]
     background: float | None
     time: float | None
     arrays: frozenset[str]
@@ -173,6 +175,8 @@ class Source:
             )
         shape = tuple(exposure.shape)
         wcs = exposure.wcs
+        if wcs is None:
+            raise StepError(str(exposure.path), "resample", "the exposure has no WCS", "run assign_wcs first")
         fitted = PixelMap.fit(wcs, grid.wcs, MAX_MAP_ERROR, shape=shape)
         low, high = _cell_bounds(fitted, shape)
         pixel_map: Any = fitted
@@ -181,11 +185,12 @@ class Source:
         meta = exposure.meta
         level = meta.get("meta.background.level")
         background = level if level is not None and not meta.get("meta.background.subtracted") else None
-        one = slice(0, 1)
-        present = frozenset(
-            name for name in ("sci", "err", "dq", *VARIANCES) if _read(exposure, name, one, one) is not None
-        )
+        present = frozenset(name for name in ("sci", "err", "dq", *VARIANCES) if name in exposure)
         return cls(exposure, shape, pixel_map, low, high, background, measured_time(meta), present)
+
+    def touches(self, rows: slice) -> bool:
+        """Whether the exposure may touch rows of the output grid."""
+        return bool(self.high[..., 1].max() > rows.start - 0.5 and self.low[..., 1].min() < rows.stop - 0.5)
 
     def extent(self, grid: OutputGrid) -> tuple[slice, slice] | None:
         """Rows and columns of the output grid that the exposure may touch; None if it misses it."""
@@ -195,14 +200,30 @@ class Source:
         x1, y1 = min(grid.shape[1], int(high[0])), min(grid.shape[0], int(high[1]))
         return (slice(y0, y1), slice(x0, x1)) if y0 < y1 and x0 < x1 else None
 
-    def bands(self, rows: slice, columns: slice, height: int = 4) -> Iterator[Window]:
-        """Windows of the frame, in the order of rows, that hold all pixels touching a part of the output grid."""
-        touching = (
+    def _touching(self, rows: slice, columns: slice) -> NDArray[np.bool_]:
+        """Cells that may touch a part of the output grid, bool (cell row, cell column)."""
+        return (
             (self.high[..., 0] > columns.start - 0.5)
             & (self.low[..., 0] < columns.stop - 0.5)
             & (self.high[..., 1] > rows.start - 0.5)
             & (self.low[..., 1] < rows.stop - 0.5)
         )
+
+    def touched(self, rows: slice, columns: slice) -> tuple[slice, slice] | None:
+        """The part of a tile that the exposure may touch, relative to the tile; None if it misses it."""
+        touching = self._touching(rows, columns)
+        if not touching.any():
+            return None
+        x0, y0 = np.floor(self.low[touching].min(axis=0))
+        x1, y1 = np.ceil(self.high[touching].max(axis=0)) + 1
+        return (
+            slice(max(0, int(y0) - rows.start), min(rows.stop, int(y1)) - rows.start),
+            slice(max(0, int(x0) - columns.start), min(columns.stop, int(x1)) - columns.start),
+        )
+
+    def bands(self, rows: slice, columns: slice, height: int = 2) -> Iterator[Window]:
+        """Windows of the frame, in the order of rows, that hold all pixels touching a part of the output grid."""
+        touching = self._touching(rows, columns)
         for first in range(0, len(touching), height):
             part = touching[first : first + height]
             cell_rows, cell_columns = np.flatnonzero(part.any(axis=1)), np.flatnonzero(part.any(axis=0))
@@ -220,7 +241,7 @@ class Source:
 def _cell_bounds(pixel_map: PixelMap, shape: tuple[int, int]) -> tuple[NDArray, NDArray]:
     """Bounds of the positions of each cell of pixels, from those of its corners.
 
-    Between the corners a position departs from linear by the curvature of the distortion, below 0.01 pixel over 16
+    Between the corners a position departs from linear by the curvature of the distortion, below 0.01 pixel over 32
     pixels; half a cell's slope is added for the extent of pixels, and a pixel for safety.
     """
     ends = [np.append(np.arange(0, n, _BAND, dtype=float), n) - 0.5 for n in shape]
@@ -239,15 +260,10 @@ def _cell_bounds(pixel_map: PixelMap, shape: tuple[int, int]) -> tuple[NDArray, 
     low, high = corners.min(axis=0), corners.max(axis=0)
     margin = 1.0 + (high - low) / _BAND
     # A cell with a corner that has no position may touch anything.
-    return np.nan_to_num(low - margin, nan=-_FAR), np.nan_to_num(high + margin, nan=_FAR)
-
-
-def _read(exposure: Any, name: str, rows: slice, columns: slice) -> NDArray | None:
-    """Part of an array, or None if the exposure has no such array."""
-    try:
-        return exposure.read(name, rows, columns)
-    except KeyError:
-        return None
+    return (
+        np.nan_to_num(low - margin, nan=-_FAR).astype(np.float32),
+        np.nan_to_num(high + margin, nan=_FAR).astype(np.float32),
+    )
 
 
 def output_limit(grid: OutputGrid, members: Sequence[Any], footprints: Sequence[np.ndarray], largest: int) -> None:
@@ -284,6 +300,10 @@ class Recipe:
         Names combined over exposures: ``sci`` and, if wanted, ``err``.
     variances
         Names of variances to propagate.
+    planes
+        Planes of the context image, one for each 32 exposures; 0 for none.
+    dq
+        Make a data-quality image.
     match
         Leave out pixels that are NaN in any array.
     """
@@ -296,7 +316,7 @@ class Recipe:
     pixel_scale_ratio: float | None
     images: tuple[str, ...] = ("sci",)
     variances: tuple[str, ...] = ()
-    context: bool = False
+    planes: int = 0
     dq: bool = False
     match: bool = False
 
@@ -314,7 +334,7 @@ def tiles(shape: tuple[int, int], planes: int = 1) -> list[slice]:
 
 
 def drizzle_tile(
-    sources: Sequence[Source], recipe: Recipe, grid: OutputGrid, rows: slice, columns: slice
+    sources: Sequence[tuple[int, Source]], recipe: Recipe, grid: OutputGrid, rows: slice, columns: slice
 ) -> dict[str, NDArray]:
     """One tile of the combined image; the same bits for any tiling.
 
@@ -324,7 +344,7 @@ def drizzle_tile(
     Parameters
     ----------
     sources
-        Exposures in the order of the association; bit k of the context marks exposure k.
+        Exposures that may touch the tile, each with its number in the association: its bit in the context.
     rows, columns
         The tile on the output grid.
 
@@ -348,36 +368,35 @@ def drizzle_tile(
 
 
 def _drizzle(
-    sources: Sequence[Source], recipe: Recipe, grid: OutputGrid, rows: slice, columns: slice
+    sources: Sequence[tuple[int, Source]], recipe: Recipe, grid: OutputGrid, rows: slice, columns: slice
 ) -> dict[str, NDArray]:
     """Drizzle onto ``rows`` and ``columns``."""
     shape = rows.stop - rows.start, columns.stop - columns.start
     n_images, n_variances = len(recipe.images), len(recipe.variances)
     out = np.full((n_images + n_variances, *shape), recipe.fill, np.float32)
     weight = np.zeros((2, *shape), np.float32)
-    planes = -(-len(sources) // 32) if recipe.context else 0
-    context = np.zeros((planes, *shape), np.int32)
+    context = np.zeros((recipe.planes, *shape), np.int32)
     no_context = np.zeros((0, 0), np.int32)
     dq = np.zeros(shape if recipe.dq else (0, 0), np.uint32)
     total = np.full((n_variances, *shape), np.nan, np.float32)
     total_weight = np.zeros((n_variances, *shape), np.float32)
 
-    for index, source in enumerate(sources):
-        added = False
+    for index, source in sources:
+        part = source.touched(rows, columns)
+        if part is None:
+            continue
+        if not recipe.is_square:  # other kernels reach beyond the pixel
+            part = slice(0, shape[0]), slice(0, shape[1])
         variances = [name for name in recipe.variances if name in source.arrays]
         layers = out[: n_images + len(variances)]
-        plane, bit = (
-            (context[index // 32], np.uint32(1 << (index % 32)).astype(np.int32))
-            if planes
-            else (no_context, np.int32(0))
-        )
+        plane = context[index // 32] if recipe.planes else no_context
+        bit = np.uint32(1 << (index % 32)).astype(np.int32)
+        if variances:
+            weight[1][part] = 0.0
+            layers[(slice(n_images, None), *part)] = np.nan
         for window in source.bands(rows, columns):
             positions = source.pixel_map(window)
             images, good, pixel_dq = _images(source, recipe, variances, window)
-            if not added and variances:
-                weight[1] = 0.0
-                layers[n_images:] = np.nan
-            added = True
             if recipe.is_square:
                 kernel.drizzle_square(
                     positions, (window.y0, window.x0), source.shape,
@@ -392,22 +411,23 @@ def _drizzle(
                     positions[inner] - np.array((columns.start, rows.start), float), images, good, recipe.pixfrac,
                     recipe.pixel_scale_ratio or 1.0, layers, weight, n_images, plane, bit, pixel_dq, dq,
                 )  # fmt: skip
-        if added and variances:
+        if variances:
             rnoise = variances.index("var_rnoise") if recipe.weight_type == "ivm" and "var_rnoise" in variances else -1
             exposure_weight = float(source.time or 0.0) if recipe.weight_type == "exptime" else 1.0
             present = [recipe.variances.index(name) for name in variances]
-            if len(present) == n_variances:
-                kernel.add_variances(layers[n_images:], weight[1], rnoise, exposure_weight, total, total_weight)
-            else:
-                part, part_weight = total[present], total_weight[present]
-                kernel.add_variances(layers[n_images:], weight[1], rnoise, exposure_weight, part, part_weight)
-                total[present], total_weight[present] = part, part_weight
+            # A copy only if an exposure lacks a variance.
+            whole = len(present) == n_variances
+            sums, weights = (total, total_weight) if whole else (total[present], total_weight[present])
+            reach = [(axis.start, axis.stop) for axis in part]
+            kernel.add_variances(layers[n_images:], weight[1], rnoise, exposure_weight, *reach, sums, weights)
+            if not whole:
+                total[present], total_weight[present] = sums, weights
 
     result: dict[str, NDArray] = dict(zip(recipe.images, out))
     result["wht"] = weight[0]
     if n_variances:
         result.update(zip(recipe.variances, kernel.finish_variances(total, total_weight, recipe.pixel_scale_ratio)))
-    if planes:
+    if recipe.planes:
         result["con"] = context
     if recipe.dq:
         result["dq"] = dq

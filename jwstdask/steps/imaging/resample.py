@@ -16,6 +16,7 @@ from jwstdask.core.step import Step
 from jwstdask.kernels.resample import total_error
 from jwstdask.steps.imaging.drizzle import (
     MAX_OUTPUT_PIXELS,
+    OTHER_REACH,
     VARIANCES,
     Recipe,
     Source,
@@ -102,8 +103,6 @@ class Resampled:
     arrays: dict[str, tuple[tuple[int, ...], np.dtype]]
     sources: list[Source] = field(repr=False)
     recipe: Recipe
-    with_error: bool
-    report_variances: bool
 
     @property
     def wcs(self) -> Any:
@@ -115,17 +114,18 @@ class Resampled:
         """(y, x)."""
         return self.grid.shape
 
-    def tiles(self) -> list[slice]:
-        """Rows of each tile; a tile has all columns."""
-        return tiles(self.shape)
+    def tiles(self) -> list[Tile]:
+        """Parts of the image, full width, with what is needed to compute each."""
+        return [self._tile(rows, slice(0, self.shape[1])) for rows in tiles(self.shape)]
+
+    def _tile(self, rows: slice, columns: slice) -> Tile:
+        near = rows if self.recipe.is_square else slice(rows.start - OTHER_REACH, rows.stop + OTHER_REACH)
+        touching = [(number, source) for number, source in enumerate(self.sources) if source.touches(near)]
+        return Tile(rows, columns, touching, self.recipe, self.grid, tuple(self.arrays))
 
     def tile(self, rows: slice, columns: slice | None = None) -> dict[str, NDArray]:
         """Arrays of part of the image, by name; ``con`` has (plane, y, x)."""
-        columns = slice(0, self.shape[1]) if columns is None else columns
-        found = drizzle_tile(self.sources, self.recipe, self.grid, rows, columns)
-        if self.with_error:
-            found["err"] = total_error(np.stack([found[name] for name in self.recipe.variances]))
-        return {name: found[name] for name in self.arrays}
+        return self._tile(rows, slice(0, self.shape[1]) if columns is None else columns).compute()
 
     def write(self, write_tile: Writer, map: Callable[[Callable, list], list] | None = None) -> None:
         """Compute the image tile by tile.
@@ -138,10 +138,10 @@ class Resampled:
         map
             ``tools.map``; None computes one tile after the other.
         """
-        work = functools.partial(_write_tile, self, write_tile)
+        work = functools.partial(_write_tile, write_tile=write_tile)
         if map is None:
-            for rows in self.tiles():
-                work(rows)
+            for tile in self.tiles():
+                work(tile)
         else:
             map(work, self.tiles())
 
@@ -156,10 +156,28 @@ class Resampled:
         return whole
 
 
-def _write_tile(result: Resampled, write_tile: Writer, rows: slice) -> None:
-    columns = slice(0, result.shape[1])
-    for name, array in result.tile(rows, columns).items():
-        write_tile(name, rows, columns, array)
+@dataclass(frozen=True)
+class Tile:
+    """Part of a combined image and the exposures that touch it."""
+
+    rows: slice
+    columns: slice
+    sources: list[tuple[int, Source]]
+    recipe: Recipe
+    grid: OutputGrid
+    names: tuple[str, ...]
+
+    def compute(self) -> dict[str, NDArray]:
+        """The arrays by name."""
+        found = drizzle_tile(self.sources, self.recipe, self.grid, self.rows, self.columns)
+        if self.recipe.variances:
+            found["err"] = total_error(np.stack([found[name] for name in self.recipe.variances]))
+        return {name: found[name] for name in self.names}
+
+
+def _write_tile(tile: Tile, write_tile: Writer) -> None:
+    for name, array in tile.compute().items():
+        write_tile(name, tile.rows, tile.columns, array)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,7 +311,7 @@ class ResampleStep(Step):
             pixel_scale_ratio=grid.pixel_scale_ratio,
             images=("sci", "err") if self.single else ("sci",),
             variances=VARIANCES if with_error else (),
-            context=self.enable_ctx,
+            planes=-(-len(members) // 32) if self.enable_ctx else 0,
             dq=self.propagate_dq,
             match=True,
         )
@@ -304,12 +322,12 @@ class ResampleStep(Step):
         if self.propagate_dq:
             arrays["dq"] = (whole, np.dtype(np.uint32))
         if self.enable_ctx:
-            arrays["con"] = ((-(-len(members) // 32), *whole), np.dtype(np.int32))
+            arrays["con"] = ((recipe.planes, *whole), np.dtype(np.int32))
         arrays["wht"] = (whole, real)
         if with_error and self.report_var:
-            arrays.update({name: (whole, real) for name in ("var_poisson", "var_rnoise", "var_flat")})
+            arrays.update(dict.fromkeys(("var_poisson", "var_rnoise", "var_flat"), (whole, real)))
         meta, removed, table = self._metadata(members, grid, association, "err" in arrays)
-        return Resampled(grid, meta, removed, table, arrays, sources, recipe, with_error, self.report_var)
+        return Resampled(grid, meta, removed, table, arrays, sources, recipe)
 
     def _metadata(
         self, members: Sequence[Any], grid: OutputGrid, association: Sequence[Any], has_error: bool
