@@ -135,6 +135,8 @@ class RampBlock:
         uint32 (y, x).
     zeroframe
         float32 (integration, y, x) [DN], or None.
+    average_dark_current
+        Dark current that enters the Poisson variance: a number or float32 (y, x) [DN/s].
     tally
         Counts over the inner part, summed by the engine over all blocks for ``Step.finish``.
     products
@@ -146,6 +148,7 @@ class RampBlock:
     groupdq: np.ndarray
     pixeldq: np.ndarray
     zeroframe: np.ndarray | None = None
+    average_dark_current: np.ndarray | float = 0.0
     tally: dict[str, float] = field(default_factory=dict)
     products: dict[str, ImageBlock] = field(default_factory=dict)
 

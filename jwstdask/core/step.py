@@ -93,6 +93,13 @@ class Step(Parameters):
         """Work on a block in place."""
         raise NotImplementedError
 
+    def again(self, meta: Meta, prepared: Any, gathered: Any, tally: Mapping[str, float]) -> Any:
+        """What should have been gathered, where the counts of all blocks contradict what was; None if all is well.
+
+        The blocks are then walked once more with it.
+        """
+        return None
+
     def frame_gather(self, meta: Meta, prepared: Any) -> bool:
         """True if :meth:`revise` must see the flags of the whole frame after :meth:`apply`."""
         return False

@@ -39,6 +39,9 @@ STRIP_BYTES = 8_000_000
 _NEW_MODELS = frozenset(("rate", "rateints", "fitopt"))
 """Products that are made anew from the metadata: what the data model does not know is not carried over."""
 
+_MOST_WALKS = 4
+"""Walks over an exposure whose counts contradict what was gathered."""
+
 _IFU = frozenset(("MIR_MRS", "NRS_IFU"))
 
 
@@ -126,6 +129,7 @@ class StripTask:
     handles: Mapping[str, ProductHandle]
     taps: Mapping[str, ProductHandle]
     flags: str | None = None
+    walk: int = 0
 
 
 _prepared = threading.local()
@@ -133,7 +137,7 @@ _prepared = threading.local()
 
 def run_strip(task: StripTask, rows: tuple[int, int], touched: np.ndarray | None = None) -> dict[str, float]:
     """Do a strip in whatever process this is; the prepared pass is kept for the next strip of the exposure."""
-    key = tuple(handle.temporary for handle in task.handles.values())
+    key = (task.walk, *(handle.temporary for handle in task.handles.values()))
     if getattr(_prepared, "key", None) != key:
         _prepared.work = Pass(task.plan, task.meta, FileArrays.open(task.plan.path), task.gathered)
         _prepared.key = key
@@ -261,12 +265,15 @@ def _walk(
                 flags = np.lib.format.open_memmap(flags_path, "w+", np.uint8, work.source.shape)
             else:
                 flags = np.empty(work.source.shape, np.uint8)
-        if shared:
-            task = StripTask(work.plan, work.meta, work.shipped(), handles, taps, flags_path)
-            strip: Any = partial(run_strip, task)
-        else:
-            strip = partial(_strip, work, handles, taps, flags, None)
-        tallies = executor.map(strip, row_ranges)
+        for walk in range(_MOST_WALKS):
+            if shared:
+                task = StripTask(work.plan, work.meta, work.shipped(), handles, taps, flags_path, walk)
+                strip: Any = partial(run_strip, task)
+            else:
+                strip = partial(_strip, work, handles, taps, flags, None)
+            tally = merge_tallies(executor.map(strip, row_ranges))
+            if not work.regather(tally):
+                break
         if flags is not None:
             touched = work.revise(flags)
             again = [pair for pair in row_ranges if touched[pair[0] : pair[1]].any()]
@@ -274,7 +281,7 @@ def _walk(
                 executor.map(partial(run_strip, task, touched=touched), again)
             else:
                 executor.map(partial(_strip, work, handles, taps, flags, touched), again)
-    return merge_tallies(tallies)
+    return tally
 
 
 @contextlib.contextmanager

@@ -250,6 +250,15 @@ class Pass:
                 sink.tap(self.steps[frame].plan.name, block)
         self.apply(block, frame + 1, len(self.steps), None if provisional else sink.tap)
 
+    def regather(self, tally: Mapping[str, float]) -> bool:
+        """Whether a step must be given something else than was gathered, and the blocks be walked once more."""
+        changed = False
+        for item in self.steps:
+            found = item.step.again(self.meta, item.data, item.gathered, tally)
+            if found is not None:
+                item.gathered, changed = found, True
+        return changed
+
     def revise(self, flags: np.ndarray) -> np.ndarray:
         """Let the frame step revise the flags of the whole frame in place; bool (y, x) of pixels to process again."""
         index = self.frame_step

@@ -35,8 +35,6 @@ class RampFitData:
         groupgap and drop_frames1.
     trim
         The exposure's first and last groups are left out if they are unusable in the whole frame.
-    unused
-        Number of such leading and trailing groups, once established by :meth:`RampFitStep.again`; None before.
     """
 
     gain: np.ndarray
@@ -45,7 +43,6 @@ class RampFitData:
     times: dict[str, Any]
     frames: dict[str, int]
     trim: bool
-    unused: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +52,7 @@ class RampFitStep(Step):
     Groups at the ends of MIRI ramps that are DO_NOT_USE in every pixel of the frame are left out. A block cannot know
     that; it judges by its own pixels, which is the same but for a few ramps (:func:`ramp_fit.count_dependent`). Their
     number and the unusable groups go to the tally; if the frame contradicts a block that has such ramps, :meth:`again`
-    returns the constants with which the blocks must be walked once more.
+    returns the number of leading and trailing groups with which the blocks must be walked once more.
     """
 
     alias = "ramp_fit"
@@ -107,7 +104,8 @@ class RampFitStep(Step):
         for groups in self._outside(ngroups):
             block.groupdq[:, groups] |= np.uint8(DO_NOT_USE)
         suppress = self.suppress_one_group and ngroups > 1
-        leading, trailing = self._unused(block, prepared, suppress)
+        leading, trailing = gathered or self._unused(block, prepared, suppress)
+        self._note(block, leading, trailing)
         first, last = leading, ngroups - trailing
         arguments = (
             block.sci,
@@ -119,14 +117,14 @@ class RampFitStep(Step):
         options = {
             **prepared.times,
             "zeroframe": block.zeroframe,
-            "dark_current": getattr(block, "average_dark_current", 0.0),
+            "dark_current": block.average_dark_current,
             "suppress_one_group": suppress,
             "first_group": first,
             "last_group": last,
             "inner": inner,
         }
         # Abscissae count from the same group in all blocks, so that the last bits do not depend on the blocks.
-        origin = 0 if prepared.unused is not None else -first
+        origin = 0 if gathered is not None else -first
         rate, rateints = ramp_fit.ramp_fit(*arguments, **options, origin=origin)
         block.products["rate"] = ImageBlock(block.window, **rate._asdict())
         block.products["rateints"] = ImageBlock(block.window, **rateints._asdict())
@@ -150,8 +148,6 @@ class RampFitStep(Step):
     def _unused(block: RampBlock, prepared: RampFitData, suppress: bool) -> tuple[int, int]:
         """Leading and trailing groups to leave out, with what they rest on in the tally."""
         ngroups = block.sci.shape[1]
-        if prepared.unused is not None:
-            return prepared.unused
         if not prepared.trim or ngroups == 1:
             return 0, 0
         inner = block.window.inner
@@ -160,16 +156,21 @@ class RampFitStep(Step):
         if leading == ngroups:
             _add(block, "ramp_fit.unused.all", pixels)
             leading = trailing = 0
-        else:
-            for group in range(leading):
-                _add(block, f"ramp_fit.unused.{group}", pixels)
-            if trailing:
-                _add(block, "ramp_fit.unused.last", pixels)
         dependent = ramp_fit.count_dependent(
             block.sci, block.groupdq, block.pixeldq, leading, ngroups - trailing, suppress, inner
         )
         _add(block, f"ramp_fit.dependent.{leading}.{trailing}", dependent)
         return leading, trailing
+
+    @staticmethod
+    def _note(block: RampBlock, leading: int, trailing: int) -> None:
+        """Put the groups left out into the tally."""
+        inner = block.window.inner
+        pixels = (inner[0].stop - inner[0].start) * (inner[1].stop - inner[1].start)
+        for group in range(leading):
+            _add(block, f"ramp_fit.unused.{group}", pixels)
+        if trailing:
+            _add(block, "ramp_fit.unused.last", pixels)
 
     @staticmethod
     def _unused_in_frame(tally: Mapping[str, float], ngroups: int) -> tuple[int, int]:
@@ -180,9 +181,11 @@ class RampFitStep(Step):
             leading += 1
         return leading, int(leading < ngroups and tally.get("ramp_fit.unused.last", 0.0) == pixels)
 
-    def again(self, meta: Meta, prepared: RampFitData, tally: Mapping[str, float]) -> RampFitData | None:
-        """Constants for a second walk over the blocks if the first one rested on a wrong assumption; else None."""
-        if prepared.unused is not None or not prepared.trim:
+    def again(
+        self, meta: Meta, prepared: RampFitData, gathered: tuple[int, int] | None, tally: Mapping[str, float]
+    ) -> tuple[int, int] | None:
+        """Leading and trailing groups to leave out, if a walk over the blocks rested on other numbers; else None."""
+        if gathered is not None or not prepared.trim:
             return None
         ngroups = int(meta["meta.exposure.ngroups"])
         found = self._unused_in_frame(tally, ngroups)
@@ -194,7 +197,7 @@ class RampFitStep(Step):
                 and count > 0
                 and name != "ramp_fit.dependent.{}.{}".format(*found)
             ):
-                return replace(prepared, unused=found)
+                return found
         return None
 
     def finish(self, meta: Meta, prepared: RampFitData, tally: Mapping[str, float]) -> dict[str, Any]:
@@ -211,7 +214,7 @@ class RampFitStep(Step):
         ngroups = int(meta["meta.exposure.ngroups"])
         exposure = str(meta.get("meta.filename") or "exposure")
         if prepared.trim and ngroups > 1:
-            unused = prepared.unused or self._unused_in_frame(tally, ngroups)
+            unused = self._unused_in_frame(tally, ngroups)
             if ngroups - sum(unused) < 2:
                 raise StepError(
                     exposure,
