@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import os
 import pickle
+from pathlib import Path
 
+import asdf
 import gwcs
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ from astropy.modeling import models
 from gwcs import coordinate_frames as cf
 
 from jwstdask.core.block import Window
-from jwstdask.wcs.pixelmap import PixelMap, pixel_map
+from jwstdask.wcs.pixelmap import PixelMap, exact, pixel_map
 
 CENTRE = (0.01, -33.0)  # the sky of the frame crosses right ascension zero
 
@@ -121,3 +124,34 @@ def test_pickles_small():
     assert len(text) < 20_000
     window = Window.plain(3, 9, 4, 8)
     np.testing.assert_array_equal(pickle.loads(text)(window), found(window))
+
+
+@pytest.mark.skipif(not os.environ.get("JWSTDASK_REALDATA"), reason="JWSTDASK_REALDATA is not set")
+@pytest.mark.parametrize("forward", [True, False])
+def test_real_detector_needs_a_short_series(forward):
+    path = Path(os.environ["JWSTDASK_REALDATA"]) / "wcs/f0e2c14__nircamwcs.asdf"
+    with asdf.open(path, lazy_load=False) as file:
+        detector = file["wcs"]
+    ra, dec = detector(1023.5, 1023.5)
+    plane = gwcs.WCS(
+        [
+            (
+                cf.Frame2D(name="detector", unit=(u.pix, u.pix)),
+                models.Shift(-1000) & models.Shift(-1000)
+                | models.Scale(-0.031 / 3600) & models.Scale(0.031 / 3600)
+                | models.Pix2Sky_TAN()
+                | models.RotateNative2Celestial(ra, dec, 180.0),
+            ),
+            (cf.CelestialFrame(reference_frame=ICRS(), name="world"), None),
+        ]
+    )
+    plane.bounding_box = ((-0.5, 2047.5), (-0.5, 2047.5))
+    pair = (detector, plane) if forward else (plane, detector)
+    found = PixelMap.fit(*pair)
+    assert found.series.shape[-1] <= 16 and 0 < found.error <= 1e-6
+    rng = np.random.default_rng(0)
+    for y0, x0 in rng.integers(0, 2040, (20, 2)):
+        values = found(Window.plain(y0, y0 + 8, x0, x0 + 8))
+        grid_y, grid_x = np.mgrid[y0 : y0 + 8, x0 : x0 + 8].astype(float)
+        wanted = np.stack(exact(*pair, grid_x, grid_y), axis=-1)
+        assert np.abs(values - wanted).max() <= found.error
