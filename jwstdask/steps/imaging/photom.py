@@ -160,7 +160,9 @@ def _cut_area(area: Any, meta: Meta) -> np.ndarray:
         last = length if size is None else first + size
         if first < 0 or last > length:
             raise ReferenceFileError(
-                area.path, f"the area map does not cover {axis} = {start} to {start + size - 1} of the exposure"
+                area.path,
+                f"the area map ({axis}: {length} pixels) does not cover the exposure (pixels {first + 1} to {last} of it)",
+                "give a full-frame map",
             )
         cut.append(slice(first, last))
     return whole[tuple(cut)]
