@@ -244,12 +244,21 @@ def read_wcs(layout: FitsLayout, version: int | None = None) -> Any | None:
     return wcs
 
 
+_FITS_LINK = re.compile(rb"!core/ndarray-[\d.]+(?=\s*\{?\s*source: ['\"]?fits:)")
+
+
 def _open_asdf(layout: FitsLayout, raw: bytes):
+    """The ASDF file with all its arrays in memory.
+
+    Links to HDUs lose their tag (blanks keep the offsets of the blocks right): they must not be followed. Loading
+    lazily instead would leave arrays inside the WCS that fail once the file object is gone.
+    """
     import asdf
 
+    head, separator, blocks = raw.partition(b"\n...")
+    head = _FITS_LINK.sub(lambda match: b" " * len(match.group()), head)
     try:
-        # Lazily: links to arrays of the FITS file must not be followed.
-        return asdf.open(io.BytesIO(raw), lazy_load=True, memmap=False)
+        return asdf.open(io.BytesIO(head + separator + blocks), lazy_load=False, memmap=False)
     except Exception as error:
         raise InputError(
             layout.path,

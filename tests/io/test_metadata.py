@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import asdf
 import numpy as np
 import pytest
@@ -152,7 +154,27 @@ def test_real_slit(real_products):
         assert meta["source_id"] == model.source_id
         assert meta["meta.wcsinfo.ra_ref"] == model.meta.wcsinfo.ra_ref
         x, y = np.meshgrid(np.arange(5.0, 300, 50), np.arange(5.0, 20, 5))
-        np.testing.assert_array_equal(read_wcs(layout)(x, y), model.meta.wcs(x, y))
+        wcs = read_wcs(layout)
+        gc.collect()  # nothing of the WCS may live in a file object that is gone
+        np.testing.assert_array_equal(wcs(x, y), model.meta.wcs(x, y))
+
+
+def test_wcs_with_arrays_outlives_the_file(tmp_path):
+    """Lookup tables of a WCS are in ASDF blocks."""
+    import gwcs
+    from astropy import units
+    from astropy.modeling import models
+    from gwcs import coordinate_frames as frames
+
+    table = models.Tabular1D(np.arange(500.0), np.arange(500.0) ** 2)
+    frame = frames.CoordinateFrame(1, "PIXEL", (0,), unit=units.pix, name="detector")
+    wave = frames.SpectralFrame(unit=units.um, axes_order=(0,), name="world")
+    path = write_with_stdatamodels(tmp_path / "a.fits", "cal", 4, 0.2, gwcs.WCS([(frame, table), (wave, None)]))
+    wcs = read_wcs(open_layout(path))
+    path.unlink()
+    gc.collect()
+    assert wcs.forward_transform(3.0) == 9.0
+    assert isinstance(wcs.forward_transform.lookup_table, np.ndarray)
 
 
 def test_flatten_and_nest():
