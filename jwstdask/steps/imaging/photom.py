@@ -161,7 +161,7 @@ def _cut_area(area: Any, meta: Meta) -> np.ndarray:
         if first < 0 or last > length:
             raise ReferenceFileError(
                 area.path,
-                f"the area map ({axis}: {length} pixels) does not cover the exposure (pixels {first + 1} to {last} of it)",
+                f"its {length} pixels along {axis} do not cover the exposure (pixels {first + 1} to {last})",
                 "give a full-frame map",
             )
         cut.append(slice(first, last))
