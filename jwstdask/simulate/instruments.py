@@ -1,8 +1,8 @@
 """Tables of the instruments: detectors, readout patterns, filters, subarrays.
 
 One :class:`Instrument` holds everything the simulator knows about an instrument; a further instrument is a further
-table (and, if its references have forms of their own, further makers in :mod:`jwstdask.simulate.references`). Numbers are rounded typical values from the instruments' public documentation
-(JDox), not measurements of a particular detector.
+table (and, if its references have forms of their own, further makers in :mod:`jwstdask.simulate.references`). Numbers
+are rounded typical values from the instruments' public documentation (JDox), not measurements of a particular detector.
 """
 
 from __future__ import annotations

@@ -207,7 +207,8 @@ def exposure_headers(
         DRPFRMS3=0, NSAMPLES=1, TSAMPLE=instrument.sample_time, TFRAME=timing.frame, TGROUP=timing.group,
         EFFINTTM=timing.integration, EFFEXPTM=timing.exposure, TMEASURE=timing.measurement, DURATION=timing.duration,
         NRSTSTRT=1, NRESETS=1, ZEROFRAM=zeroframe, DATAPROB=False, SCA_NUM=detector.sca_num, DATAMODE=90,
-        DETMODE="EXPOSURE", NOUTPUTS=instrument.outputs(aperture), EXSEGNUM=1, EXSEGTOT=1, INTSTART=1, INTEND=nints, SCTARATE=0.0,
+        DETMODE="EXPOSURE", NOUTPUTS=instrument.outputs(aperture), EXSEGNUM=1, EXSEGTOT=1, INTSTART=1, INTEND=nints,
+        SCTARATE=0.0,
     )  # fmt: skip
     p.section(
         "Subarray parameters", SUBARRAY=subarray, SUBSTRT1=aperture.x_start, SUBSTRT2=aperture.y_start,

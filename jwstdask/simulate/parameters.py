@@ -102,7 +102,7 @@ _NIRCAM: Mapping[str, tuple[tuple[str, ...], list[dict[str, Any]]]] = {
                 "name": "tweakreg",
                 "parameters": {"skip": False, "snr_threshold": 10.0, "kernel_fwhm": 2.2, "brightest": 200,
                                "bkg_boxsize": 100, "sharplo": 0.5, "sharphi": 2.0, "roundlo": 0.0, "roundhi": 0.2,
-                               "minobj": 10, "separation": 0.6, "searchrad": 1.0, "tolerance": 0.1,
+                               "minobj": 6, "separation": 0.6, "searchrad": 1.0, "tolerance": 0.06,
                                "fitgeometry": "rshift"},
             },
             {
@@ -110,7 +110,7 @@ _NIRCAM: Mapping[str, tuple[tuple[str, ...], list[dict[str, Any]]]] = {
                 "name": "tweakreg",
                 "parameters": {"skip": False, "snr_threshold": 10.0, "kernel_fwhm": 2.4, "brightest": 200,
                                "bkg_boxsize": 100, "sharplo": 0.5, "sharphi": 2.0, "roundlo": 0.0, "roundhi": 0.2,
-                               "minobj": 10, "separation": 0.8, "searchrad": 1.0, "tolerance": 0.1,
+                               "minobj": 6, "separation": 0.8, "searchrad": 1.0, "tolerance": 0.12,
                                "fitgeometry": "rshift"},
             },
         ],

@@ -160,8 +160,8 @@ def make_cache(
     dark_groups
         Frames in the darks. An exposure with more frames gets its dark extrapolated by the pipeline, with a warning.
     context
-        Name of the context. By default ``jwst_NNNN.pmap`` with a number that depends on the other arguments, as CRDS keeps
-        mappings in memory by name and a process may use several caches in turn.
+        Name of the context. By default ``jwst_NNNN.pmap`` with a number that depends on the other arguments, as CRDS
+        keeps mappings in memory by name and a process may use several caches in turn.
     seed
         Same seed, same bytes.
     progress
@@ -314,6 +314,8 @@ def _make_sky(
             for east, north in places:
                 sky_ra, sky_dec = offset_on_sky(ra, dec, east, north)
                 rate = np.exp(rng.uniform(np.log(rates[0]), np.log(rates[1])))
+                if kind == "star" and len(rows) % 30 == 15:
+                    rate = 2.5 * rates[1]
                 row = {"type": kind, "ra": sky_ra, "dec": sky_dec, "rate": rate}
                 shape = (
                     rng.uniform(0.08, 0.35),
@@ -390,8 +392,8 @@ def make_program(
     stars, galaxies
         Mean numbers on one detector; by default an eighth of the side of the frame in pixels, and a sixth of that.
     rates
-        Faintest and brightest total count rate [DN/s]; by default from a few hundredths of the full well to twice of it
-        in the peak pixel at the end of an integration: the brightest saturate.
+        Faintest and brightest total count rate [DN/s]; by default 2 and 60 % of the full well in the peak pixel at the
+        end of an integration. Every thirtieth star is 2.5 times as bright as these, and saturates.
     background
         Surface brightness [MJy/sr]; by default the filter's.
     separation
@@ -437,7 +439,7 @@ def make_program(
 
     if rates is None:
         full = chosen[0].full_well / psf.peak / timing.integration
-        rates = 0.02 * full, 1.3 * full
+        rates = 0.02 * full, 0.6 * full
     width = 0.06 * apertures[0].x_size * scale if dither_width is None else dither_width
     offsets = dither_offsets(dithers, width, scale)
     attitude = Attitude(ra, dec, roll, apertures[0].v2_ref, apertures[0].v3_ref)
@@ -556,7 +558,13 @@ def _write_truth(path: Path, rate: np.ndarray, seen: Table, ramp) -> None:
 
 
 def _write_associations(
-    path: Path, visit: Visit, detectors: Sequence[Detector], filter_: Filter, subarray: str, table: Instrument, tso: bool
+    path: Path,
+    visit: Visit,
+    detectors: Sequence[Detector],
+    filter_: Filter,
+    subarray: str,
+    table: Instrument,
+    tso: bool,
 ) -> dict[str, Path]:
     """Association files: one for all detectors, one a detector, one Stage 2 an exposure."""
     stage3, rule3, calibrated = ("tso3", "Asn_Lv3TSO", "calints") if tso else ("image3", "Asn_Lv3Image", "cal")

@@ -1,9 +1,9 @@
 """From count rates to raw samples up the ramp: what a near-infrared array and its electronics do to the light.
 
 Order of effects: photons and dark current (Poisson), cosmic rays and snowballs, charge beyond the full well spilling
-into neighbours, inter-pixel capacitance, gain, nonlinearity, reset noise, bias, 1/f noise, drifts of the amplifiers, read
-noise, 16-bit conversion, averaging of frames into groups. Sources: Rauscher (2015) for the noise components; Robberto
-(2010) for cosmic rays; Green et al. (2020) and Rieke et al. (2023) for snowballs.
+into neighbours, inter-pixel capacitance, gain, nonlinearity, reset noise, bias, 1/f noise, drifts of the amplifiers,
+read noise, 16-bit conversion, averaging of frames into groups. Sources: Rauscher (2015) for the noise components;
+Robberto (2010) for cosmic rays; Green et al. (2020) and Rieke et al. (2023) for snowballs.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Effects:
 
 @dataclass
 class ReferenceArrays:
-    """What the ramp needs of the detector, all float32 (y, x) but ``linearity`` (order, y, x); bool reference pixels."""
+    """What the ramp needs of the detector: float32 (y, x), ``linearity`` (order, y, x), ``reference_pixels`` bool."""
 
     gain: np.ndarray
     superbias: np.ndarray
@@ -296,7 +296,8 @@ class _Light:
         reach = image.shape[0] // 2
         rows = slice(max(y - reach, 0), min(y + reach + 1, self.shape[0]))
         columns = slice(max(x - reach, 0), min(x + reach + 1, self.shape[1]))
-        part = image[rows.start - y + reach : rows.stop - y + reach, columns.start - x + reach : columns.stop - x + reach]
+        y0, x0 = y - reach, x - reach
+        part = image[rows.start - y0 : rows.stop - y0, columns.start - x0 : columns.stop - x0]
         self.charge[rows, columns] += np.where(self.active[rows, columns], self.rng.poisson(part), 0)
         self._snow.append((self.integration, group, y, x, radius))
 
@@ -304,7 +305,7 @@ class _Light:
         """integration, group, y, x, electrons: one row a pixel and hit."""
         names = ("integration", "group", "y", "x", "electrons")
         columns = [np.concatenate(part) for part in zip(*self._rays)] or [np.zeros(0)] * 5
-        return Table({name: column.astype("f4" if name == "electrons" else "i4") for name, column in zip(names, columns)})
+        return Table({name: c.astype("f4" if name == "electrons" else "i4") for name, c in zip(names, columns)})
 
     def snowball_table(self) -> Table:
         """integration, group, y, x of the centre, radius of the core [pixel]."""
