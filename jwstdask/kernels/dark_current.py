@@ -36,54 +36,31 @@ def frames_of_groups(ngroups: int, nframes: int, groupgap: int, available: int) 
     return [range(min(start, available), min(start + nframes, available)) for start in starts]
 
 
-def read_frames(dark: np.ndarray, groups: list[range], rows: slice, columns: slice) -> np.ndarray:
-    """The planes needed of a dark, extrapolated with its last difference where it ends.
-
-    Parameters
-    ----------
-    dark
-        Floating point of any byte order (group, y, x) [DN], at least two groups if any plane lies beyond the end.
-    groups
-        From :func:`frames_of_groups`.
-    rows, columns
-        Part of the frame.
-
-    Returns
-    -------
-    numpy.ndarray
-        (frame, y, x) [DN], the planes of all groups one after another; float64 if one is extrapolated, else float32.
-    """
-    planes = [plane for group in groups for plane in group]
-    count = dark.shape[0]
-    extrapolated = any(plane >= count for plane in planes)
-    shape = (len(planes), *dark[0, rows, columns].shape)
-    frames = np.empty(shape, np.float64 if extrapolated else np.float32)
-    if extrapolated:
-        last = np.asarray(dark[count - 1, rows, columns], np.float32)
-        rate = last - np.asarray(dark[count - 2, rows, columns], np.float32)
-    for index, plane in enumerate(planes):
-        if plane < count:
-            frames[index] = dark[plane, rows, columns]
-        else:
-            frames[index] = np.float64(plane - count + 1) * rate + last
-    return frames
-
-
 def subtract(
-    sci: np.ndarray, frames: np.ndarray, groups: list[range], averaged: bool, out: np.ndarray | None = None
+    sci: np.ndarray,
+    dark: np.ndarray,
+    groups: list[range],
+    averaged: bool,
+    rows: slice = slice(None),
+    columns: slice = slice(None),
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Subtract from each group the average of its dark frames; NaN in a frame counts as zero.
+    """Subtract from each group the average of its planes of a dark; NaN in a plane counts as zero.
+
+    Beyond its end a dark goes on with its last difference, and all of it counts as float64.
 
     Parameters
     ----------
     sci
         float32 (integration, group, y, x) [DN].
-    frames
-        float32 or float64 (frame, y, x) [DN] from :func:`read_frames`.
+    dark
+        Floating point of any byte order (plane, y, x) [DN], at least two planes if one beyond the end is asked for.
     groups
-        From :func:`frames_of_groups`. A group without frames becomes NaN.
+        From :func:`frames_of_groups`. A group without planes becomes NaN.
     averaged
-        Round the average to float32, as a dark resampled to the exposure; otherwise each group has one frame.
+        Round the average to float32, as a dark resampled to the exposure; otherwise each group has one plane.
+    rows, columns
+        Part of the dark that ``sci`` covers.
     out
         Where to write; may be ``sci``.
 
@@ -94,33 +71,51 @@ def subtract(
     """
     if out is None:
         out = np.empty_like(sci)
-    _subtract(sci, frames, np.array([len(group) for group in groups]), averaged, out)
+    count = dark.shape[0]
+    extrapolated = any(plane >= count for group in groups for plane in group)
+    last = rate = None
+    if extrapolated:
+        last = np.asarray(dark[count - 1, rows, columns], np.float32)
+        rate = last - np.asarray(dark[count - 2, rows, columns], np.float32)
+    # One group at a time: a dark as large as the tile would push the tile out of the cache.
+    planes = np.empty((max(map(len, groups)), *sci.shape[2:]), np.float64 if extrapolated else np.float32)
+    for group, wanted in enumerate(groups):
+        for index, plane in enumerate(wanted):
+            if plane < count:
+                planes[index] = dark[plane, rows, columns]
+            else:
+                planes[index] = np.float64(plane - count + 1) * rate + last
+        _subtract(sci, group, planes[: len(wanted)], averaged, out)
     return out
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _subtract(sci, frames, counts, averaged, out):
-    integrations, groups, ny, nx = sci.shape
-    level = np.empty(nx, frames.dtype)
-    zero = frames.dtype.type(0)
-    start = 0
-    for group in range(groups):
-        count = counts[group]
-        for y in range(ny):
+def _subtract(sci, group, planes, averaged, out):
+    integrations, _, ny, nx = sci.shape
+    count = planes.shape[0]
+    level = np.empty(nx, planes.dtype)
+    # Through a line of its own, since ``out`` may be ``sci``.
+    line = np.empty(nx, np.float32)
+    zero = planes.dtype.type(0)
+    for y in range(ny):
+        for x in range(nx):
+            level[x] = zero
+        for plane in range(count):
             for x in range(nx):
-                level[x] = zero
-            for frame in range(start, start + count):
-                for x in range(nx):
-                    value = frames[frame, y, x]
-                    level[x] += value if value == value else zero
-            if count == 0:
-                for x in range(nx):
-                    level[x] = np.nan
-            elif averaged:
-                # The average is a float32 image even where the frames are float64.
-                for x in range(nx):
-                    level[x] = np.float32(level[x] / count)
-            for integration in range(integrations):
-                for x in range(nx):
-                    out[integration, group, y, x] = sci[integration, group, y, x] - level[x]
-        start += count
+                value = planes[plane, y, x]
+                level[x] += value if value == value else zero
+        if count == 0:
+            for x in range(nx):
+                level[x] = np.nan
+        elif averaged and count > 1:
+            # The average is a float32 image even where the planes are float64.
+            for x in range(nx):
+                level[x] = np.float32(level[x] / count)
+        elif averaged:
+            for x in range(nx):
+                level[x] = np.float32(level[x])
+        for integration in range(integrations):
+            for x in range(nx):
+                line[x] = sci[integration, group, y, x] - level[x]
+            for x in range(nx):
+                out[integration, group, y, x] = line[x]

@@ -473,6 +473,8 @@ def subtract_levels(sci, levels, rows, fast_along_x, fast, slow, first_single, o
     """
     integrations, groups, ny, nx = sci.shape
     line = np.empty(nx, np.float64)
+    # Through a line of its own, since ``out`` may be ``sci``.
+    result = np.empty(nx, np.float32)
     for integration in range(integrations):
         for group in range(groups):
             rounds = _rounds_first(first_single, integration, group)
@@ -502,16 +504,18 @@ def subtract_levels(sci, levels, rows, fast_along_x, fast, slow, first_single, o
                 if fast_along_x:
                     if rounds:
                         for x in range(nx):
-                            target[x] = np.float64(np.float32(values[x] - line[x])) - constant
+                            result[x] = np.float64(np.float32(values[x] - line[x])) - constant
                     else:
                         for x in range(nx):
-                            target[x] = (values[x] - line[x]) - constant
+                            result[x] = (values[x] - line[x]) - constant
                 elif rounds:
                     for x in range(nx):
-                        target[x] = np.float64(np.float32(values[x] - constant)) - line[x]
+                        result[x] = np.float64(np.float32(values[x] - constant)) - line[x]
                 else:
                     for x in range(nx):
-                        target[x] = (values[x] - constant) - line[x]
+                        result[x] = (values[x] - constant) - line[x]
+                for x in range(nx):
+                    target[x] = result[x]
 
 
 @numba.njit(cache=True, nogil=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numba
 import numpy as np
 
@@ -14,6 +16,7 @@ _SATURATED = np.uint8(dq.SATURATED)
 _DO_NOT_USE = np.uint8(dq.DO_NOT_USE)
 _FLOOR = np.uint8(dq.AD_FLOOR | dq.DO_NOT_USE)
 _ZERO = np.uint8(0)
+_NO_SAT_CHECK = np.uint32(dq.NO_SAT_CHECK)
 
 
 def levels(threshold: np.ndarray, threshold_dq: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -32,10 +35,23 @@ def levels(threshold: np.ndarray, threshold_dq: np.ndarray) -> tuple[np.ndarray,
         float32 (y, x) with :data:`UNREACHABLE` where the level is not used; bool (y, x), true there; uint32 (y, x) with
         NO_SAT_CHECK added where the level is NaN.
     """
-    unknown = np.isnan(threshold)
-    unchecked = unknown | ((threshold_dq & np.uint32(dq.NO_SAT_CHECK)) != 0)
-    flags = threshold_dq | np.where(unknown, np.uint32(dq.NO_SAT_CHECK), np.uint32(0))
-    return np.where(unchecked, UNREACHABLE, threshold), unchecked, flags
+    level, flags = threshold.copy(), threshold_dq.copy()
+    unchecked = np.empty(threshold.shape, np.bool_)
+    _levels(level, unchecked, flags)
+    return level, unchecked, flags
+
+
+@numba.njit(cache=True, nogil=True)
+def _levels(level, unchecked, flags):
+    ny, nx = level.shape
+    for y in range(ny):
+        for x in range(nx):
+            unknown = level[y, x] != level[y, x]
+            bits = flags[y, x] | (_NO_SAT_CHECK if unknown else np.uint32(0))
+            unused = (bits & _NO_SAT_CHECK) != 0
+            flags[y, x] = bits
+            unchecked[y, x] = unused
+            level[y, x] = UNREACHABLE if unused else level[y, x]
 
 
 def flag(
@@ -82,14 +98,7 @@ def flag(
     numpy.ndarray
         uint8 (y, x), all flags met over integrations and groups.
     """
-    groups = sci.shape[1]
-    dilution = np.ones(groups)
-    expected = np.zeros(3)
-    if nframes is not None:
-        # Frame numbers count from one and leave out the gaps between groups.
-        frames = [np.arange(1, nframes + 1) + group * nframes for group in range(max(groups, 3))]
-        dilution = np.array([np.mean(frames[group]) / frames[group][-1] for group in range(groups)])
-        expected = np.array([np.mean(frames[0]), float(frames[2][-1]), float(nframes)])
+    dilution, expected = _sampling(sci.shape[1], nframes)
     if bias is None:
         bias = np.zeros(threshold.shape, np.float32)
     union = np.zeros(threshold.shape, np.uint8)
@@ -97,6 +106,19 @@ def flag(
     if zeroframe is not None:
         _clear_zeroframe(zeroframe, threshold, n_pix_grow_sat)
     return union
+
+
+@lru_cache(maxsize=64)
+def _sampling(groups: int, nframes: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Mean over last frame number of each group; mean of the first group, last of the third, frames in a group.
+
+    Ones, and zeros, if there is no rule for averaged groups. Frame numbers count from one and leave out the gaps.
+    """
+    if nframes is None:
+        return np.ones(groups), np.zeros(3)
+    frames = [np.arange(1, nframes + 1) + group * nframes for group in range(max(groups, 3))]
+    dilution = np.array([np.mean(frames[group]) / frames[group][-1] for group in range(groups)])
+    return dilution, np.array([np.mean(frames[0]), float(frames[2][-1]), float(nframes)])
 
 
 @numba.njit(cache=True, nogil=True)
@@ -190,10 +212,14 @@ def _flag(sci, groupdq, threshold, unchecked, layers, dilution, expected, bias, 
             for y in range(ny):
                 if not rows[2, y]:
                     continue
+                second, third = groupdq[integration, 1, y], groupdq[integration, 2, y]
+                bits = _ZERO
                 for x in range(nx):
-                    third = groupdq[integration, 2, y, x] & _SATURATED
-                    second = groupdq[integration, 1, y, x] & _SATURATED
-                    if third != 0 and second == 0:
+                    bits |= third[x] & ~second[x]
+                if (bits & _SATURATED) == 0:
+                    continue
+                for x in range(nx):
+                    if (third[x] & ~second[x] & _SATURATED) != 0:
                         start = sci[integration, 0, y, x]
                         offset = bias[y, x]
                         predicted = np.float64(start - offset) / expected[0] * expected[1] + np.float64(offset)

@@ -105,8 +105,7 @@ class DarkCurrentStep(Step):
         rows, columns = block.window.rows, block.window.columns
         for integrations, dark in _darks(prepared, block.sci.shape[0]):
             sci = block.sci[integrations]
-            frames = dark_current.read_frames(dark, prepared.groups, rows, columns)
-            dark_current.subtract(sci, frames, prepared.groups, prepared.averaged, out=sci)
+            dark_current.subtract(sci, dark, prepared.groups, prepared.averaged, rows, columns, out=sci)
         block.pixeldq |= prepared.flags[rows, columns]
         block.average_dark_current = prepared.mean
 
