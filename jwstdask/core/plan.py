@@ -25,6 +25,8 @@ class StepPlan:
         Reference type to path; None stands for ``N/A``.
     origins
         Where each parameter that is not a default comes from.
+    recorded
+        Whether the products state the step's status; jwst does not call some steps at all.
     """
 
     name: str
@@ -32,6 +34,7 @@ class StepPlan:
     skip: str | None = None
     references: Mapping[str, str | None] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
+    recorded: bool = True
 
 
 @dataclass(frozen=True)

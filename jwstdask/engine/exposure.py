@@ -383,7 +383,7 @@ def product_updates(
     status = {record.name: record.status for record in (*records, *work.records())}
     updates = {} if upto is not None else dict(step_updates)
     for item in plan.steps:
-        if item.name not in status:
+        if item.name not in status or not item.recorded:
             continue
         updates[f"meta.cal_step.{item.step.status}"] = status[item.name]
         if item.name == upto:

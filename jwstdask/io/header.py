@@ -8,7 +8,6 @@ standard (FITS 4.0, section 4).
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -162,11 +161,13 @@ def card_text(keyword: str, value: Any, comment: str = "") -> str:
             if len(text) <= CARD:
                 return f"{text:80}"
     from astropy.io import fits
-    from astropy.io.fits.verify import VerifyWarning
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", VerifyWarning)
+    bare = str(fits.Card(keyword, value))
+    if len(keyword) > 8 or len(bare) > CARD or not comment or not comment.isascii():
         return str(fits.Card(keyword, value, comment))
+    # A comment that is too long is cut here: astropy would warn, and warnings cannot be silenced in one thread alone.
+    width = 0 if value == "" else 30
+    return f"{bare.rstrip():{width}} / {comment}"[:CARD].ljust(CARD)
 
 
 def title_text(title: str) -> str:

@@ -26,8 +26,9 @@ import numpy as np
 
 from jwstdask.core.errors import ProductError
 from jwstdask.io.header import BLOCK, card_text, commentary_text, header_bytes, is_structural, title_text
+from jwstdask.io.layout import is_url
 from jwstdask.io.metadata import EXTRA, nest
-from jwstdask.io.schema import ModelSchema, Node, model_schema
+from jwstdask.io.schema import ModelSchema, Node, model_schema, numpy_dtype
 
 log = logging.getLogger(__name__)
 
@@ -192,6 +193,8 @@ class ProductWriter:
         wcs: Any = None,
         sync: bool = True,
     ) -> None:
+        if is_url(os.fspath(path)):
+            raise ProductError(os.fspath(path), "products are written to a file system", "write locally, then upload")
         self.path = os.path.abspath(os.fspath(path))
         self.model = model
         self.schema = model_schema(model)
@@ -683,33 +686,38 @@ def _ascii(value: str) -> str:
 
 
 def conform_table(rows: np.ndarray, node: Node) -> np.ndarray:
-    """Rows with the columns, their order and types that the schema states."""
-    from jwstdask.io.schema import numpy_dtype
+    """Rows with the columns, their order and types that the schema states.
 
+    Columns that older files lack are NaN or zero, columns that the schema does not know are dropped: data models refuse both.
+    """
     rows = np.asarray(rows)
-    if node.datatype is None or rows.dtype.names is None:
+    wanted = None if node.datatype is None else numpy_dtype(node.datatype)
+    if wanted is None or wanted.names is None or rows.dtype.names is None:
         return rows
-    wanted = numpy_dtype(node.datatype)
-    if wanted.names is None:
-        return rows
-    by_name = {name.lower(): name for name in rows.dtype.names}
+    sources = {name.lower(): name for name in rows.dtype.names}
+    if len(rows.dtype.names) == len(wanted.names) and not all(name.lower() in sources for name in wanted.names):
+        sources = dict(zip(map(str.lower, wanted.names), rows.dtype.names))
     columns = []
-    for position, name in enumerate(wanted.names):
-        source = by_name.get(name.lower(), rows.dtype.names[position] if position < len(rows.dtype.names) else None)
-        if source is None:
-            raise ValueError(f"table {node.hdu} lacks column {name}")
-        columns.append((name, source, wanted[name].base, rows.dtype[source].shape))
-    extra = [name for name in rows.dtype.names if name not in {source for _, source, _, _ in columns}]
-    out_dtype = np.dtype(
-        [(name, base, shape) for name, _, base, shape in columns] + [(name, rows.dtype[name]) for name in extra]
-    )
+    for name in wanted.names:
+        source = sources.get(name.lower())
+        columns.append((name, wanted[name].base, wanted[name].shape if source is None else rows.dtype[source].shape))
+    if node.extra_columns:
+        known = {name.lower() for name in wanted.names}
+        columns += [
+            (name, rows.dtype[name].base, rows.dtype[name].shape)
+            for name in rows.dtype.names
+            if name.lower() not in known
+        ]
+    dtype = np.dtype(columns)
     if rows.dtype.metadata:
-        out_dtype = np.dtype(out_dtype, metadata=dict(rows.dtype.metadata))
-    out = np.empty(rows.shape, out_dtype)
-    for name, source, *_ in columns:
-        out[name] = rows[source]
-    for name in extra:
-        out[name] = rows[name]
+        dtype = np.dtype(dtype, metadata=dict(rows.dtype.metadata))
+    out = np.zeros(rows.shape, dtype)
+    for name, base, _ in columns:
+        source = sources.get(name.lower())
+        if source is not None:
+            out[name] = rows[source]
+        elif base.kind == "f":
+            out[name] = np.nan
     return out
 
 

@@ -42,6 +42,7 @@ class Node:
     ndim: int | None = None
     max_ndim: int | None = None
     tag: str | None = None
+    extra_columns: bool = False
     properties: dict[str, Node] = field(default_factory=dict)
     items: Node | None = None
 
@@ -276,6 +277,7 @@ def _merge(schema: dict, document: str, node: Node) -> None:
         node.keyword = schema["fits_keyword"]
     if "fits_hdu" in schema:
         node.hdu = schema["fits_hdu"]
+    node.extra_columns = schema.get("allow_extra_columns", node.extra_columns)
     if "enum" in schema:
         node.enum = tuple(schema["enum"])
     branches = [_resolve(branch, document) for branch in (*schema.get("anyOf", ()), *schema.get("oneOf", ()))]
@@ -283,8 +285,9 @@ def _merge(schema: dict, document: str, node: Node) -> None:
         if all("enum" in branch for branch, _ in branches):
             node.alternatives = tuple(value for branch, _ in branches for value in branch["enum"])
         elif node.hdu is not None:
-            # Old and new columns of one table: the last branch is the present one.
+            # Old and new columns of one table: the last branch is the present one, an old table stays as it is.
             node.datatype = branches[-1][0].get("datatype", node.datatype)
+            node.extra_columns = True
     for part in schema.get("allOf", ()):
         _merge(part, document, node)
     if schema.get("type") == "object":

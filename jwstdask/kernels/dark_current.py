@@ -68,7 +68,14 @@ def subtract(
     -------
     numpy.ndarray
         float32, shape of ``sci`` [DN].
+
+    Raises
+    ------
+    ValueError
+        If ``groups`` is not as long as the ramp.
     """
+    if len(groups) != sci.shape[1]:
+        raise ValueError(f"the dark is sampled for {len(groups)} groups, the ramp has {sci.shape[1]}")
     if out is None:
         out = np.empty_like(sci)
     count = dark.shape[0]

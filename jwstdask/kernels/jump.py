@@ -119,7 +119,7 @@ def _exchange(lower, upper):
 
 
 @numba.njit(cache=True, nogil=True)
-def _sort_columns(keys, count, lanes):
+def sort_columns(keys, count, lanes):
     # Batcher's merge exchange (Knuth, The Art of Computer Programming 3, 5.2.2 M): the comparators do not depend on
     # the data, and a run of them is one vectorised loop over neighbouring rows of all lanes.
     top = 1
@@ -244,7 +244,7 @@ def _search_iterative(sci, groupdq, gain, noise, threshold, threshold3, threshol
         for x in range(0, nx, width):
             lanes = min(width, nx - x)
             _load_differences(sci, groupdq, gain, y, x, lanes, True, keys, previous, usable, flags)
-            _sort_columns(keys, count, lanes)
+            sort_columns(keys, count, lanes)
             for lane in range(lanes):
                 if flags[lane] & _JUMP:
                     hit[y, x + lane] = 2
@@ -294,7 +294,7 @@ def _search_single_pass(sci, groupdq, gain, noise, threshold, hit):
         for x in range(0, nx, width):
             lanes = min(width, nx - x)
             _load_differences(sci, groupdq, gain, y, x, lanes, False, keys, previous, usable, flags)
-            _sort_columns(keys, count, lanes)
+            sort_columns(keys, count, lanes)
             for lane in range(lanes):
                 if flags[lane] & _JUMP:
                     hit[y, x + lane] = 2
@@ -576,7 +576,7 @@ def _find_sources_in_long_ramps(sci, groupdq, gain, noise, lowest, highest, hit)
             for index in range(_SAMPLE):
                 row = index * rows // _SAMPLE
                 sample[index * lanes : (index + 1) * lanes] = keys[row * lanes : (row + 1) * lanes]
-            _sort_columns(sample, _SAMPLE, lanes)
+            sort_columns(sample, _SAMPLE, lanes)
             low = sample[(_SAMPLE // 3) * lanes : (_SAMPLE // 3 + 1) * lanes]
             high = sample[(_SAMPLE - 1 - _SAMPLE // 3) * lanes : (_SAMPLE - _SAMPLE // 3) * lanes]
             below[:] = 0

@@ -260,7 +260,7 @@ def ellipse_of(mask: np.ndarray) -> tuple[float, float, float]:
     return 4 * math.sqrt(smaller) - 1, 4 * math.sqrt(larger) - 1, float(np.degrees(angle))
 
 
-class _Regions:
+class Regions:
     """Connected regions of a plane that are large enough, in exact integers; ellipses on demand."""
 
     def __init__(self, plane: np.ndarray, previous: np.ndarray | None, bit: np.uint8, least: float) -> None:
@@ -349,7 +349,7 @@ def _draw_mask(mask, limits, y, x, y_radius, x_radius, cosine, sine):
                 mask[row, column] = True
 
 
-def _outline(
+def outline_of(
     ellipse: Ellipse, y_radius: int, x_radius: int, shape: tuple[int, int]
 ) -> tuple[np.ndarray, int, int, float, float, float, float] | None:
     """Rows and columns in which pixels of a grown ellipse may lie, its integer centre and radii, cosine and sine."""
@@ -372,7 +372,7 @@ def _outline(
     return np.array(limits), y, x, float(y_radius), float(x_radius), float(cosine), float(sine)
 
 
-def _grown(ellipse: Ellipse, factor: float, widest: float) -> tuple[int, int]:
+def grown(ellipse: Ellipse, factor: float, widest: float) -> tuple[int, int]:
     """Radii (y, x) of a jump ellipse whose minor axis grows by a factor and whose major axis by as many pixels."""
     if ellipse.major < ellipse.minor:
         first, second = ellipse.minor + (factor - 1.0) * ellipse.major, ellipse.major * factor
@@ -381,7 +381,7 @@ def _grown(ellipse: Ellipse, factor: float, widest: float) -> tuple[int, int]:
     return round(min(second, widest) / 2), round(min(first, widest) / 2)
 
 
-def _snowballs_in(jumps: _Regions, cores: list[_Regions], search: Snowballs, nrows: int, known: dict) -> list[Ellipse]:
+def _snowballs_in(jumps: Regions, cores: list[Regions], search: Snowballs, nrows: int, known: dict) -> list[Ellipse]:
     """Ellipses of the regions of jumps that are snowballs."""
     if not len(jumps):
         return []
@@ -436,11 +436,11 @@ def flag_snowballs(groupdq: np.ndarray, search: Snowballs, *, out: np.ndarray | 
     for cube in flags:
         core_mask = np.zeros((ny, nx), bool)
         for group in range(1, ngroups):
-            cores = _Regions(cube[group], cube[group - 1], _SATURATED, search.min_sat_area)
+            cores = Regions(cube[group], cube[group - 1], _SATURATED, search.min_sat_area)
             centres = [cores]
             if group < ngroups - 1 and search.sat_required_snowball:
-                centres.append(_Regions(cube[group + 1], cube[group], _SATURATED, search.min_sat_area))
-            jumps = _Regions(cube[group], None, _JUMP, search.min_jump_area)
+                centres.append(Regions(cube[group + 1], cube[group], _SATURATED, search.min_sat_area))
+            jumps = Regions(cube[group], None, _JUMP, search.min_jump_area)
             found = _snowballs_in(jumps, centres, search, ny, known)
             events += len(found)
             if search.sat_required_snowball:
@@ -451,12 +451,12 @@ def flag_snowballs(groupdq: np.ndarray, search: Snowballs, *, out: np.ndarray | 
                     radii = [
                         round(min(axis + 2 * search.sat_expand, widest) / 2) for axis in (ellipse.major, ellipse.minor)
                     ]
-                    if outline := _outline(ellipse, *radii, (ny, nx)):
+                    if outline := outline_of(ellipse, *radii, (ny, nx)):
                         _draw_saturation(cube, group, touched, *outline)
-                    if outline := _outline(ellipse, round(ellipse.major / 2), round(ellipse.minor / 2), (ny, nx)):
+                    if outline := outline_of(ellipse, round(ellipse.major / 2), round(ellipse.minor / 2), (ny, nx)):
                         _draw_mask(core_mask, *outline)
             for ellipse in found:
-                if outline := _outline(ellipse, *_grown(ellipse, search.expand_factor, widest), (ny, nx)):
+                if outline := outline_of(ellipse, *grown(ellipse, search.expand_factor, widest), (ny, nx)):
                     _draw_jump(cube[group], touched, *outline)
         lasting.append(np.flatnonzero(core_mask))
     # Only after all integrations have been searched: these flags are not searched themselves.

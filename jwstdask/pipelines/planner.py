@@ -32,6 +32,9 @@ PARITY_VERSION = "3.0.0"
 
 _OVERRIDE = "override_"
 
+_SINGLETON = {"meta.asn.pool_name": "singleton", "meta.asn.table_name": "singleton"}
+"""What jwst records in Stage 2 where there is no association."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -362,7 +365,8 @@ def choose_steps(target: type, drafts: list[Draft], settings: Settings) -> None:
                     )
                 if reason is None:
                     step.check(draft.meta)
-                draft.steps.append(StepPlan(name, step, reason, {}, configured.step_origins[name]))
+                recorded = alone or name != "bkg_subtract" or bool(draft.request.members.get("background"))
+                draft.steps.append(StepPlan(name, step, reason, {}, configured.step_origins[name], recorded))
         except JwstdaskError as error:
             draft.error = str(error) if draft.request.path in str(error) else f"{draft.request.path}: {error}"
 
@@ -449,6 +453,7 @@ def _finish(target: type, draft: Draft, settings: Settings) -> ExposurePlan:
         return plan
     assert draft.configured is not None
     updates: dict[str, Any] = {
+        **(_SINGLETON if target.alias == "calwebb_image2" else {}),
         **draft.request.updates,
         **software(draft.meta),
     }

@@ -10,13 +10,15 @@ import numpy as np
 
 from jwstdask.core.block import RampBlock, Window
 from jwstdask.core.dq import DO_NOT_USE, NO_GAIN_VALUE
-from jwstdask.core.errors import ParameterError
+from jwstdask.core.errors import StepError
 from jwstdask.core.params import par
 from jwstdask.core.step import Meta, Step
 from jwstdask.kernels.jump import NONE, SIGMA_CLIP, Detection, choose_regime, detect_jumps, whole_planes
+from jwstdask.kernels.showers import Showers, flag_showers
 from jwstdask.kernels.snowballs import Snowballs, flag_snowballs
 
 _SAMPLE_ROWS = 8
+_SHOWER_AMPLITUDE = 6.0  # [DN/s]
 
 
 @dataclass
@@ -104,11 +106,11 @@ class JumpStep(Step):
     mask_snowball_core_next_int: bool = par(True, "flag saturated cores in the next integration")
     snowball_time_masked_next_int: int = par(4000, "flag cores in the next integration for so long", unit="s")
     find_showers: bool = par(False, "search for showers (MIRI)")
-    max_shower_amplitude: float = par(4.0, "greatest change of a rate by flagging a shower", unit="DN/s")
+    max_shower_amplitude: float = par(4.0, "without effect: jwst 3.0.0 takes 6", unit="DN/s")
     extend_snr_threshold: float = par(1.2, "least signal-to-noise ratio of a shower")
     extend_min_area: int = par(90, "least area of a shower", unit="pixel")
-    extend_inner_radius: float = par(1.0, "inner radius of the smoothing ring", unit="pixel")
-    extend_outer_radius: float = par(2.6, "outer radius of the smoothing ring", unit="pixel")
+    extend_inner_radius: float = par(1.0, "radius of the hole in the smoothing ring", unit="pixel")
+    extend_outer_radius: float = par(2.6, "width of the smoothing ring", unit="pixel")
     extend_ellipse_expand_ratio: float = par(1.1, "growth of the ellipse around a shower")
     time_masked_after_shower: float = par(15.0, "flag groups after a shower for so long", unit="s")
     min_diffs_single_pass: int = par(10, "least usable differences for a search in a single pass")
@@ -121,12 +123,10 @@ class JumpStep(Step):
     def halo(self) -> int:
         return 1 if self.flag_4_neighbors else 0
 
-    def check(self, meta: Meta) -> None:
-        if self.find_showers:
-            raise ParameterError(
-                "jump.find_showers: the search for showers is not available in this version",
-                "Set steps.jump.find_showers=False.",
-            )
+    @property
+    def frame_arrays(self) -> tuple[str, ...]:
+        """Arrays of the whole frame, besides the flags, that :meth:`revise` needs."""
+        return ("sci", "pixeldq") if self.find_showers else ()
 
     def skip_reason(self, meta: Meta) -> str | None:
         ngroups = meta.get("meta.exposure.ngroups")
@@ -241,23 +241,50 @@ class JumpStep(Step):
         return WholePlanes(tuple(int(number) for number in unusable.sum(axis=1)), tuple(sorted(cleared)))
 
     def frame_gather(self, meta: Meta, prepared: Any) -> bool:
-        return self.expand_large_events
+        return self.expand_large_events or self.find_showers
 
-    def revise(self, meta: Meta, prepared: JumpData, groupdq: np.ndarray, sci_reader: Any = None) -> np.ndarray:
-        """Find large events in the flags of the whole frame and grow them, in place.
+    def revise(self, meta: Meta, prepared: JumpData, groupdq: np.ndarray, frame: RampBlock | None = None) -> np.ndarray:
+        """Find large events in the whole frame and grow their flags, in place.
 
         Parameters
         ----------
         groupdq
-            uint8 (integration, group, y, x); may be memory-mapped. Worked on plane by plane.
+            uint8 (integration, group, y, x) after :meth:`apply`; may be memory-mapped. Worked on plane by plane.
+        frame
+            The ramp of the whole frame as the step finds it, of which :attr:`frame_arrays` are used; they may be
+            memory-mapped.
 
         Returns
         -------
         touched
             bool (y, x), pixels whose flags changed.
+
+        Raises
+        ------
+        StepError
+            If showers are searched and ``frame`` is missing.
         """
+        touched = np.zeros(groupdq.shape[2:], bool)
+        regime = self._regime(groupdq.shape[1], whole_planes(groupdq, DO_NOT_USE).sum(axis=1))
+        if self.expand_large_events:
+            _, touched, prepared.events = flag_snowballs(groupdq, self._snowballs(meta), out=groupdq)
+        if self.find_showers:
+            if frame is None:
+                name = str(meta.get("meta.filename", "exposure"))
+                raise StepError(name, self.alias, "showers cannot be searched here", "Set find_showers=False.")
+            search = self._showers(meta, clip=groupdq.shape[0] >= self.minimum_sigclip_groups, regime=regime)
+            gain, readnoise = prepared.gain, prepared.readnoise
+            _, more, prepared.events = flag_showers(
+                frame.sci, groupdq, frame.pixeldq, gain, readnoise, search, out=groupdq
+            )
+            touched |= more
+        # Saturated cores of snowballs replace all flags, DO_NOT_USE too.
+        prepared.unusable_after = int(whole_planes(groupdq, DO_NOT_USE).sum())
+        return touched
+
+    def _snowballs(self, meta: Meta) -> Snowballs:
         masked = self._groups_in(self.snowball_time_masked_next_int, meta) if self.mask_snowball_core_next_int else 0
-        search = Snowballs(
+        return Snowballs(
             min_jump_area=self.min_jump_area,
             min_sat_area=self.min_sat_area,
             expand_factor=self.expand_factor,
@@ -268,10 +295,22 @@ class JumpStep(Step):
             max_extended_radius=self.max_extended_radius,
             persistent_groups=masked,
         )
-        _, touched, prepared.events = flag_snowballs(groupdq, search, out=groupdq)
-        # Saturated cores replace all flags, DO_NOT_USE too.
-        prepared.unusable_after = int(whole_planes(groupdq, DO_NOT_USE).sum())
-        return touched
+
+    def _showers(self, meta: Meta, clip: bool, regime: str) -> Showers:
+        return Showers(
+            nframes=int(meta["meta.exposure.nframes"]),
+            # jwst 3.0.0 does not hand its max_shower_amplitude on, and compares electrons with DN.
+            greatest_change=_SHOWER_AMPLITUDE * meta["meta.exposure.group_time"],
+            extend_snr_threshold=self.extend_snr_threshold,
+            extend_min_area=self.extend_min_area,
+            extend_inner_radius=self.extend_inner_radius,
+            extend_outer_radius=self.extend_outer_radius,
+            extend_ellipse_expand_ratio=self.extend_ellipse_expand_ratio,
+            groups_after=self._groups_in(self.time_masked_after_shower, meta),
+            max_extended_radius=self.max_extended_radius,
+            clip_over_integrations=clip,
+            searched=regime != NONE,
+        )
 
     def finish(self, meta: Meta, prepared: JumpData, tally: Mapping[str, float]) -> dict[str, Any]:
         nints, ngroups, ny, nx = prepared.shape

@@ -230,6 +230,8 @@ class RefPixStep(Step):
         y = prepared.position("y", np.arange(window.y0, window.y1))
         fast, slow = (x, y) if prepared.fast_along_x else (y, x)
         slow = slow - prepared.first_row
+        if slow.max() >= gathered.ramp.rows.shape[-1]:
+            raise ValueError("SUBSIZE1 or SUBSIZE2 disagrees with the size of the frame")
         ramp, zero = gathered.ramp, gathered.zeroframe
         along = prepared.fast_along_x
         refpix.subtract_levels(block.sci, ramp.levels, ramp.rows, along, fast, slow, ramp.first_single, block.sci)

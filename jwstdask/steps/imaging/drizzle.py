@@ -18,7 +18,7 @@ from jwstdask.kernels import resample as kernel
 from jwstdask.wcs.mosaic import OutputGrid
 from jwstdask.wcs.pixelmap import PixelMap, exact
 
-MAX_MAP_ERROR = 1e-6
+MAX_MAP_ERROR = 2e-7
 """Largest error of a pixel position [output pixel]."""
 MAX_OUTPUT_PIXELS = 4_000_000_000
 """Largest image that is made unless the caller allows more: 16 GB an array."""

@@ -67,6 +67,8 @@ def common_grid(members: Sequence[Any], step: str, largest: int = MAX_OUTPUT_PIX
     footprints, owners = member_footprints(members, step)
     first = members[0]
     wcsinfo = {name: first.meta.get(f"meta.wcsinfo.{name}") for name in _DETECTOR_WCS}
+    if first.wcs is None:
+        raise StepError(str(first.path), step, "the exposure has no WCS", "run assign_wcs first")
     missing = [name for name in ("ra_ref", "dec_ref", "roll_ref", "v3yangle", "vparity") if wcsinfo[name] is None]
     if missing:
         raise StepError(str(first.path), step, f"meta.wcsinfo lacks {', '.join(missing)}", "run assign_wcs first")
