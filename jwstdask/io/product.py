@@ -688,7 +688,8 @@ def _ascii(value: str) -> str:
 def conform_table(rows: np.ndarray, node: Node) -> np.ndarray:
     """Rows with the columns, their order and types that the schema states.
 
-    Columns that older files lack are NaN or zero, columns that the schema does not know are dropped: data models refuse both.
+    Columns that older files lack are NaN or zero, columns that the schema does not know are dropped: data models refuse
+    both.
     """
     rows = np.asarray(rows)
     wanted = None if node.datatype is None else numpy_dtype(node.datatype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pickle
@@ -216,6 +217,22 @@ def test_table_columns_follow_the_schema(tmp_path):
     assert table["int_mid_MJD_UTC"].tolist() == [10.5, 11.5]
 
 
+def test_old_and_foreign_columns(tmp_path):
+    """A moving-target table from before its last two columns, with one that no data model knows."""
+    entry = model_schema("Level1bModel").arrays["moving_target_position"]
+    names = [name for name in entry.dtype.names if name not in ("mt_v2", "mt_v3")]
+    old = np.zeros(2, [("mine", "f4"), *[(name, entry.dtype[name]) for name in names]])
+    old["mt_sci_x"] = [3, 4]
+    tables = {"moving_target_position": old}
+    with ProductWriter(tmp_path / "a.fits", "Level1bModel", {}, {}, tables):
+        pass
+    table = open_layout(tmp_path / "a.fits").table("moving_target_position")
+    assert table.dtype.names == entry.dtype.names
+    assert table["mt_sci_x"].tolist() == [3, 4] and np.isnan(table["mt_v2"]).all()
+    with datamodels.Level1bModel(str(tmp_path / "a.fits"), strict_validation=True) as model:
+        assert model.moving_target["mt_sci_x"].tolist() == [3, 4]
+
+
 def test_table_with_text_flags_and_units(tmp_path):
     dtype = np.dtype([("name", "U7"), ("good", bool), ("count", "u2"), ("vector", "f8", (3,))])
     dtype = np.dtype(dtype, metadata={"units": {"vector": "MJy/sr"}})
@@ -379,36 +396,45 @@ def test_missing_folder(tmp_path):
         ProductWriter(tmp_path / "absent" / "a.fits")
 
 
-def test_full_disk(tmp_path):
-    """On a 1 MB file system: a large product is refused before any work, one that fills up later leaves nothing."""
+@contextlib.contextmanager
+def small_file_system(folder, options):
     if os.geteuid() != 0:
         pytest.skip("only root can mount a small file system")
-    mount = tmp_path / "small"
-    mount.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", mount], capture_output=True, check=False)
+    folder.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, check=False)
     if made.returncode:
         pytest.skip(f"mounting is not permitted here: {made.stderr.decode().strip()}")
     try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_full_disk(tmp_path):
+    """On a 1 MB file system: a large product is refused before any work, one that fills up later leaves nothing."""
+    with small_file_system(tmp_path / "small", "size=1m") as folder:
         with pytest.raises(ProductError, match=r"a\.fits: the disk is full.* make room"):
-            ProductWriter(mount / "a.fits", "ImageModel", {}, {"sci": ((1000, 1000), "float32")})
-        assert os.listdir(mount) == []
-        product = ProductWriter(mount / "a.fits", "ImageModel", {}, {"sci": ((400, 400), "float32")})
-        (mount / "other").write_bytes(bytes((1 << 20) - (400 * 400 * 4 + 8 * 4096)))
+            ProductWriter(folder / "a.fits", "ImageModel", {}, {"sci": ((1000, 1000), "float32")})
+        assert os.listdir(folder) == []
+        product = ProductWriter(folder / "a.fits", "ImageModel", {}, {"sci": ((400, 400), "float32")})
+        (folder / "other").write_bytes(bytes((1 << 20) - (400 * 400 * 4 + 8 * 4096)))
         product.write("sci", np.zeros((400, 400)))
         with pytest.raises(ProductError, match="the disk is full"):
             product.finish({"cal_logs.calwebb_detector1": ["x" * 1000] * 400})
-        assert os.listdir(mount) == ["other"]
-    finally:
-        subprocess.run(["umount", mount], check=True)
+        assert os.listdir(folder) == ["other"]
 
 
 def test_read_only_folder(tmp_path):
-    if os.geteuid() == 0:
-        pytest.skip("root may write into any folder")
-    folder = tmp_path / "fixed"
-    folder.mkdir(mode=0o555)
-    with pytest.raises(ProductError, match=r"not permitted.* choose another output_dir"):
+    with (
+        small_file_system(tmp_path / "fixed", "ro") as folder,
+        pytest.raises(ProductError, match=r"fixed is read-only.* choose another output_dir"),
+    ):
         ProductWriter(folder / "a.fits")
+
+
+def test_url_is_refused():
+    with pytest.raises(ProductError, match=r"s3://bucket/a\.fits: products are written to a file system"):
+        ProductWriter("s3://bucket/a.fits")
 
 
 def test_several_slits(tmp_path, gwcs_object):
