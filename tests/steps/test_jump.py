@@ -8,6 +8,7 @@ import pytest
 
 from jwstdask.core.block import Window
 from jwstdask.core.dq import DO_NOT_USE, JUMP_DET, NO_GAIN_VALUE, SATURATED
+from jwstdask.core.errors import StepError
 from jwstdask.steps.detector.jump import JumpStep
 from tests.steps.fakes import TILES, FakeReference, Ramp, metadata, oracle_ramp, walk
 
@@ -86,7 +87,10 @@ def run(step, meta, refs, ramp, tile):
         result = walk(knowing, meta | {"better": better}, refs, ramp, tile)
     if step.frame_gather(meta, prepared):
         before = result.groupdq.copy()
-        touched = step.revise(meta, prepared, result.groupdq)
+        frame = ramp.block(Window.plain(0, ramp.sci.shape[2], 0, ramp.sci.shape[3])) if step.frame_arrays else None
+        if frame is not None:
+            frame.pixeldq[...] = result.pixeldq
+        touched = step.revise(meta, prepared, result.groupdq, frame)
         np.testing.assert_array_equal(touched, (before != result.groupdq).any(axis=(0, 1)))
     return result, step.finish(meta, prepared, result.tally), walks
 
@@ -120,6 +124,8 @@ PARAMETERS = [
         "after_jump_flag_dn2": 900,
         "after_jump_flag_time2": 70,
     },
+    {"find_showers": True, "extend_min_area": 25, "max_shower_amplitude": 0.01, "time_masked_after_shower": 50},
+    {"find_showers": True, "extend_min_area": 25, "expand_large_events": True, "extend_ellipse_expand_ratio": 2.0},
     {"flag_4_neighbors": False, "rejection_threshold": 5.0, "expand_large_events": True, "max_extended_radius": 8},
     {"minimum_sigclip_groups": 3, "min_diffs_single_pass": 3, "rejection_threshold": 1.0},
     {"only_use_ints": False, "minimum_sigclip_groups": 10, "rejection_threshold": 1.5},
@@ -174,6 +180,14 @@ def test_planes_flooded_with_jumps_take_a_second_walk(tile):
     assert_agrees(result, updates, model)
     assert walks == 2
     assert not np.any(result.groupdq[7, 2] & JUMP_DET)
+
+
+def test_showers_need_the_ramp_of_the_whole_frame():
+    shape = (1, 4, 20, 20)
+    step, meta = JumpStep(find_showers=True), describe(shape)
+    assert step.frame_arrays == ("sci", "pixeldq")
+    with pytest.raises(StepError, match="find_showers=False"):
+        step.revise(meta, step.prepare(meta, references(0, shape)), np.zeros(shape, np.uint8))
 
 
 @pytest.mark.parametrize("ngroups", [1, 2])
