@@ -71,6 +71,12 @@ def test_extrapolated_dark_is_subtracted_in_double_precision_unless_averaged(ave
     assert result[0, 3, 0, 0] == np.float32(1000 - (np.float32(last) if averaged else last))
 
 
+def test_ramp_of_another_length_is_refused():
+    groups = dark_current.frames_of_groups(3, 1, 0, 5)
+    with pytest.raises(ValueError, match="3 groups, the ramp has 2"):
+        dark_current.subtract(np.ones((1, 2, 1, 1), np.float32), np.zeros((5, 1, 1), np.float32), groups, False)
+
+
 def test_group_without_frames_becomes_unknown():
     dark = np.zeros((3, 1, 1), np.float32)
     groups = dark_current.frames_of_groups(2, 2, 2, 3)
