@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jwstdask.core.errors import ReferenceFileError
+from jwstdask.core.errors import PlanError, ReferenceFileError
 from jwstdask.steps.detector.ipc import IPCStep
 from tests.steps.fakes import TILES, FakeReference, Ramp, assert_same, metadata, oracle_ramp, walk
 
@@ -50,6 +50,13 @@ def test_other_kernels_are_refused(size):
     reference = FakeReference({"sci": np.zeros(size, np.float32)})
     with pytest.raises(ReferenceFileError, match="kernel of"):
         IPCStep().prepare(metadata((40, 48)), {"ipc": reference})
+
+
+def test_irs2_readouts_are_refused_when_planning():
+    step = IPCStep()
+    step.check(metadata((40, 48), exposure__readpatt="NRSRAPID"))
+    with pytest.raises(PlanError, match="IRS2"):
+        step.check(metadata((40, 48), exposure__readpatt="NRSIRS2RAPID"))
 
 
 def test_skipped_without_reference():

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from jwstdask.core import dq
+from jwstdask.core.errors import PlanError
 from jwstdask.steps.detector.saturation import SaturationStep
 from tests.steps.fakes import TILES, FakeReference, Ramp, assert_same, metadata, oracle_ramp, walk
 
@@ -93,6 +94,13 @@ def test_rules_for_averaged_groups_add_flags():
     assert np.count_nonzero(added == dq.DO_NOT_USE) > 20
     refs["superbias"] = None
     assert np.any(walk(SaturationStep(), meta, refs, ramp).groupdq != (plain | added))
+
+
+def test_irs2_readouts_are_refused_when_planning():
+    step = SaturationStep()
+    step.check(metadata((40, 48), exposure__readpatt="NRSRAPID"))
+    with pytest.raises(PlanError, match="IRS2"):
+        step.check(metadata((40, 48), exposure__readpatt="NRSIRS2RAPID"))
 
 
 def test_skipped_without_reference():

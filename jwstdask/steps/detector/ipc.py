@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jwstdask.core.block import RampBlock
-from jwstdask.core.errors import ReferenceFileError
+from jwstdask.core.errors import PlanError, ReferenceFileError
 from jwstdask.core.step import Meta, Step
 from jwstdask.kernels import ipc
 
@@ -40,6 +40,10 @@ class IPCStep(Step):
     def halo(self) -> int:
         # Half of the largest kernel accepted, 5 x 5; planning does not open the reference.
         return 2
+
+    def check(self, meta: Meta) -> None:
+        if "IRS2" in str(meta.get("meta.exposure.readpatt", "")):
+            raise PlanError("ipc cannot treat IRS2 readouts yet", "Leave this exposure out.")
 
     def reference_skip_reason(self, meta: Meta, references: Mapping[str, Any]) -> str | None:
         return "No IPC reference file found" if references.get("ipc") is None else None

@@ -10,6 +10,7 @@ import numpy as np
 
 from jwstdask.core import dq
 from jwstdask.core.block import RampBlock
+from jwstdask.core.errors import PlanError
 from jwstdask.core.params import par
 from jwstdask.core.step import Meta, Step
 from jwstdask.kernels import saturation
@@ -42,6 +43,10 @@ class SaturationStep(Step):
     def halo(self) -> int:
         # Hidden saturation starts from grown flags and grows again.
         return self.n_pix_grow_sat * (2 if self.use_readpatt else 1)
+
+    def check(self, meta: Meta) -> None:
+        if "IRS2" in str(meta.get("meta.exposure.readpatt", "")):
+            raise PlanError("saturation cannot treat IRS2 readouts yet", "Leave this exposure out.")
 
     def reference_skip_reason(self, meta: Meta, references: Mapping[str, Any]) -> str | None:
         return "No SATURATION reference file found" if references.get("saturation") is None else None
