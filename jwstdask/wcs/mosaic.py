@@ -266,7 +266,7 @@ def combined_s_region(footprints: Sequence[np.ndarray], wcs: Any) -> str | None:
         return np.stack(wcs.invert(*corners.T, with_bounding_box=False), axis=-1)
 
     def islands(shape: Any) -> list[Any]:
-        return [part for part in shapely.get_parts(shape) if part.geom_type == "Polygon"]
+        return [part for part in shapely.get_parts(shape) if part.geom_type == "Polygon" and not part.is_empty]
 
     union = shapely.unary_union([shapely.Polygon(to_pixels(corners)) for corners in footprints])
     frame = shapely.Polygon(to_pixels(np.asarray(wcs.footprint())))
