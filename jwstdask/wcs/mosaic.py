@@ -291,5 +291,6 @@ def _without_collinear(polygon: Any, near: float = 0.05, straight: float = 1e-6)
     after = np.roll(corners, -1, axis=0) - corners
     repeated = (np.abs(before) < near).all(axis=1)
     slope_in, slope_out = (step[:, 1] / (step[:, 0] + 1e-12) for step in (before, after))
-    turn = np.arctan((slope_out - slope_in) / (1 + slope_in * slope_out))
+    with np.errstate(divide="ignore"):  # a right angle
+        turn = np.arctan((slope_out - slope_in) / (1 + slope_in * slope_out))
     return corners[~(repeated | (np.abs(turn) < straight))]
