@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 
 import numpy as np
 import pytest
 
 from jwstdask.core import dq
 from jwstdask.core.block import Window, tiles
-from jwstdask.core.errors import ParameterError, StepError
+from jwstdask.core.errors import StepError
 from jwstdask.steps.detector.ramp_fit import RampFitStep
 from tests.kernels.test_ramp_fit import exposure
 from tests.steps.fakes import TILES, FakeReference, Ramp, metadata, oracle_ramp
@@ -70,7 +71,7 @@ def oracle(step, meta, references, ramp, dark=None):
             reference[f"meta.subarray.{name}"] = meta[f"meta.subarray.{name}"]
     gain.meta.exposure.gain_factor = references["gain"].meta.get("meta.exposure.gain_factor")
     theirs = Oracle()
-    for name in ("suppress_one_group", "firstgroup", "lastgroup"):
+    for name in ("algorithm", "suppress_one_group", "firstgroup", "lastgroup"):
         setattr(theirs, name, getattr(step, name))
     theirs.override_gain, theirs.override_readnoise = gain, readnoise
     with np.errstate(all="ignore"):
@@ -282,15 +283,60 @@ def test_a_miri_exposure_without_two_usable_groups_is_refused(groups, leading, t
         step.finish(meta, prepared, tally)
 
 
-def test_the_other_algorithm_is_refused_when_planning():
-    _, meta, _ = setting(0, 1, 4)
-    with pytest.raises(ParameterError, match="LIKELY"):
-        RampFitStep(algorithm="LIKELY").check(meta)
-    with pytest.raises(ParameterError, match="unevenly sampled"):
-        RampFitStep().check(meta | {"meta.exposure.read_times": [[1], [2, 3]]})
-    # Short ramps are fitted with OLS_C whatever the algorithm.
-    RampFitStep(algorithm="LIKELY").check(meta | {"meta.exposure.ngroups": 3})
-    RampFitStep().check(meta | {"meta.exposure.read_times": []})
+UNEVEN = [[1.0], [2.0, 3.0], [5.0, 6.0, 7.0], [9.0], [12.0], [13.0, 14.0]]
+
+
+@pytest.mark.parametrize("tile", TILES)
+@pytest.mark.parametrize(
+    ("seed", "algorithm", "groups", "nframes", "zero", "read_times"),
+    [
+        (0, "LIKELY", 6, 4, False, None),
+        (1, "LIKELY", 4, 4, True, None),
+        (2, "OLS_C", 6, 1, False, UNEVEN),
+        (3, "LIKELY", 3, 1, False, None),
+        (4, "OLS_C", 3, 1, False, UNEVEN[:3]),
+    ],
+)
+def test_likelihood_same_bits_as_the_oracle_in_any_tiles(tile, seed, algorithm, groups, nframes, zero, read_times):
+    """Unevenly sampled exposures are always fitted by likelihood, ramps of three groups by least squares."""
+    ramp, meta, references = setting(seed, 2, groups, zero, exposure__nframes=nframes)
+    if read_times is not None:
+        meta["meta.exposure.read_times"] = read_times
+    step = RampFitStep(algorithm=algorithm, lastgroup=4)
+    products, _, prepared = fit(step, meta, references, ramp, tile, 0.1)
+    assert (prepared.read_times is None) == (groups < 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        assert_same(products, oracle(step, meta, references, ramp, 0.1))
+
+
+def test_likelihood_of_miri_uses_all_groups_and_refuses_nothing():
+    ramp, meta, references = miri(0, 2, 1, 8, exposure__type="MIR_IMAGE")
+    ramp.groupdq[:, 0] |= dq.SATURATED
+    step = RampFitStep(algorithm="LIKELY")
+    products, tally, prepared = fit(step, meta, references, ramp)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        assert_same(products, oracle(step, meta, references, ramp))
+    assert step.again(meta, prepared, None, tally) is None
+    assert step.finish(meta, prepared, tally)
+
+
+def test_likelihood_keeps_its_jumps_and_chi_squared():
+    from jwstdask.kernels import likelihood
+
+    ramp, meta, references = setting(3, 2, 8)
+    step = RampFitStep(algorithm="LIKELY", save_opt=True)
+    block = ramp.block(Window.plain(0, *SHAPE[:1], 0, SHAPE[1]))
+    step.apply(block, step.prepare(meta, references))
+    expected = likelihood.likelihood_fit(
+        ramp.sci, ramp.groupdq, ramp.pixeldq, references["gain"].arrays["sci"], references["readnoise"].arrays["sci"],
+        likelihood.read_times(8, 1, 0, 10.73677), nframes=1,
+    )  # fmt: skip
+    assert set(block.products) == {"rate", "rateints", "likely_chisq"}
+    np.testing.assert_array_equal(block.products["likely_chisq"].sci, expected.chisq)
+    np.testing.assert_array_equal(block.groupdq, expected.groupdq)
+    assert (block.groupdq != ramp.groupdq).any()
 
 
 def test_parameters_are_those_of_the_oracle():

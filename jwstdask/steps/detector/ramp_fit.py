@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from jwstdask.core.block import ImageBlock, RampBlock
 from jwstdask.core.dq import DO_NOT_USE, SATURATED
-from jwstdask.core.errors import ParameterError, StepError
+from jwstdask.core.errors import StepError
 from jwstdask.core.params import par
 from jwstdask.core.step import Meta, Step
-from jwstdask.kernels import ramp_fit
-
-LIKELY_MIN_NGROUPS = 4
-"""Ramps of fewer groups are fitted with OLS_C whatever the algorithm."""
+from jwstdask.kernels import likelihood, ramp_fit
 
 
 @dataclass(frozen=True)
@@ -33,6 +30,8 @@ class RampFitData:
         group_time, frame_time [s] and nframes.
     frames
         groupgap and drop_frames1.
+    read_times
+        Times of the reads of each group [s] for a fit by likelihood; None for least squares.
     trim
         The exposure's first and last groups are left out if they are unusable in the whole frame.
     """
@@ -42,6 +41,7 @@ class RampFitData:
     gain_factor: float | None
     times: dict[str, Any]
     frames: dict[str, int]
+    read_times: list[np.ndarray] | None
     trim: bool
 
 
@@ -66,47 +66,47 @@ class RampFitStep(Step):
         "var_poisson_s = (median rate + dark) / (tgroup gain (n - 1))"
     )
 
-    algorithm: str = par("OLS_C", "how to fit", choices=("OLS_C", "LIKELY"))
+    algorithm: str = par("OLS_C", "least squares or maximum likelihood", choices=("OLS_C", "LIKELY"))
     int_name: str = par("", "accepted for jwst's sake; without effect there too")
-    save_opt: bool = par(False, "save the fits of single segments (fitopt)")
+    save_opt: bool = par(False, "save the fits of single segments (fitopt), or chi squared (likely_chisq)")
     opt_name: str = par("", "name of the fitopt product; that of the exposure by default")
     suppress_one_group: bool = par(True, "treat ramps with one good group as having none")
     firstgroup: int | None = par(None, "first group to use (0-indexed)")
     lastgroup: int | None = par(None, "last group to use (0-indexed)")
     maximum_cores: str = par("1", "accepted for jwst's sake; the engine decides")
 
-    def check(self, meta: Meta) -> None:
-        read_times = meta.get("meta.exposure.read_times")
-        uneven = read_times is not None and len(read_times) > 0
-        ngroups = meta.get("meta.exposure.ngroups") or LIKELY_MIN_NGROUPS
-        if (uneven or self.algorithm == "LIKELY") and ngroups >= LIKELY_MIN_NGROUPS:
-            raise ParameterError(
-                "ramp_fit.algorithm: LIKELY is not available in this version"
-                + (", and the exposure is unevenly sampled" if uneven else ""),
-                "" if uneven else "Set steps.ramp_fit.algorithm=OLS_C.",
-            )
+    def _read_times(self, meta: Meta) -> list[np.ndarray] | None:
+        """Times of the reads of each group [s] if the exposure is to be fitted by likelihood, else None.
+
+        Unevenly sampled exposures always are, ramps that are too short never.
+        """
+        given = meta.get("meta.exposure.read_times")
+        uneven = given is not None and len(given) > 0
+        ngroups = int(meta["meta.exposure.ngroups"])
+        if ngroups < likelihood.MIN_GROUPS or not (uneven or self.algorithm == "LIKELY"):
+            return None
+        if uneven:
+            return [np.atleast_1d(np.asarray(times, np.float64)) for times in given]
+        nframes, groupgap = int(meta["meta.exposure.nframes"]), int(meta.get("meta.exposure.groupgap") or 0)
+        return likelihood.read_times(ngroups, nframes, groupgap, meta["meta.exposure.frame_time"])
 
     def prepare(self, meta: Meta, references: Mapping[str, Any]) -> RampFitData:
         factor = references["gain"].meta.get("meta.exposure.gain_factor")
+        read_times = self._read_times(meta)
         return RampFitData(
             gain=references["gain"].match(meta).array("sci"),
             readnoise=references["readnoise"].match(meta).array("sci"),
             gain_factor=None if factor is None else float(factor),
             times={name: meta[f"meta.exposure.{name}"] for name in ("group_time", "frame_time", "nframes")},
             frames={name: int(meta.get(f"meta.exposure.{name}") or 0) for name in ("groupgap", "drop_frames1")},
-            trim=meta.get("meta.instrument.name") == "MIRI",
+            read_times=read_times,
+            trim=meta.get("meta.instrument.name") == "MIRI" and read_times is None,
         )
 
     def apply(self, block: RampBlock, prepared: RampFitData, gathered: Any = None) -> None:
-        ngroups = block.sci.shape[1]
-        inner = block.window.inner
-        tile = block.window.rows, block.window.columns
-        for groups in self._outside(ngroups):
+        for groups in self._outside(block.sci.shape[1]):
             block.groupdq[:, groups] |= np.uint8(DO_NOT_USE)
-        suppress = self.suppress_one_group and ngroups > 1
-        leading, trailing = gathered or self._unused(block, prepared, suppress)
-        self._note(block, leading, trailing)
-        first, last = leading, ngroups - trailing
+        tile = block.window.rows, block.window.columns
         arguments = (
             block.sci,
             block.groupdq,
@@ -115,26 +115,53 @@ class RampFitStep(Step):
             np.ascontiguousarray(prepared.readnoise[tile], np.float32),
         )
         options = {
-            **prepared.times,
             "zeroframe": block.zeroframe,
             "dark_current": block.average_dark_current,
-            "suppress_one_group": suppress,
-            "first_group": first,
-            "last_group": last,
-            "inner": inner,
+            "inner": block.window.inner,
         }
-        # Abscissae count from the same group in all blocks, so that the last bits do not depend on the blocks.
-        origin = 0 if gathered is not None else -first
-        rate, rateints = ramp_fit.ramp_fit(*arguments, **options, origin=origin)
+        if prepared.read_times is None:
+            rate, rateints = self._least_squares(block, prepared, gathered, arguments, options)
+        else:
+            rate, rateints = self._likelihood(block, prepared.times["nframes"], prepared.read_times, arguments, options)
         block.products["rate"] = ImageBlock(block.window, **rate._asdict())
         block.products["rateints"] = ImageBlock(block.window, **rateints._asdict())
+
+    def _least_squares(
+        self,
+        block: RampBlock,
+        prepared: RampFitData,
+        gathered: tuple[int, int] | None,
+        arguments: tuple,
+        options: dict[str, Any],
+    ) -> tuple[ramp_fit.Slopes, ramp_fit.Slopes]:
+        ngroups = block.sci.shape[1]
+        inner = block.window.inner
+        suppress = self.suppress_one_group and ngroups > 1
+        leading, trailing = gathered or self._unused(block, prepared, suppress)
+        self._note(block, leading, trailing)
+        groups = {"first_group": leading, "last_group": ngroups - trailing}
+        options = {**options, **prepared.times, **groups, "suppress_one_group": suppress}
+        # Abscissae count from the same group in all blocks, so that the last bits do not depend on the blocks.
+        origin = 0 if gathered is not None else -leading
+        slopes = ramp_fit.ramp_fit(*arguments, **options, origin=origin)
         if self.save_opt:
             segments = ramp_fit.fit_segments(*arguments, **options, **prepared.frames)
-            block.products["fitopt"] = ImageBlock(block.window, sci=None, extra=_padded(segments, ngroups))  # type: ignore[arg-type]
+            extra = _padded(segments, ngroups)
+            block.products["fitopt"] = ImageBlock(block.window, sci=None, extra=extra)  # type: ignore[arg-type]
             _add(block, f"ramp_fit.segments.{segments.slope.shape[1]}.{segments.crmag.shape[1]}", 1)
-        start = block.groupdq[:, first, inner[0], inner[1]]
+        start = block.groupdq[:, leading, inner[0], inner[1]]
         _add(block, "ramp_fit.pixels", start[0].size)
         _add(block, "ramp_fit.start_usable", np.count_nonzero(start & SATURATED == 0))
+        return slopes
+
+    def _likelihood(
+        self, block: RampBlock, nframes: int, read_times: list[np.ndarray], arguments: tuple, options: dict[str, Any]
+    ) -> tuple[ramp_fit.Slopes, ramp_fit.Slopes]:
+        fit = likelihood.likelihood_fit(*arguments, read_times, nframes=nframes, **options)
+        block.groupdq[...] = fit.groupdq
+        if self.save_opt:
+            block.products["likely_chisq"] = ImageBlock(block.window, sci=fit.chisq)
+        return fit.rate, fit.rateints
 
     def _outside(self, ngroups: int) -> tuple[slice, ...]:
         """Groups before firstgroup and after lastgroup; none if these exclude each other."""
