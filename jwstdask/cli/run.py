@@ -92,8 +92,7 @@ def _run_target(options: Any, inputs: list[str], own: dict[str, Any], steps: dic
 
 def _requests(target: type, inputs: Sequence[str]) -> list[Any]:
     """Exposures of the inputs: files, and the products of Stage 2 associations."""
-    from jwstdask.pipelines.facade import level2_request
-    from jwstdask.pipelines.planner import Request
+    from jwstdask.pipelines.planner import Request, level2_request
     from jwstdask.program.associations import read_association
 
     requests = []

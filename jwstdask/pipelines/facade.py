@@ -21,7 +21,7 @@ from jwstdask.core.settings import Layer, Settings
 from jwstdask.engine.executor import Executor, Threads
 from jwstdask.io.dataset import open_exposure
 from jwstdask.pipelines.associate import combines, plan_association
-from jwstdask.pipelines.planner import Request, plan_exposures, step_names
+from jwstdask.pipelines.planner import Request, level2_request, plan_exposures, step_names
 from jwstdask.pipelines.registry import find
 from jwstdask.pipelines.run import run_associations, run_chains
 from jwstdask.program.associations import Association, Product, read_association
@@ -208,22 +208,6 @@ def _requests(exposures: Exposures) -> list[Request]:
     if isinstance(exposures, str):
         return [Request(exposures)]
     return [Request(os.fspath(path)) for path in exposures]
-
-
-def level2_request(association: Association, product: Product) -> Request:
-    """The exposure of a Stage 2 product with its other members.
-
-    Raises
-    ------
-    PlanError
-        If the product has no science member.
-    """
-    science = product.of_type("science")
-    if not science:
-        raise PlanError(f"{product.name}: the association has no science member")
-    members = {kind: product.of_type(kind) for _, kind in product.members if kind.lower() != "science"}
-    updates = {"meta.asn.pool_name": association.pool, "meta.asn.table_name": association.table_name}
-    return Request(science[0], members, product.name, updates)
 
 
 def _opened(target: type, products: Mapping[str, str]) -> Any:

@@ -6,7 +6,6 @@ they are wrong; which steps run; best references of those steps, again of all ex
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -23,6 +22,7 @@ from jwstdask.io.layout import open_layout
 from jwstdask.io.metadata import read_metadata
 from jwstdask.io.naming import product_path
 from jwstdask.pipelines.cost import predict
+from jwstdask.program.associations import Association, Product
 from jwstdask.refs.crds import ReferenceChoice, resolve
 from jwstdask.refs.parameters import ParameterLayers, crds_parameters_disabled, parameter_layers, parameter_reftype
 from jwstdask.steps.registry import CLASSES, step_class
@@ -60,6 +60,22 @@ class Request:
     updates: Mapping[str, Any] = field(default_factory=dict)
     meta: Mapping[str, Any] | None = None
     shape: tuple[int, ...] = ()
+
+
+def level2_request(association: Association, product: Product) -> Request:
+    """The exposure of a Stage 2 product with its other members.
+
+    Raises
+    ------
+    PlanError
+        If the product has no science member.
+    """
+    science = product.of_type("science")
+    if not science:
+        raise PlanError(f"{product.name}: the association has no science member")
+    members = {kind: product.of_type(kind) for _, kind in product.members if kind.lower() != "science"}
+    updates = {"meta.asn.pool_name": association.pool, "meta.asn.table_name": association.table_name}
+    return Request(science[0], members, product.name, updates)
 
 
 @dataclass(frozen=True)
