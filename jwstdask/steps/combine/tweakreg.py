@@ -441,14 +441,27 @@ def _check_separation(separation: float, tolerance: float, prefix: str) -> None:
         )
 
 
-def _align(correctors: list[Any], prefix: str, *, matching: dict[str, Any], **how: Any) -> None:
-    """Match and fit, group by group; the correctors are changed."""
+def _align(
+    correctors: list[Any],
+    prefix: str,
+    *,
+    matching: dict[str, Any],
+    expand_refcat: bool,
+    enforce_user_order: bool,
+    refcat: Table | None = None,
+    **how: Any,
+) -> None:
+    """Match and fit, group by group; the correctors are changed, and ``meta["fit_info"]`` says how it went."""
     from tweakwcs.imalign import NotEnoughCatalogs, align_wcs
     from tweakwcs.matchutils import XYXYMatch
 
     _check_separation(matching["separation"], matching["tolerance"], prefix)
+    how |= {"match": XYXYMatch(**matching), "clip_accum": False}
     try:
-        align_wcs(correctors, match=XYXYMatch(**matching), clip_accum=False, **how)
+        if expand_refcat:
+            align_wcs(correctors, refcat=refcat, expand_refcat=True, enforce_user_order=enforce_user_order, **how)
+        else:
+            _align_in_order(correctors, refcat, **how)
     except NotEnoughCatalogs:
         raise _NotAligned("too few exposures have stars") from None
     except RuntimeError as error:
@@ -457,6 +470,43 @@ def _align(correctors: list[Any], prefix: str, *, matching: dict[str, Any], **ho
         raise _NotAligned(
             f"several stars match one star of the reference: change {prefix}tolerance or {prefix}separation"
         ) from None
+
+
+def _align_in_order(correctors: list[Any], refcat: Table | None, **how: Any) -> None:
+    """Align every group with the same reference: ``refcat``, or the first group.
+
+    The order does not matter if the reference does not grow, so overlaps, which take most of the time of
+    ``tweakwcs.align_wcs`` for several detectors, are not computed.
+    """
+    from tweakwcs.imalign import NotEnoughCatalogs
+    from tweakwcs.wcsimage import RefCatalog, WCSGroupCatalog, WCSImageCatalog
+
+    members: dict[str, list[Any]] = {}
+    for corrector in correctors:
+        image = WCSImageCatalog(corrector.meta["catalog"], corrector, name=corrector.meta["name"])
+        image.fit_status = "FAILED: Unknown error"
+        members.setdefault(corrector.meta["group_id"], []).append(image)
+    groups = []
+    for name, images in members.items():
+        group = WCSGroupCatalog(images, name=f"GROUP ID: {name}", bb_policy=0)
+        if len(group.catalog):
+            groups.append(group)
+        else:
+            for image in images:
+                image.corrector.meta["fit_info"] = {"status": "FAILED: empty source catalog"}
+    if len(groups) < (2 if refcat is None else 1):
+        raise NotEnoughCatalogs
+    if refcat is None:
+        first = groups.pop(0)
+        reference = RefCatalog(first.catalog, name=first[0].name)
+        for image in first:
+            image.corrector.meta["fit_info"] = {"status": "REFERENCE"}
+    else:
+        reference = RefCatalog(refcat, name=refcat.meta.get("name", "Unnamed"))
+    for group in groups:
+        group.align_to_ref(refcat=reference, **how)
+        for image in group:
+            image.corrector.meta["fit_info"] = image.fit_info
 
 
 def _displacement(corrector: Any) -> float:
