@@ -38,6 +38,7 @@ _JUMP = np.uint8(JUMP_DET)
 _NAN = np.float32(np.nan)
 _INF = np.float32(np.inf)
 _LONG = 256  # groups of a pixel, all integrations together, that make a ramp long
+_SAMPLE_LOW = 24  # the lower end of the bracket in the sorted sample; the upper end lies opposite
 _SAMPLE = 63  # values of a long column from which its median is bracketed
 _BUFFER = 8192  # float32 values of a sort buffer: it must stay in the first-level cache
 
@@ -389,34 +390,86 @@ def _clip_bounds(values, count, threshold):
     return lower, upper
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _clip_few(values, dropped, count, inside, total, square, centre, low, high, edges, below, above, threshold):
+    # Sigma clipping of a column of which only `count` values can be clipped: `inside` others lie between `edges`, with
+    # the sum `total` and sum of squares `square` about `centre`. The median lies between `low` and `high` as long as
+    # not too many values lie outside of those (`below`, `above`). Marks what is clipped in `dropped`; False if this
+    # knowledge does not decide it. The margin is far above rounding errors.
+    dropped[:count] = False
+    sigma = 0.0
+    margin = 0.0
+    for _ in range(5):
+        number = inside
+        shift = total
+        spread = square
+        for index in range(count):
+            if not dropped[index]:
+                offset = np.float64(values[index]) - centre
+                number += 1
+                shift += offset
+                spread += offset * offset
+        if below > (number - 1) // 2 or above > (number - 1) // 2:
+            return False
+        mean = shift / number
+        sigma = threshold * np.sqrt(max(spread / number - mean * mean, 0.0))
+        margin = 1e-7 * sigma + 1e-12 * (abs(low) + abs(high))
+        if not (high - sigma + margin < edges[0] and low + sigma - margin > edges[1]):
+            return False
+        changed = False
+        for index in range(count):
+            if not dropped[index]:
+                value = np.float64(values[index])
+                if value < low - sigma - margin or value > high + sigma + margin:
+                    dropped[index] = True
+                    changed = True
+                elif not (value > high - sigma + margin and value < low + sigma - margin):
+                    return False
+        if not changed:
+            break
+    # The last bounds judge all values, also those dropped earlier.
+    for index in range(count):
+        value = np.float64(values[index])
+        if value < low - sigma - margin or value > high + sigma + margin:
+            dropped[index] = True
+        elif value > high - sigma + margin and value < low + sigma - margin:
+            dropped[index] = False
+        else:
+            return False
+    return True
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _search_sigma_clip(sci, groupdq, gain, threshold, together, hit):
+    # Values near the middle of a column can neither be clipped nor need they be sorted: their sums are taken in one
+    # vectorised pass, and what is clipped of the few others is decided from those sums and from a bracket of the
+    # median (two order statistics of a sample). Where that does not decide, `_clip_bounds` does.
     nints, ngroups, ny, nx = sci.shape
-    per_set = nints * (ngroups - 1) if together else nints
+    rows = nints * (ngroups - 1) if together else nints
     width = 64
-    values = np.empty(per_set * width, np.float32)
-    column = np.empty(per_set, np.float64)
+    most = 64
+    values = np.empty(rows * width, np.float32)
+    sample = np.empty(_SAMPLE * width, np.float32)
+    column = np.empty(rows, np.float64)
     number = np.empty(width, np.int32)
-    least = np.empty(width, np.float32)
-    greatest = np.empty(width, np.float32)
-    mean = np.empty(width, np.float64)
-    spread = np.empty(width, np.float64)
-    low_edge = np.empty(width, np.float64)
-    high_edge = np.empty(width, np.float64)
+    inside = np.empty(width, np.int32)
     below = np.empty(width, np.int32)
     above = np.empty(width, np.int32)
+    total = np.empty(width, np.float64)
+    square = np.empty(width, np.float64)
+    centre = np.empty(width, np.float64)
+    low_edge = np.empty(width, np.float32)
+    high_edge = np.empty(width, np.float32)
+    few = np.empty((width, most), np.float32)
+    few_rows = np.empty((width, most), np.int32)
+    few_count = np.empty(width, np.int32)
+    dropped = np.empty(most, np.bool_)
     for y in range(ny):
         for x in range(0, nx, width):
             lanes = min(width, nx - x)
             scale = gain[y, x : x + lanes]
             for start in range(1, 2 if together else ngroups):
                 number[:] = 0
-                least[:] = _INF
-                greatest[:] = -_INF
-                mean[:] = 0.0
-                spread[:] = 0.0
-                below[:] = 0
-                above[:] = 0
                 row = 0
                 for integration in range(nints):
                     for group in range(start, ngroups if together else start + 1):
@@ -428,45 +481,78 @@ def _search_sigma_clip(sci, groupdq, gain, threshold, together, hit):
                         for lane in range(lanes):
                             difference = values1[lane] * scale[lane] - values0[lane] * scale[lane]
                             good = (((dq0[lane] | dq1[lane]) & _UNUSABLE) == 0) and abs(difference) < _INF
-                            target[lane] = difference if good else _NAN
+                            target[lane] = difference if good else _INF
                             number[lane] += np.int32(good)
-                            mean[lane] += np.float64(difference) if good else 0.0
-                            smaller = difference if difference < least[lane] else least[lane]
-                            greater = difference if difference > greatest[lane] else greatest[lane]
-                            least[lane] = smaller if good else least[lane]
-                            greatest[lane] = greater if good else greatest[lane]
                         row += 1
+                for index in range(_SAMPLE):
+                    row = index * rows // _SAMPLE
+                    sample[index * lanes : (index + 1) * lanes] = values[row * lanes : (row + 1) * lanes]
+                sort_columns(sample, _SAMPLE, lanes)
+                low = sample[_SAMPLE_LOW * lanes : (_SAMPLE_LOW + 1) * lanes]
+                high = sample[(_SAMPLE - 1 - _SAMPLE_LOW) * lanes : (_SAMPLE - _SAMPLE_LOW) * lanes]
                 for lane in range(lanes):
-                    mean[lane] /= max(number[lane], 1)
-                for row in range(per_set):
+                    # About 2.6 sigma from the centre for Gaussian noise.
+                    reach = np.float32(4.0) * (high[lane] - low[lane])
+                    low_edge[lane] = low[lane] - reach
+                    high_edge[lane] = high[lane] + reach
+                    centre[lane] = 0.5 * (np.float64(low[lane]) + np.float64(high[lane]))
+                inside[:] = 0
+                below[:] = 0
+                above[:] = 0
+                total[:] = 0.0
+                square[:] = 0.0
+                few_count[:] = 0
+                for row in range(rows):
                     target = values[row * lanes : (row + 1) * lanes]
+                    outside = np.int32(0)
                     for lane in range(lanes):
-                        deviation = np.float64(target[lane]) - mean[lane]
-                        spread[lane] += deviation * deviation if target[lane] == target[lane] else 0.0
-                # Nothing is clipped if the median is certainly within threshold * sigma of both extremes: if fewer
-                # than half the values lie below greatest - threshold * sigma, and likewise above. Most columns end
-                # here. The margin is far above rounding errors and far below anything a count depends on.
-                for lane in range(lanes):
-                    reach = threshold * np.sqrt(spread[lane] / max(number[lane], 1)) * (1.0 - 1e-9)
-                    low_edge[lane] = np.float64(greatest[lane]) - reach
-                    high_edge[lane] = np.float64(least[lane]) + reach
-                for row in range(per_set):
-                    target = values[row * lanes : (row + 1) * lanes]
-                    for lane in range(lanes):
-                        below[lane] += np.int32(np.float64(target[lane]) < low_edge[lane])
-                        above[lane] += np.int32(np.float64(target[lane]) > high_edge[lane])
+                        value = target[lane]
+                        near = value >= low_edge[lane] and value <= high_edge[lane]
+                        offset = np.float64(value) - centre[lane]
+                        offset = offset if near else 0.0
+                        total[lane] += offset
+                        square[lane] += offset * offset
+                        inside[lane] += np.int32(near)
+                        outside += np.int32(not near)
+                        below[lane] += np.int32(value < low[lane])
+                        above[lane] += np.int32(value > high[lane])
+                    if outside:
+                        for lane in range(lanes):
+                            value = target[lane]
+                            if value < _INF and not (value >= low_edge[lane] and value <= high_edge[lane]):
+                                if few_count[lane] < most:
+                                    few[lane, few_count[lane]] = value
+                                    few_rows[lane, few_count[lane]] = row
+                                few_count[lane] += 1
                 for lane in range(lanes):
                     if number[lane] == 0:
                         continue
-                    half = (number[lane] - 1) // 2
-                    size = max(abs(np.float64(greatest[lane])), abs(np.float64(least[lane])))
-                    reach = np.float64(greatest[lane]) - low_edge[lane]
-                    if below[lane] <= half and above[lane] <= half and reach * 1e-10 > size * 1e-15:
+                    if few_count[lane] <= most and _clip_few(
+                        few[lane],
+                        dropped,
+                        few_count[lane],
+                        inside[lane],
+                        total[lane],
+                        square[lane],
+                        centre[lane],
+                        np.float64(low[lane]),
+                        np.float64(high[lane]),
+                        (np.float64(low_edge[lane]), np.float64(high_edge[lane])),
+                        below[lane],
+                        above[lane] - (rows - number[lane]),
+                        threshold,
+                    ):
+                        for index in range(few_count[lane]):
+                            if dropped[index]:
+                                integration = few_rows[lane, index] // (ngroups - 1 if together else 1)
+                                group = few_rows[lane, index] % (ngroups - 1) + 1 if together else start
+                                groupdq[integration, group, y, x + lane] |= _JUMP
+                                hit[y, x + lane] |= 1
                         continue
                     count = 0
-                    for row in range(per_set):
+                    for row in range(rows):
                         value = values[row * lanes + lane]
-                        if value == value:
+                        if value < _INF:
                             column[count] = value
                             count += 1
                     lower, upper = _clip_bounds(column, count, threshold)
@@ -474,7 +560,7 @@ def _search_sigma_clip(sci, groupdq, gain, threshold, together, hit):
                     for integration in range(nints):
                         for group in range(start, ngroups if together else start + 1):
                             value = np.float64(values[row * lanes + lane])
-                            if value < lower or value > upper:
+                            if value < np.inf and (value < lower or value > upper):
                                 groupdq[integration, group, y, x + lane] |= _JUMP
                                 hit[y, x + lane] |= 1
                             row += 1
@@ -577,8 +663,8 @@ def _find_sources_in_long_ramps(sci, groupdq, gain, noise, lowest, highest, hit)
                 row = index * rows // _SAMPLE
                 sample[index * lanes : (index + 1) * lanes] = keys[row * lanes : (row + 1) * lanes]
             sort_columns(sample, _SAMPLE, lanes)
-            low = sample[(_SAMPLE // 3) * lanes : (_SAMPLE // 3 + 1) * lanes]
-            high = sample[(_SAMPLE - 1 - _SAMPLE // 3) * lanes : (_SAMPLE - _SAMPLE // 3) * lanes]
+            low = sample[_SAMPLE_LOW * lanes : (_SAMPLE_LOW + 1) * lanes]
+            high = sample[(_SAMPLE - 1 - _SAMPLE_LOW) * lanes : (_SAMPLE - _SAMPLE_LOW) * lanes]
             below[:] = 0
             above[:] = 0
             exact[:] = np.nan

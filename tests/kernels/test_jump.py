@@ -107,6 +107,7 @@ CASES = {
     "many integrations": ((40, 9, 6, 35), ITERATIVE, {}),
     "many integrations, single pass": ((20, 15, 6, 35), SINGLE_PASS, {"min_jump_to_flag_neighbors": 4.0}),
     "sigma clip": ((110, 4, 5, 70), SIGMA_CLIP, {}),
+    "sigma clip, many hits": ((300, 3, 4, 20), SIGMA_CLIP, {}),
     "sigma clip, few": ((31, 4, 12, 20), SIGMA_CLIP, {"limits": LIMITS | {"minimum_sigclip_groups": 5}}),
     "sigma clip, all groups": (
         (6, 6, 12, 70),
