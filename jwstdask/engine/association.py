@@ -223,6 +223,8 @@ def resample_exposure(plan: ExposurePlan, cal: str, meta: Mapping[str, Any], exe
     with scratch_folder(os.path.dirname(path) or ".") as scratch:
         member = Exposure(cal)
         member.meta.update(meta)
-        result = item.step.run([member], {}, Tools(executor, scratch))  # type: ignore[attr-defined]
+        # A single exposure has no metadata to combine with.
+        step = replace(item.step, blendheaders=False)  # type: ignore[call-arg]
+        result = step.run([member], {}, Tools(executor, scratch))  # type: ignore[attr-defined]
         write_resampled(result, path, Tools(executor, scratch))
     return path, StepRecord(item.name, "COMPLETE", seconds=time.process_time() - clock)

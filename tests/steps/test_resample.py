@@ -31,6 +31,8 @@ def oracle(models, **parameters):
 
 
 def ours(models, **parameters):
+    # jwst combines no metadata of an exposure that does not come in an association.
+    parameters.setdefault("blendheaders", len(models) > 1)
     return ResampleStep(**parameters).run([FakeExposure.of(model) for model in models], {}, Tools())
 
 
@@ -164,9 +166,9 @@ def test_memory_does_not_grow_with_exposures():
 
 def test_single_gives_an_image_a_group():
     models = oracle_models(count=3, groups=(0, 0, 1))
-    images = ours(models, single=True)
+    images = ours(models, single=True, pixel_scale_ratio=0.8)
     assert len(images) == 2
-    theirs = oracle(models, single=True)
+    theirs = oracle(models, single=True, pixel_scale_ratio=0.8)
     with theirs:
         for index, image in enumerate(images):
             model = theirs.borrow(index)
@@ -283,3 +285,39 @@ def test_unknown_flag_and_fill():
     with pytest.raises(ParameterError, match="NOISE"):
         bad_bits("~NOISE")
     assert np.isnan(fill_value("INDEF")) and np.isnan(fill_value("nan")) and fill_value("-3.5") == -3.5
+
+
+def test_product_opens_with_stdatamodels(tmp_path):
+    from functools import partial
+
+    from astropy.io import fits
+    from stdatamodels.jwst.datamodels import ImageModel
+
+    from jwstdask.io.product import ProductWriter
+
+    result = ours(oracle_models(count=3))
+    path = tmp_path / "mosaic_i2d.fits"
+    with ProductWriter(path, "ImageModel", result.meta, result.arrays, {"hdrtab": result.table}, result.wcs) as writer:
+        result.write(partial(_write, writer))
+        writer.finish()
+    arrays = result.compute()
+    with ImageModel(path) as model:
+        for name, array in arrays.items():
+            assert np.array_equal(getattr(model, MEMBERS[name]), array, equal_nan=array.dtype.kind == "f")
+        assert model.meta.resample.pointings == 3
+        assert model.meta.exposure.exposure_time == 330.0
+        assert model.meta.wcsinfo.s_region == result.meta["meta.wcsinfo.s_region"]
+        assert model.meta.wcs.array_shape == result.shape
+        model.validate()
+    with fits.open(path) as file:
+        assert file["HDRTAB"].data["FILENAME"].tolist() == [
+            f"jw01234001001_02101_0000{k}_nrca1_cal.fits" for k in (1, 2, 3)
+        ]
+
+
+def _write(writer, name, rows, columns, array):
+    writer.write(name, array, rows=rows, columns=columns)
+
+
+def test_association_of_one_exposure_has_a_header_table():
+    assert len(ours(oracle_models(count=1), blendheaders=True).table) == 1

@@ -174,6 +174,8 @@ class Tile:
         found = drizzle_tile(self.sources, self.recipe, self.grid, self.rows, self.columns)
         if self.recipe.variances:
             found["err"] = total_error(np.stack([found[name] for name in self.recipe.variances]))
+        elif "err" in found and self.recipe.pixel_scale_ratio is not None:
+            found["err"] /= np.float32(self.recipe.pixel_scale_ratio)
         return {name: found[name] for name in self.names}
 
 
@@ -339,8 +341,7 @@ class ResampleStep(Step):
 
         meta = dict(members[0].meta)
         table = None
-        # A single exposure given by itself has nothing to combine.
-        if self.blendheaders and len(association) > 1:
+        if self.blendheaders:
             combined, table = blend([member.meta for member in members], ignore=_NOT_BLENDED)
             meta.update(combined)
         changes = product_metadata(members, grid, self)
