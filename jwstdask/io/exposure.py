@@ -29,6 +29,8 @@ class Exposure:
     masks
         Files (``.npy``, bool (y, x)) of pixels that outlier detection threw out: they read as NaN, with OUTLIER and
         DO_NOT_USE set.
+    offsets
+        Constants [unit of SCI] to subtract from SCI, one after the other: a sky level.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -37,6 +39,7 @@ class Exposure:
         self.shape: tuple[int, ...] = tuple(self.layout.check_exposure().shape)
         self.meta: dict[str, Any] = read_metadata(self.layout, complete=True)
         self.masks: list[str] = []
+        self.offsets: list[Any] = []
         self._wcs: Any = _UNSET
 
     def __repr__(self) -> str:
@@ -71,8 +74,11 @@ class Exposure:
         return found
 
     def read(self, name: str, rows: slice = slice(None), columns: slice = slice(None)) -> np.ndarray:
-        """Part of an array (..., y, x) in native byte order, outliers applied."""
+        """Part of an array (..., y, x) in native byte order, offsets and outliers applied."""
         array = self.layout.read(name, rows, columns)
+        if name == "sci":
+            for offset in self.offsets:
+                array -= offset
         mask = self.mask
         if mask is not None:
             mask = mask[rows, columns]
