@@ -1,0 +1,152 @@
+"""NIRCam imaging beside the oracle: ``python -m tests.benchmarks.imaging [--folder DIR] [--update README.md]``.
+
+Full-frame exposures of 1 integration and 10 groups, parameter references on (the snowball search too), warm numba
+cache, one thread. *Marginal* is the cost of one more exposure: that of four in one command less that of one, divided
+by three; the oracle runs by ``.call`` in a loop in one process. *Command* is one command for one exposure, start-up
+and imports included; the oracle's is ``strun``. Both read the raw file and write all products.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.benchmarks.measure import Cost, run
+
+COUNT = 4
+_OURS = [sys.executable, "-m", "jwstdask"]
+_ORACLE = [sys.executable, str(Path(__file__).with_name("oracle.py"))]
+
+
+def program(folder: Path) -> tuple[dict[str, str], list[Path]]:
+    """The synthetic program, made once in ``folder``: CRDS variables and uncal files."""
+    from jwstdask.simulate import Cache, Program, make_cache, make_program
+
+    if not (folder / "program" / "simulation.json").exists():
+        cache = make_cache(folder / "cache", detectors=("nrca1",), size="full", subarray="FULL", filters=("F200W",))
+        made = make_program(folder / "program", cache, dithers=COUNT, readpatt="BRIGHT2", ngroups=10)
+    else:
+        cache, made = Cache.open(folder / "cache"), Program.open(folder / "program")
+    return dict(cache.environment), sorted(map(Path, made.uncals))
+
+
+def association(folder: Path, cals: list[Path]) -> Path:
+    """An image3 association of calibrated exposures."""
+    members = [{"expname": path.name, "exptype": "science"} for path in cals]
+    tree = {
+        "asn_type": "image3",
+        "asn_rule": "DMS_Level3_Base",
+        "asn_id": "o001",
+        "asn_pool": "none",
+        "program": "01234",
+        "products": [{"name": "mosaic", "members": members}],
+    }
+    path = folder / "mosaic_asn.json"
+    path.write_text(json.dumps(tree))
+    return path
+
+
+def compare(folder: Path) -> list[dict[str, object]]:
+    """Measure every case; one row each."""
+    environment, uncals = program(folder)
+    environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    rows: list[dict[str, object]] = []
+    ours, theirs = folder / "ours", folder / "theirs"
+    for path in (ours, theirs):
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir()
+
+    def measure(name: str, command: list[str]) -> Cost:
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        return run(command, environment, folder, folder / "log.txt")
+
+    # Once more than is measured: compiles the kernels, reads the references from disk.
+    measure("warm-up", [*_OURS, "run", "calwebb_detector1", str(uncals[0]), f"--output_dir={ours}", "--threads=1"])
+    measure("warm-up", [*_OURS, "run", "calwebb_image2", str(_rate(ours, uncals[0])), f"--output_dir={ours}", "--threads=1"])
+    for pipeline, inputs in (
+        ("calwebb_detector1", [[path, path] for path in uncals]),
+        ("calwebb_image2", [[_rate(ours, path), _rate(theirs, path)] for path in uncals]),
+    ):
+        mine = [str(pair[0]) for pair in inputs]
+        its = [str(pair[1]) for pair in inputs]
+        # Other order than in the file system cache: the oracle first.
+        single = measure(f"strun {pipeline}", ["strun", pipeline, its[0], "--save_results=true", f"--output_dir={theirs}"])
+        one = measure(f"oracle {pipeline} x 1", [*_ORACLE, pipeline, str(theirs), its[0]])
+        four = measure(f"oracle {pipeline} x {COUNT}", [*_ORACLE, pipeline, str(theirs), *its])
+        arguments = [f"--output_dir={ours}", "--threads=1"]
+        my_one = measure(f"jwstdask {pipeline} x 1", [*_OURS, "run", pipeline, mine[0], *arguments])
+        my_four = measure(f"jwstdask {pipeline} x {COUNT}", [*_OURS, "run", pipeline, *mine, *arguments])
+        rows.append(_row(f"{pipeline}, one more exposure", _marginal(one, four), _marginal(my_one, my_four)))
+        rows.append(_row(f"{pipeline}, one command", single, my_one))
+    for path in (ours, theirs):
+        association(path, sorted(path.glob("*_cal.fits")))
+    mosaic = f"calwebb_image3 of {COUNT}, one command"
+    their_mosaic = measure(
+        mosaic, ["strun", "calwebb_image3", str(theirs / "mosaic_asn.json"), f"--output_dir={theirs}"]
+    )
+    my_mosaic = measure(
+        mosaic, [*_OURS, "run", "calwebb_image3", str(ours / "mosaic_asn.json"), f"--output_dir={ours}", "--threads=1"]
+    )
+    rows.append(_row(mosaic, their_mosaic, my_mosaic))
+    return rows
+
+
+def _rate(folder: Path, uncal: Path) -> Path:
+    return folder / uncal.name.replace("_uncal", "_rate")
+
+
+def _marginal(one: Cost, many: Cost) -> Cost:
+    steps = COUNT - 1
+    return Cost((many.cpu - one.cpu) / steps, (many.wall - one.wall) / steps, many.anonymous, many.resident)
+
+
+def _row(name: str, theirs: Cost, ours: Cost) -> dict[str, object]:
+    return {"case": name, "oracle": theirs, "jwstdask": ours, "ratio": theirs.cpu / ours.cpu}
+
+
+def table(rows: list[dict[str, object]]) -> str:
+    """The rows as Markdown."""
+    lines = [
+        "| case | jwst CPU | jwstdask CPU | ratio | jwst wall | jwstdask wall | jwst anonymous peak | jwstdask anonymous peak |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        theirs, ours = row["oracle"], row["jwstdask"]
+        assert isinstance(theirs, Cost) and isinstance(ours, Cost)
+        lines.append(
+            f"| {row['case']} | {theirs.cpu:.1f} s | {ours.cpu:.2f} s | **{row['ratio']:.1f}** | {theirs.wall:.1f} s "
+            f"| {ours.wall:.1f} s | {theirs.anonymous / 1e6:.0f} MB | {ours.anonymous / 1e6:.0f} MB |"
+        )
+    return "\n".join(lines)
+
+
+def update(readme: Path, text: str) -> None:
+    """Put the table between the markers of the README."""
+    before, _, rest = readme.read_text().partition("<!-- speed table -->\n")
+    _, _, after = rest.partition("<!-- end -->")
+    readme.write_text(f"{before}<!-- speed table -->\n{text}\n<!-- end -->{after}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, help="where the program is kept (default: a temporary folder)")
+    parser.add_argument("--update", type=Path, metavar="README", help="put the table into this file")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="jwstdask-benchmark-") as scratch:
+        folder = (options.folder or Path(scratch)).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        text = table(compare(folder))
+    cores = os.cpu_count()
+    print(text)
+    print(f"\n{cores} cores; load before {os.getloadavg()[2]:.1f}", file=sys.stderr)
+    if options.update:
+        update(options.update, text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Cost of a command: CPU seconds, wall seconds and peak memory, its children included."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a command cost.
+
+    Attributes
+    ----------
+    cpu, wall
+        Seconds.
+    anonymous
+        Highest sum of anonymous memory of the process and its children, sampled [bytes].
+    resident
+        Highest resident memory of one process, mapped files included [bytes].
+    """
+
+    cpu: float
+    wall: float
+    anonymous: int
+    resident: int
+
+
+def run(command: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path) -> Cost:
+    """Run a command and measure it.
+
+    Raises
+    ------
+    RuntimeError
+        If it fails; the end of its log is in the message.
+    """
+    with log.open("wb") as stream:
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            command, cwd=folder, env={**os.environ, **environment}, stdout=stream, stderr=subprocess.STDOUT
+        )
+        peak = [0]
+        stop = threading.Event()
+        watcher = threading.Thread(target=_watch, args=(process.pid, peak, stop))
+        watcher.start()
+        _, status, usage = os.wait4(process.pid, 0)
+        wall = time.perf_counter() - started
+        process.returncode = os.waitstatus_to_exitcode(status)
+        stop.set()
+        watcher.join()
+    if process.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)} failed: {log.read_text(errors='replace')[-2000:]}")
+    return Cost(usage.ru_utime + usage.ru_stime, wall, peak[0], usage.ru_maxrss * 1024)
+
+
+def _watch(pid: int, peak: list[int], stop: threading.Event) -> None:
+    while not stop.wait(0.02):
+        peak[0] = max(peak[0], sum(anonymous(child) for child in family(pid)))
+
+
+def family(pid: int) -> list[int]:
+    """A process and its descendants."""
+    found = [pid]
+    for parent in found:
+        try:
+            for task in Path(f"/proc/{parent}/task").iterdir():
+                found += [int(child) for child in (task / "children").read_text().split()]
+        except OSError:
+            continue
+    return found
+
+
+def anonymous(pid: int) -> int:
+    """Anonymous memory of a process [bytes]."""
+    try:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Anonymous:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
+    return 0
