@@ -75,7 +75,9 @@ def declared(cls: type) -> Mapping[str, tuple[Any, Par, Any]]:
     found = {}
     for item in dataclasses.fields(cls):
         if "par" in item.metadata:
-            default = item.default if item.default is not dataclasses.MISSING else item.default_factory()  # type: ignore[misc]
+            default = item.default
+            if item.default_factory is not dataclasses.MISSING:
+                default = item.default_factory()
             found[item.name] = (hints[item.name], item.metadata["par"], default)
     return types.MappingProxyType(found)
 

@@ -20,6 +20,7 @@ from tests.benchmarks.measure import Cost, run
 
 COUNT = 4
 _OURS = [sys.executable, "-m", "jwstdask"]
+_STRUN = str(Path(sys.executable).with_name("strun"))
 _ORACLE = [sys.executable, str(Path(__file__).with_name("oracle.py"))]
 
 
@@ -75,7 +76,7 @@ def compare(folder: Path) -> list[dict[str, object]]:
         mine = [str(pair[0]) for pair in inputs]
         its = [str(pair[1]) for pair in inputs]
         # Other order than in the file system cache: the oracle first.
-        single = measure(f"strun {pipeline}", ["strun", pipeline, its[0], "--save_results=true", f"--output_dir={theirs}"])
+        single = measure(f"strun {pipeline}", [_STRUN, pipeline, its[0], "--save_results=true", f"--output_dir={theirs}"])
         one = measure(f"oracle {pipeline} x 1", [*_ORACLE, pipeline, str(theirs), its[0]])
         four = measure(f"oracle {pipeline} x {COUNT}", [*_ORACLE, pipeline, str(theirs), *its])
         arguments = [f"--output_dir={ours}", "--threads=1"]
@@ -87,7 +88,7 @@ def compare(folder: Path) -> list[dict[str, object]]:
         association(path, sorted(path.glob("*_cal.fits")))
     mosaic = f"calwebb_image3 of {COUNT}, one command"
     their_mosaic = measure(
-        mosaic, ["strun", "calwebb_image3", str(theirs / "mosaic_asn.json"), f"--output_dir={theirs}"]
+        mosaic, [_STRUN, "calwebb_image3", str(theirs / "mosaic_asn.json"), f"--output_dir={theirs}"]
     )
     my_mosaic = measure(
         mosaic, [*_OURS, "run", "calwebb_image3", str(ours / "mosaic_asn.json"), f"--output_dir={ours}", "--threads=1"]
