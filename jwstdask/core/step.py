@@ -51,6 +51,8 @@ class Step(Parameters):
     """``block``, ``metadata`` (no pixel work) or ``association`` (several exposures)."""
     available: ClassVar[bool] = True
     """False for a step whose place and parameters are known but which this version cannot run."""
+    counted: ClassVar[tuple[str, ...]] = ()
+    """Metadata that :meth:`finish` derives from counts over the whole frame."""
     equations: ClassVar[str] = ""
     """What is computed, for ``jwstdask explain``."""
 

@@ -8,12 +8,13 @@ pixels come from the file and go to the file, so it can be run again anywhere.
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -26,9 +27,9 @@ from jwstdask.core.errors import JwstdaskError, StepError
 from jwstdask.core.plan import ExposurePlan, Outcome, StepRecord
 from jwstdask.engine.association import resample_exposure
 from jwstdask.engine.executor import Cluster, Executor, Serial
-from jwstdask.engine.passes import Block, Pass, merge_tallies, open_references, reason_of, strips
+from jwstdask.engine.passes import Block, Pass, merge_tallies, open_references, reason_of, strips, whole_frame
 from jwstdask.engine.sources import FileArrays
-from jwstdask.io.layout import FitsLayout
+from jwstdask.io.layout import FitsLayout, open_layout
 from jwstdask.io.metadata import read_metadata
 from jwstdask.io.product import ProductHandle, ProductWriter
 from jwstdask.io.schema import model_schema
@@ -38,6 +39,12 @@ STRIP_BYTES = 8_000_000
 
 _NEW_MODELS = frozenset(("rate", "rateints", "fitopt"))
 """Products that are made anew from the metadata: what the data model does not know is not carried over."""
+
+LAST_STEP = {"fitopt": "before:ramp_fit", "likely_chisq": "before:ramp_fit"}
+"""Products whose header does not state the steps that made them, as in jwst."""
+
+_TAPPED = {"before:ramp_fit": "ramp"}
+"""Kinds of products that are saved on the way."""
 
 _MOST_WALKS = 4
 """Walks over an exposure whose counts contradict what was gathered."""
@@ -56,6 +63,8 @@ def data_model(kind: str, block_or_shape: tuple[int, ...], exp_type: str) -> str
     """jwst's data model for a product."""
     if kind == "fitopt":
         return "RampFitOutputModel"
+    if kind == "likely_chisq":
+        return "ImageModel"
     dimensions = len(block_or_shape)
     if dimensions == 2:
         return "IFUImageModel" if exp_type in _IFU else "ImageModel"
@@ -121,14 +130,17 @@ class StripSink:
 
 @dataclass(frozen=True)
 class StripTask:
-    """What a process needs to do strips of an exposure: some kilobytes, picklable."""
+    """What a process needs to do strips of an exposure: some kilobytes, picklable.
+
+    ``frame`` names the files of the arrays of the whole frame that a step needs.
+    """
 
     plan: ExposurePlan
     meta: Mapping[str, Any]
     gathered: Mapping[str, Any]
     handles: Mapping[str, ProductHandle]
     taps: Mapping[str, ProductHandle]
-    flags: str | None = None
+    frame: Mapping[str, str] = field(default_factory=dict)
     walk: int = 0
 
 
@@ -141,20 +153,22 @@ def run_strip(task: StripTask, rows: tuple[int, int], touched: np.ndarray | None
     if getattr(_prepared, "key", None) != key:
         _prepared.work = Pass(task.plan, task.meta, FileArrays.open(task.plan.path), task.gathered)
         _prepared.key = key
-    flags = None if task.flags is None else np.load(task.flags, mmap_mode="r+")
-    return _strip(_prepared.work, task.handles, task.taps, flags, touched, rows)
+    work = _prepared.work
+    arrays = {name: np.load(path, mmap_mode="r+") for name, path in task.frame.items()}
+    frame = whole_frame(work.source.shape, arrays) if arrays else None
+    return _strip(work, task.handles, task.taps, frame, touched, rows)
 
 
 def _strip(
     work: Pass,
     handles: Mapping[str, ProductHandle],
     taps: Mapping[str, ProductHandle],
-    flags: np.ndarray | None,
+    frame: RampBlock | None,
     touched: np.ndarray | None,
     rows: tuple[int, int],
 ) -> dict[str, float]:
     sink = StripSink(handles, taps, rows if touched is None else None)
-    tally = work.strip(rows, sink, flags, touched)
+    tally = work.strip(rows, sink, frame, touched)
     sink.flush()
     return tally
 
@@ -206,15 +220,14 @@ def _run(plan: ExposurePlan, executor: Executor) -> Outcome:
         handles = {kind: writer.handle for kind, writer in writers.items()}
         tap_handles = {step: writer.handle for step, writer in taps.items()}
         tally = _walk(work, handles, tap_handles, executor)
-        step_updates: dict[str, Any] = {}
-        for item in work.steps:
-            step_updates.update(item.step.finish(meta, item.data, tally))
-        for step, writer in taps.items():
-            writer.finish(product_updates(plan, work, records, step_updates, step))
+        found = {item.plan.name: item.step.finish(meta, item.data, tally) for item in work.steps}
+        saved = {step: writer.finish(product_updates(plan, work, records, found, step)) for step, writer in taps.items()}
         paths = {
-            kind: writer.finish(product_updates(plan, work, records, step_updates, None, kind))
+            kind: writer.finish(product_updates(plan, work, records, found, LAST_STEP.get(kind)))
             for kind, writer in writers.items()
         }
+    if "fitopt" in paths:
+        paths["fitopt"] = trim_fitopt(paths["fitopt"], plan.products["fitopt"], tally)
     if "i2d" in plan.products:
         paths["i2d"], record = resample_exposure(plan, paths["cal"], plan.updates, executor)
         records.append(record)
@@ -222,7 +235,7 @@ def _run(plan: ExposurePlan, executor: Executor) -> Outcome:
     return Outcome(
         plan.path,
         plan.pipeline,
-        {**paths, **{f"tap:{step}": writer.path for step, writer in taps.items()}},
+        {**paths, **{_TAPPED.get(step, f"tap:{step}"): path for step, path in saved.items()}},
         tuple(ordered[item.name] for item in plan.steps if item.name in ordered),
     )
 
@@ -254,33 +267,69 @@ def _walk(
     )
     rows = int(np.clip(STRIP_BYTES // max(per_row, 1) // 16 * 16, 16, 128))
     row_ranges = strips(work.source.shape, rows)
-    shared = isinstance(executor, Cluster)
+    if not isinstance(executor, Cluster):
+        frame = work.frame(lambda name, shape, dtype: np.empty(shape, dtype))
+
+        def strip(walk: int, touched: np.ndarray | None) -> Any:
+            return partial(_strip, work, handles, taps, frame, touched)
+
+        return walks(work, strip, executor, row_ranges, frame)
     with contextlib.ExitStack() as stack:
-        flags, flags_path = None, None
-        if work.frame_step is not None:
-            if shared:
-                folder = Path(next(iter(handles.values())).temporary).parent
-                scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix=".jwstdask-", dir=folder))
-                flags_path = f"{scratch}/groupdq.npy"
-                flags = np.lib.format.open_memmap(flags_path, "w+", np.uint8, work.source.shape)
-            else:
-                flags = np.empty(work.source.shape, np.uint8)
-        for walk in range(_MOST_WALKS):
-            if shared:
-                task = StripTask(work.plan, work.meta, work.shipped(), handles, taps, flags_path, walk)
-                strip: Any = partial(run_strip, task)
-            else:
-                strip = partial(_strip, work, handles, taps, flags, None)
-            tally = merge_tallies(executor.map(strip, row_ranges))
-            if not work.regather(tally):
-                break
-        if flags is not None:
-            touched = work.revise(flags)
-            again = [pair for pair in row_ranges if touched[pair[0] : pair[1]].any()]
-            if shared:
-                executor.map(partial(run_strip, task, touched=touched), again)
-            else:
-                executor.map(partial(_strip, work, handles, taps, flags, touched), again)
+        paths: dict[str, str] = {}
+
+        def allocate(name: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+            if not paths:
+                folder = Path(next(iter((*handles.values(), *taps.values()))).temporary).parent
+                paths[""] = stack.enter_context(tempfile.TemporaryDirectory(prefix=".jwstdask-", dir=folder))
+            paths[name] = f"{paths['']}/{name}.npy"
+            return np.lib.format.open_memmap(paths[name], "w+", dtype, shape)
+
+        frame = work.frame(allocate)
+        paths.pop("", None)
+
+        def distant(walk: int, touched: np.ndarray | None) -> Any:
+            task = StripTask(work.plan, work.meta, work.shipped(), handles, taps, paths, walk)
+            return partial(run_strip, task, touched=touched)
+
+        return walks(work, distant, executor, row_ranges, frame)
+
+
+def walks(
+    work: Pass,
+    strip: Callable[[int, np.ndarray | None], Callable[[tuple[int, int]], dict[str, float]]],
+    executor: Executor,
+    row_ranges: list[tuple[int, int]],
+    frame: RampBlock | None,
+) -> dict[str, float]:
+    """All strips; once more where their counts contradict what was gathered; and what the whole frame revised.
+
+    Parameters
+    ----------
+    work
+        The pass.
+    strip
+        Given the number of the walk and the pixels to process again (None for all), a function that does a strip and
+        returns its counts.
+    executor
+        Where strips run.
+    row_ranges
+        The strips.
+    frame
+        What the frame step needs of the whole frame.
+
+    Returns
+    -------
+    tally
+        Counts over all strips.
+    """
+    for walk in range(_MOST_WALKS):
+        tally = merge_tallies(executor.map(strip(walk, None), row_ranges))
+        if not work.regather(tally):
+            break
+    if frame is not None:
+        touched = work.revise(frame)
+        again = [pair for pair in row_ranges if touched[slice(*pair)].any()]
+        executor.map(strip(walk, touched), again)
     return tally
 
 
@@ -294,13 +343,13 @@ def open_products(
     taps: dict[str, ProductWriter] = {}
     try:
         for kind, path in plan.products.items():
-            found = template.products.get(kind) or template.products.get("") or template.taps.get(kind)
+            found = template.products.get(kind) or template.products.get("")
             if found is None or kind == "i2d":
                 continue
-            model = data_model(kind, found["sci"][0], plan.exp_type)
-            product_meta = {**meta, **template.updates}
-            if kind in _NEW_MODELS:
-                product_meta = {**without_extra(product_meta), **without_extra(plan.updates, keep=True)}
+            model = data_model(kind, next(iter(found.values()))[0], plan.exp_type)
+            product_meta = new_meta(plan, kind, {**meta, **template.updates})
+            if kind == "fitopt":
+                path = _padded_path(path)
             writers[kind] = _writer(path, model, found, arrays.layout, product_meta, wcs)
         for step, path in plan.taps.items():
             if step in template.taps:
@@ -311,6 +360,52 @@ def open_products(
     finally:
         for writer in (*writers.values(), *taps.values()):
             writer.abort()
+
+
+def _padded_path(path: str) -> str:
+    folder, name = os.path.split(path)
+    return os.path.join(folder, f".{name}.padded")
+
+
+def trim_fitopt(padded: str, path: str, tally: Mapping[str, float]) -> str:
+    """Write the fits of single segments with as many planes as the exposure has segments and jumps.
+
+    How many there are is known only when all tiles are done: the tally names the counts of each tile.
+    """
+    segments, jumps = most_segments(tally)
+    layout = open_layout(padded)
+    try:
+        images = [hdu for hdu in layout if hdu.kind == "image" and hdu.size]
+        planes = {hdu.name: jumps if hdu.name == "CRMAG" else segments for hdu in images if hdu.ndim == 4}
+        shapes = {
+            hdu.name.lower(): (
+                (hdu.shape[0], planes[hdu.name], *hdu.shape[2:]) if hdu.name in planes else hdu.shape,
+                hdu.dtype.name,
+            )
+            for hdu in images
+        }
+        with ProductWriter(path, "RampFitOutputModel", read_metadata(layout, complete=True), shapes) as writer:
+            for hdu in images:
+                leading = (slice(None), slice(0, planes[hdu.name])) if hdu.name in planes else ()
+                for start, stop in strips(hdu.shape, 128):
+                    rows = slice(start, stop)
+                    writer.write(hdu.name.lower(), layout.read(hdu.name, rows=rows, leading=leading), rows=rows)
+            return writer.finish()
+    finally:
+        os.unlink(padded)
+
+
+def most_segments(tally: Mapping[str, float]) -> tuple[int, int]:
+    """Greatest numbers of segments and of jumps of a ramp, which the tally names."""
+    counts = [name.split(".")[2:] for name in tally if name.startswith("ramp_fit.segments.")]
+    return max(int(count[0]) for count in counts), max(int(count[1]) for count in counts)
+
+
+def new_meta(plan: ExposurePlan, kind: str, meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata with which a product starts."""
+    if kind in _NEW_MODELS:
+        return {**without_extra(meta), **without_extra(plan.updates, keep=True)}
+    return dict(meta)
 
 
 def without_extra(meta: Mapping[str, Any], keep: bool = False) -> dict[str, Any]:
@@ -375,18 +470,27 @@ def product_updates(
     plan: ExposurePlan,
     work: Pass,
     records: list[StepRecord],
-    step_updates: Mapping[str, Any],
-    upto: str | None,
-    kind: str = "",
+    found: Mapping[str, Mapping[str, Any]],
+    last: str | None,
 ) -> dict[str, Any]:
-    """Final metadata of a product: what the steps set and the status of each step, up to ``upto`` for a tap."""
+    """Final metadata of a product: what the steps set, and their status.
+
+    Parameters
+    ----------
+    found
+        Step name to what its ``finish`` returned.
+    last
+        The last step that the product has been through, ``before:NAME`` for the one before; None for all.
+    """
     status = {record.name: record.status for record in (*records, *work.records())}
-    updates = {} if upto is not None else dict(step_updates)
+    updates: dict[str, Any] = {}
     for item in plan.steps:
-        if item.name not in status or not item.recorded:
-            continue
-        updates[f"meta.cal_step.{item.step.status}"] = status[item.name]
-        if item.name == upto:
+        if last == f"before:{item.name}":
+            break
+        updates.update(found.get(item.name, {}))
+        if item.name in status and item.recorded:
+            updates[f"meta.cal_step.{item.step.status}"] = status[item.name]
+        if last == item.name:
             break
     return updates
 

@@ -1,13 +1,14 @@
 """The lazy face of a pass: Dataset in, Datasets out, one fused task a strip.
 
 Nothing is read or computed until a result is. A corner of a result computes that corner, unless a step must see the
-whole frame (snowballs): then the flags of all strips are computed first.
+whole frame (snowballs): then the flags of all strips are computed first. Steps that gather (reference pixels) read the
+parts of the frame that they ask for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dask
@@ -16,15 +17,31 @@ import numpy as np
 import xarray as xr
 
 from jwstdask.core.block import Window
-from jwstdask.core.dims import GROUP, INTEGRATION, X, Y
-from jwstdask.core.errors import InputError
-from jwstdask.core.plan import ExposurePlan
-from jwstdask.engine.exposure import blocks_of, data_model, product_updates, run_metadata_steps
-from jwstdask.engine.passes import Block, Pass, strips
+from jwstdask.core.dims import Y
+from jwstdask.core.errors import InputError, StepError
+from jwstdask.core.plan import ExposurePlan, StepRecord
+from jwstdask.engine.exposure import blocks_of, new_meta, product_updates, run_metadata_steps
+from jwstdask.engine.memory import MemorySink, assemble, product_kind, tables_of
+from jwstdask.engine.passes import Pass, merge_tallies, strips, whole_frame
 from jwstdask.engine.sources import Arrays
+from jwstdask.io.backend import WCS
 
-_SOURCES = ("sci", "pixeldq", "groupdq", "zeroframe", "err", "dq", "var_poisson", "var_rnoise", "var_flat")
-_DIMENSIONS = {2: (Y, X), 3: (INTEGRATION, Y, X), 4: (INTEGRATION, GROUP, Y, X)}
+_SOURCES = (
+    "sci",
+    "pixeldq",
+    "groupdq",
+    "zeroframe",
+    "avdrkcur",
+    "err",
+    "dq",
+    "var_poisson",
+    "var_rnoise",
+    "var_flat",
+)
+_WHOLE_EXPOSURE = frozenset(("fitopt", "likely_chisq"))
+"""Products whose size is known only when all is computed."""
+
+_ROWS = 128
 
 
 class WindowArrays(Arrays):
@@ -56,92 +73,115 @@ class WindowArrays(Arrays):
         raise KeyError(f"{name} is not held at {window}")
 
 
-class MemorySink:
-    """Keeps the products of a strip as arrays: (product, array) to (..., row, x)."""
+class _Zeros(Arrays):
+    """An exposure of zeros with the names and shapes of another."""
 
-    def __init__(self, rows: tuple[int, int], width: int) -> None:
-        self.rows, self.width = rows, width
-        self.arrays: dict[tuple[str, str], np.ndarray] = {}
+    def __init__(self, leading: Mapping[str, tuple[int, ...]], shape: tuple[int, ...], name: str) -> None:
+        self.leading, self.shape, self.name = leading, shape, name
 
-    def products(self, block: Block) -> None:
-        rows, columns = block.window.inner_absolute
-        local = slice(rows.start - self.rows[0], rows.stop - self.rows[0])
-        for kind, found in blocks_of(block).items():
-            for name, array in found.arrays().items():
-                if (kind, name) not in self.arrays:
-                    shape = (*array.shape[:-2], self.rows[1] - self.rows[0], self.width)
-                    self.arrays[kind, name] = np.empty(shape, array.dtype)
-                self.arrays[kind, name][..., local, columns] = array[(..., *block.window.inner)]
+    def __contains__(self, name: str) -> bool:
+        return name in self.leading
 
-    def tap(self, step: str, block: Block) -> None:
-        pass
+    def read(self, name: str, window: Window, dtype: type) -> np.ndarray:
+        return np.zeros((*self.leading[name], *window.shape), dtype)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the tasks of one exposure share."""
+    """What the tasks of one exposure share.
+
+    Attributes
+    ----------
+    plan
+        What to do.
+    meta
+        Metadata of the exposure.
+    names
+        Arrays that it has.
+    shape
+        Of the science array.
+    name
+        How messages call it.
+    """
 
     plan: ExposurePlan
     meta: Mapping[str, Any]
+    names: tuple[str, ...]
     shape: tuple[int, ...]
     name: str
 
+    def work(self, windows: list[Window], arrays: tuple[np.ndarray, ...], gathered: Mapping[str, Any] | None) -> Pass:
+        """The pass over some windows, given their arrays one after the other."""
+        count = len(self.names)
+        held: list[tuple[Window, Mapping[str, np.ndarray]]] = [
+            (window, dict(zip(self.names, arrays[index * count : (index + 1) * count], strict=True)))
+            for index, window in enumerate(windows)
+        ]
+        return Pass(self.plan, self.meta, WindowArrays(held, self.shape, self.name), gathered)
 
-def _held(windows: list[Window], names: list[str], arrays: list[np.ndarray]) -> list[tuple[Window, dict[str, np.ndarray]]]:
-    count = len(names)
-    return [
-        (window, dict(zip(names, arrays[index * count : (index + 1) * count], strict=True)))
-        for index, window in enumerate(windows)
-    ]
 
-
-def _gather(recipe: Recipe, windows: list[Window], names: list[str], *arrays: np.ndarray) -> dict[str, Any]:
-    source = WindowArrays(_held(windows, names, list(arrays)), recipe.shape, recipe.name)
-    return Pass(recipe.plan, recipe.meta, source).shipped()
+def _gather(recipe: Recipe, windows: list[Window], *arrays: np.ndarray) -> dict[str, Any]:
+    return recipe.work(windows, arrays, None).shipped()
 
 
 def _strip(
     recipe: Recipe,
     gathered: Mapping[str, Any],
-    revision: tuple[np.ndarray, np.ndarray] | None,
+    revised: np.ndarray | None,
     rows: tuple[int, int],
     window: Window,
-    names: list[str],
     *arrays: np.ndarray,
-) -> tuple[dict[tuple[str, str], np.ndarray], dict[str, float]]:
-    source = WindowArrays(_held([window], names, list(arrays)), recipe.shape, recipe.name)
-    work = Pass(recipe.plan, recipe.meta, source, gathered)
+) -> dict[tuple[str, str], np.ndarray]:
+    work = recipe.work([window], arrays, gathered)
     sink = MemorySink(rows, recipe.shape[-1])
-    if revision is None:
-        return sink.arrays, work.strip(rows, sink)
-    flags, touched = revision
-    return sink.arrays, work.strip(rows, sink, flags, np.ones_like(touched))
+    if revised is None:
+        tally = work.strip(rows, sink)
+        start = 0
+    else:
+        everywhere = np.ones(recipe.shape[-2:], bool)
+        tally = work.strip(rows, sink, whole_frame(recipe.shape, {"groupdq": revised}), everywhere)
+        start = (work.frame_step or 0) + 1
+    # The strip cannot know the counts of the frame: it can only tell that a frame like itself would contradict.
+    height, strip = recipe.shape[-2], rows[1] - rows[0]
+    _refuse(recipe, work, {name: count * height / strip for name, count in tally.items()}, start)
+    return sink.arrays
+
+
+def _refuse(recipe: Recipe, work: Pass, tally: Mapping[str, float], start: int = 0) -> None:
+    step = work.contradicted(tally, start)
+    if step is not None:
+        raise StepError(
+            recipe.name,
+            step,
+            "the exposure is not like the rows that were looked at first, and must be gone through once more",
+            "Lazy results cannot do that: use .call or .run.",
+        )
 
 
 def _flags(
-    recipe: Recipe,
-    gathered: Mapping[str, Any],
-    rows: tuple[int, int],
-    window: Window,
-    names: list[str],
-    *arrays: np.ndarray,
-) -> tuple[np.ndarray, dict[str, float]]:
-    source = WindowArrays(_held([window], names, list(arrays)), recipe.shape, recipe.name)
-    work = Pass(recipe.plan, recipe.meta, source, gathered)
-    flags = np.zeros(recipe.shape, np.uint8)
-    tally = work.strip(rows, MemorySink(rows, recipe.shape[-1]), flags)
-    return flags[..., slice(*rows), :].copy(), tally
+    recipe: Recipe, gathered: Mapping[str, Any], rows: tuple[int, int], window: Window, *arrays: np.ndarray
+) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """What the frame step needs of a strip."""
+    work = recipe.work([window], arrays, gathered)
+    frame = work.frame(lambda name, shape, dtype: np.zeros((*shape[:-2], rows[1], shape[-1]), dtype))
+    assert frame is not None
+    tally = work.strip(rows, MemorySink(rows, recipe.shape[-1]), frame, flags_only=True)
+    names = ("groupdq", *work.frame_arrays)
+    return {name: getattr(frame, name)[..., slice(*rows), :].copy() for name in names}, tally
 
 
-def _revise(recipe: Recipe, gathered: Mapping[str, Any], strips_of_flags: list[Any]) -> tuple[np.ndarray, np.ndarray]:
-    flags = np.concatenate([found for found, _ in strips_of_flags], axis=-2)
-    work = Pass(recipe.plan, recipe.meta, WindowArrays([], recipe.shape, recipe.name), gathered)
-    return flags, work.revise(flags)
-
-
-def _data(ds: xr.Dataset, name: str, window: Window) -> Any:
-    """The dask or lazily indexed array of a window."""
-    return ds[name].variable[..., window.rows, window.columns].data
+def _revise(
+    recipe: Recipe, gathered: Mapping[str, Any], parts: list[tuple[dict[str, np.ndarray], dict[str, float]]]
+) -> np.ndarray:
+    """Revised flags of the whole frame."""
+    work = recipe.work([], (), gathered)
+    end = (work.frame_step or 0) + 1
+    del work.steps[end:]
+    _refuse(recipe, work, merge_tallies(tally for _, tally in parts))
+    arrays = {name: np.concatenate([part[name] for part, _ in parts], axis=-2) for name in parts[0][0]}
+    frame = whole_frame(recipe.shape, arrays)
+    work.revise(frame)
+    return frame.groupdq
 
 
 def _demand(plan: ExposurePlan, meta: Mapping[str, Any], shape: tuple[int, ...]) -> list[Window]:
@@ -165,113 +205,103 @@ class _Probe:
     updates: dict[str, Any]
 
 
-def _probe(recipe: Recipe, ds: xr.Dataset, names: list[str]) -> _Probe:
+def _probe(recipe: Recipe, leading: Mapping[str, tuple[int, ...]], records: list[StepRecord]) -> _Probe:
     """Send zeros through the steps: shapes and dtypes of the products without reading a pixel."""
     shape = recipe.shape
-    frame = (shape[-2], shape[-1])
-
-    class Zeros(Arrays):
-        name = recipe.name
-
-        def __contains__(self, name: str) -> bool:
-            return name in names
-
-        def read(self, name: str, window: Window, dtype: type) -> np.ndarray:
-            return np.zeros((*ds[name].shape[:-2], *window.shape), dtype)
-
-    source = Zeros()
-    source.shape = shape
-    work = Pass(recipe.plan, recipe.meta, source)
-    window = Window.around(0, min(8, shape[-2]), 0, min(16, shape[-1]), work.halo, frame)
-    block = source.block(window)
+    work = Pass(recipe.plan, recipe.meta, _Zeros(leading, shape, recipe.name))
+    window = Window.around(0, min(8, shape[-2]), 0, min(16, shape[-1]), work.halo, (shape[-2], shape[-1]))
+    block = work.source.block(window)
     work.apply(block, 0, len(work.steps))
     layout = {
         (kind, name): (array.shape[:-2], array.dtype)
         for kind, found in blocks_of(block).items()
         for name, array in found.arrays().items()
-        if array.ndim >= 2
+        if array.ndim >= 2 and kind not in _WHOLE_EXPOSURE
     }
-    updates: dict[str, Any] = {}
+    found = {item.plan.name: item.step.finish(recipe.meta, item.data, dict(block.tally)) for item in work.steps}
+    updates = product_updates(recipe.plan, work, records, found, None)
     for item in work.steps:
-        updates.update(item.step.finish(recipe.meta, item.data, dict(block.tally)))
-    return _Probe(work.frame_step is not None, layout, {**updates, **product_updates(recipe.plan, work, [], updates, None)})
+        # What counts of the whole frame decide is not known.
+        updates.update(dict.fromkeys(item.step.counted))
+    return _Probe(work.frame_step is not None, layout, updates)
 
 
-def _dataset(
-    variables: Mapping[str, Any], meta: Mapping[str, Any], kind: str, plan: ExposurePlan, wcs: Any, ds: xr.Dataset
-) -> xr.Dataset:
-    """A product as a Dataset, with the tables of the exposure."""
-    found = xr.Dataset(dict(variables), attrs=dict(meta))
-    found.attrs["meta.model_type"] = data_model(kind, variables["sci"][1].shape, plan.exp_type)
-    if "int_times" in ds and variables["sci"][1].ndim > 2:
-        found["int_times"] = ds["int_times"]
-    if wcs is not None:
-        found = found.assign_coords(wcs=xr.Variable((), wcs))
-    elif "wcs" in ds.coords:
-        found = found.assign_coords(wcs=ds.coords["wcs"])
-    return found
-
-
-def apply(plan: ExposurePlan, ds: xr.Dataset, rows: int = 64) -> dict[str, xr.Dataset]:
+def apply(plan: ExposurePlan, ds: xr.Dataset, rows: int = _ROWS) -> dict[str, xr.Dataset]:
     """Products of a plan on a Dataset, lazily.
 
     Parameters
     ----------
     plan
-        What to do; its paths of products are not used.
+        What to do; of its paths only the names are used.
     ds
-        Exposure with ``sci`` ([integration, group,] y, x) and its flags and errors, metadata in ``attrs``.
+        Exposure with ``sci`` ([integration, group,] y, x) and its flags and errors, metadata in ``attrs``. Arrays that
+        are not chunked are taken in chunks of ``rows``.
     rows
-        Rows of a strip.
+        Rows of a strip: the chunks of the products.
 
     Returns
     -------
     products
-        Product name (``rate``, ``rateints``, or an empty string for an exposure of the same kind) to Dataset.
+        Kind of product to Dataset. Metadata that follow from counts over the whole frame (the number of cosmic rays)
+        are absent.
 
     Raises
     ------
     InputError
         If there is no ``sci``.
+    JwstdaskError
+        If a step cannot be prepared.
     """
     name = str(ds.attrs.get("meta.filename") or ds.encoding.get("source") or "dataset")
     if "sci" not in ds:
         raise InputError(name, "there is no variable sci", "an exposure needs one")
+    plan = replace(plan, taps={})
     shape = tuple(ds["sci"].shape)
     meta: dict[str, Any] = {**ds.attrs, **plan.updates}
     wcs, wcs_updates, records = run_metadata_steps(plan, meta)
     meta.update(wcs_updates)
-    recipe = Recipe(plan, meta, shape, name)
-    names = [item for item in _SOURCES if item in ds]
+    variables = {item: ds[item].variable for item in _SOURCES if item in ds}
+    variables = {
+        item: variable if variable.chunks is not None else variable.chunk({Y: rows})
+        for item, variable in variables.items()
+    }
+    names = tuple(variables)
+    recipe = Recipe(plan, meta, names, shape, name)
+    probe = _probe(recipe, {item: variable.shape[:-2] for item, variable in variables.items()}, records)
+
+    def pieces(windows: list[Window]) -> list[da.Array]:
+        return [variables[item].data[..., window.rows, window.columns] for window in windows for item in names]
+
+    # One node of the graph: it is tokenized and shipped once.
+    shared = dask.delayed(recipe, name=f"recipe-{dask.base.tokenize(recipe)}", traverse=False)
     windows = _demand(plan, meta, shape)
-    pieces = [_data(ds, item, window) for window in windows for item in names]
-    gathered = dask.delayed(_gather, pure=False)(recipe, windows, names, *pieces)
-    active = [item for item in plan.active if item.step.kind == "block"]
-    halo = sum(item.step.halo for item in active)
+    gathered = dask.delayed(_gather, pure=True)(shared, windows, *pieces(windows))
+    halo = sum(item.step.halo for item in plan.active if item.step.kind == "block")
     ranges = strips(shape, rows)
     boxes = [Window.around(start, stop, 0, shape[-1], halo, (shape[-2], shape[-1])) for start, stop in ranges]
-    inputs = [[_data(ds, item, box) for item in names] for box in boxes]
-    probe = _probe(recipe, ds, names)
-    revision = None
+    revised = None
     if probe.frame:
         flags = [
-            dask.delayed(_flags, pure=False)(recipe, gathered, pair, box, names, *arrays)
-            for pair, box, arrays in zip(ranges, boxes, inputs, strict=True)
+            dask.delayed(_flags, pure=True)(shared, gathered, pair, box, *pieces([box]))
+            for pair, box in zip(ranges, boxes, strict=True)
         ]
-        revision = dask.delayed(_revise, pure=False)(recipe, gathered, flags)
+        revised = dask.delayed(_revise, pure=True)(shared, gathered, flags)
     done = [
-        dask.delayed(_strip, pure=False)(recipe, gathered, revision, pair, box, names, *arrays)
-        for pair, box, arrays in zip(ranges, boxes, inputs, strict=True)
+        dask.delayed(_strip, pure=True)(shared, gathered, revised, pair, box, *pieces([box]))
+        for pair, box in zip(ranges, boxes, strict=True)
     ]
-    variables: dict[str, dict[str, Any]] = {}
+    products: dict[str, dict[str, da.Array]] = {}
     for (kind, array), (lead, dtype) in probe.layout.items():
         parts = [
-            da.from_delayed(strip[0][kind, array], (*lead, stop - start, shape[-1]), dtype)
+            da.from_delayed(strip[kind, array], (*lead, stop - start, shape[-1]), dtype)
             for strip, (start, stop) in zip(done, ranges, strict=True)
         ]
-        whole = da.concatenate(parts, axis=-2)
-        dims = _DIMENSIONS.get(whole.ndim, tuple(f"{array}_{axis}" for axis in range(whole.ndim - 2)) + (Y, X))
-        variables.setdefault(kind, {})[array] = (dims, whole)
-    return {
-        kind: _dataset(found, {**meta, **probe.updates}, kind, plan, wcs, ds) for kind, found in variables.items()
-    }
+        products.setdefault(kind, {})[array] = da.concatenate(parts, axis=-2)
+    tables = tables_of(ds)
+    own_wcs = wcs if wcs is not None else ds[WCS].item() if WCS in ds.coords else None
+    datasets = {}
+    for walked, arrays in products.items():
+        kind = product_kind(plan, walked)
+        own = {**new_meta(plan, kind, meta), **probe.updates}
+        datasets[kind] = assemble(kind, arrays, own, plan.exp_type, plan.products.get(kind, ""), tables, own_wcs)
+    return datasets

@@ -28,6 +28,8 @@ TILE_BYTES = 800_000
 
 Block = RampBlock | ImageBlock
 
+_DTYPES: dict[str, type] = {"sci": np.float32, "groupdq": np.uint8, "pixeldq": np.uint32}
+
 
 class Source(Protocol):
     """Where the exposure comes from: a file, or arrays in memory."""
@@ -171,6 +173,28 @@ class Pass:
                 return index
         return None
 
+    @property
+    def frame_arrays(self) -> tuple[str, ...]:
+        """Arrays of the whole frame, besides the flags, that the frame step needs."""
+        index = self.frame_step
+        return () if index is None else tuple(getattr(self.steps[index].step, "frame_arrays", ()))
+
+    def frame(self, allocate: Callable[[str, tuple[int, ...], type], np.ndarray]) -> RampBlock | None:
+        """The whole frame as far as the frame step needs it, not filled; None if no step does.
+
+        Parameters
+        ----------
+        allocate
+            Makes an array, given its name, shape and dtype.
+        """
+        if self.frame_step is None:
+            return None
+        shape = self.source.shape
+        arrays = {"groupdq": allocate("groupdq", shape, np.uint8)}
+        for name in self.frame_arrays:
+            arrays[name] = allocate(name, shape[-2:] if name == "pixeldq" else shape, _DTYPES[name])
+        return whole_frame(shape, arrays)
+
     def shipped(self) -> dict[str, Any]:
         """Gathered quantities by step name, to give to another process."""
         return {item.plan.name: item.gathered for item in self.steps if item.gathered is not None}
@@ -178,6 +202,8 @@ class Pass:
     def apply(self, block: Block, start: int, stop: int, tap: Callable[[str, Block], None] | None = None) -> None:
         """Send a block through the steps start:stop."""
         for item in self.steps[start:stop]:
+            if tap is not None and f"before:{item.plan.name}" in self.plan.taps:
+                tap(f"before:{item.plan.name}", block)
             clock = time.thread_time()
             try:
                 item.step.apply(block, item.data, item.gathered)
@@ -195,8 +221,9 @@ class Pass:
         self,
         rows: tuple[int, int],
         sink: Sink,
-        flags: np.ndarray | None = None,
+        frame: RampBlock | None = None,
         touched: np.ndarray | None = None,
+        flags_only: bool = False,
     ) -> dict[str, float]:
         """Process a strip of rows.
 
@@ -206,11 +233,13 @@ class Pass:
             First and last row, end exclusive.
         sink
             Where results go.
-        flags
-            uint8 (integration, group, y, x) of the frame: filled with the flags after the frame step, or, where
-            ``touched`` is given, their revised values to be used.
+        frame
+            The whole frame: its flags are filled with those after the frame step and the other arrays that the step
+            asks for with what it finds; or, where ``touched`` is given, it holds the revised flags, to be used.
         touched
             bool (y, x): process only tiles with a touched pixel, with the revised flags.
+        flags_only
+            Stop after the frame step: only ``frame`` is filled.
 
         Returns
         -------
@@ -218,37 +247,39 @@ class Pass:
             Counts over the strip by name.
         """
         tally: dict[str, float] = {}
-        frame = self.frame_step if flags is not None else None
+        index = self.frame_step if frame is not None else None
         end = len(self.steps)
         for window in tiles(rows, self.source.shape[-2:], tile_shape(self.source.shape, self.halo), self.halo):
             if touched is not None and not touched[window.inner_absolute].any():
                 continue
             block = self.source.block(window)
-            if frame is None or flags is None:
+            if index is None or frame is None:
                 self.apply(block, 0, end, sink.tap)
             else:
-                self._apply_around_frame_step(block, frame, sink, flags, provisional=touched is None)
-            sink.products(block)
+                self._to_frame_step(block, index, sink, frame, provisional=touched is None)
+                if not flags_only:
+                    self.apply(block, index + 1, end, None if touched is None else sink.tap)
+            if not flags_only:
+                sink.products(block)
             for name, value in block.tally.items():
                 tally[name] = tally.get(name, 0.0) + value
         return tally
 
-    def _apply_around_frame_step(
-        self, block: Block, frame: int, sink: Sink, flags: np.ndarray, provisional: bool
-    ) -> None:
+    def _to_frame_step(self, block: Block, index: int, sink: Sink, frame: RampBlock, provisional: bool) -> None:
         assert isinstance(block, RampBlock)
-        inner = (slice(None), slice(None), *block.window.inner)
-        absolute = (slice(None), slice(None), *block.window.inner_absolute)
+        inner, absolute = (..., *block.window.inner), (..., *block.window.inner_absolute)
         # The provisional walk does not save what the revision may still change.
-        self.apply(block, 0, frame, sink.tap if provisional else None)
-        self.apply(block, frame, frame + 1)
+        self.apply(block, 0, index, sink.tap if provisional else None)
         if provisional:
-            flags[absolute] = block.groupdq[inner]
+            for name in self.frame_arrays:
+                getattr(frame, name)[absolute] = getattr(block, name)[inner]
+        self.apply(block, index, index + 1)
+        if provisional:
+            frame.groupdq[absolute] = block.groupdq[inner]
         else:
-            block.groupdq[inner] = flags[absolute]
-            if self.steps[frame].plan.name in self.plan.taps:
-                sink.tap(self.steps[frame].plan.name, block)
-        self.apply(block, frame + 1, len(self.steps), None if provisional else sink.tap)
+            block.groupdq[inner] = frame.groupdq[absolute]
+            if self.steps[index].plan.name in self.plan.taps:
+                sink.tap(self.steps[index].plan.name, block)
 
     def regather(self, tally: Mapping[str, float]) -> bool:
         """Whether a step must be given something else than was gathered, and the blocks be walked once more."""
@@ -259,15 +290,23 @@ class Pass:
                 item.gathered, changed = found, True
         return changed
 
-    def revise(self, flags: np.ndarray) -> np.ndarray:
+    def contradicted(self, tally: Mapping[str, float], start: int = 0) -> str | None:
+        """The first step, from ``start`` on, that counts of the whole frame contradict; None if all is well."""
+        for item in self.steps[start:]:
+            if item.step.again(self.meta, item.data, item.gathered, tally) is not None:
+                return item.plan.name
+        return None
+
+    def revise(self, frame: RampBlock) -> np.ndarray:
         """Let the frame step revise the flags of the whole frame in place; bool (y, x) of pixels to process again."""
         index = self.frame_step
         assert index is not None
         item = self.steps[index]
         clock = time.thread_time()
-        touched = item.step.revise(self.meta, item.data, flags, None)  # type: ignore[attr-defined]
+        touched = item.step.revise(self.meta, item.data, frame.groupdq, frame)  # type: ignore[attr-defined]
         item.seconds += time.thread_time() - clock
-        saved_later = any(step.plan.name in self.plan.taps for step in self.steps[index:])
+        names = [step.plan.name for step in self.steps[index:]]
+        saved_later = any(name in self.plan.taps or f"before:{name}" in self.plan.taps for name in names)
         return np.ones_like(touched) if saved_later else touched
 
     def records(self) -> list[StepRecord]:
@@ -280,6 +319,16 @@ class Pass:
             elif item.name in self.skipped:
                 records.append(StepRecord(item.name, "SKIPPED", self.skipped[item.name]))
         return records
+
+
+def whole_frame(shape: tuple[int, ...], arrays: Mapping[str, np.ndarray]) -> RampBlock:
+    """A block of the whole frame of some of its arrays; the others are empty."""
+    return RampBlock(
+        Window.plain(0, shape[-2], 0, shape[-1]),
+        arrays.get("sci", np.empty((0, 0, 0, 0), np.float32)),
+        arrays["groupdq"],
+        arrays.get("pixeldq", np.empty((0, 0), np.uint32)),
+    )
 
 
 def strips(shape: tuple[int, ...], rows: int) -> list[tuple[int, int]]:

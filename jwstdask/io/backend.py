@@ -19,7 +19,7 @@ from xarray.core import indexing
 
 from jwstdask.core import dq
 from jwstdask.core.dims import GROUP, INTEGRATION, X, Y
-from jwstdask.io.layout import FitsLayout, Hdu, open_layout
+from jwstdask.io.layout import FitsLayout, open_layout
 from jwstdask.io.metadata import has_wcs, model_name, read_metadata, read_wcs
 from jwstdask.io.schema import model_schema
 
@@ -27,7 +27,7 @@ EXTVER = "extver"
 WCS = "wcs"
 GROUP_TABLE = "group_table"
 _STRIP_BYTES = 64 << 20
-_UNITS = {"sci": "meta.bunit_data", "err": "meta.bunit_err"}
+UNITS = {"sci": "meta.bunit_data", "err": "meta.bunit_err"}
 _PIXEL_FLAGS = ("dq", "pixeldq")
 _GROUP_FLAGS = ("groupdq",)
 
@@ -152,14 +152,14 @@ def dataset_from_layout(
             continue
         if variable_name in variables or hdu.index == 0 or name == "asdf" or not hdu.shape or hdu.kind == "other":
             continue
-        dims = (f"{name}_row",) if hdu.kind == "table" else _dims(name, hdu, model, sizes)
+        dims = (f"{name}_row",) if hdu.kind == "table" else dimensions(name, hdu.shape, model, sizes)
         sizes.update(zip(dims, hdu.shape))
         data = indexing.LazilyIndexedArray(_HduArray(layout, hdu.name, hdu.version, hdu.shape, hdu.dtype))
         variables[variable_name] = xr.Variable(dims, data, flag_attributes(name))
     attrs = read_metadata(layout, complete=True, version=version)
     if several and version is None:
         attrs.pop(schema.list_name or "", None)
-    for name, unit in _UNITS.items():
+    for name, unit in UNITS.items():
         if name in variables and isinstance(attrs.get(unit), str):
             variables[name].attrs["units"] = attrs[unit]
     rows = strip_rows(variables, sizes.get(Y, 0))
@@ -179,12 +179,12 @@ def dataset_from_layout(
     return dataset
 
 
-def _dims(name: str, hdu: Hdu, model: str, sizes: dict[str, int]) -> tuple[str, ...]:
-    """Names of the axes of an image."""
-    if hdu.ndim == 1:
+def dimensions(name: str, shape: tuple[int, ...], model: str, sizes: dict[str, int]) -> tuple[str, ...]:
+    """Names of the axes of an image; `sizes` holds those that are taken already."""
+    if len(shape) == 1:
         dims: tuple[str, ...] = (X,)
     else:
-        count = hdu.ndim - 2
+        count = len(shape) - 2
         leading: tuple[str, ...]
         if name == "con":
             leading = ("plane",)
@@ -197,7 +197,7 @@ def _dims(name: str, hdu: Hdu, model: str, sizes: dict[str, int]) -> tuple[str, 
         leading = leading[:count] + tuple(f"{name}_axis{axis}" for axis in range(len(leading[:count]), count))
         dims = (*leading, Y, X)
     # An array on another grid (the reference output of MIRI has a quarter of the columns) gets dimensions of its own.
-    return tuple(dim if sizes.get(dim, size) == size else f"{dim}_{name}" for dim, size in zip(dims, hdu.shape))
+    return tuple(dim if sizes.get(dim, size) == size else f"{dim}_{name}" for dim, size in zip(dims, shape))
 
 
 def strip_rows(variables: dict[str, xr.Variable], ny: int) -> int:

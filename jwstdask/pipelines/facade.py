@@ -8,20 +8,32 @@ and makes a new instance, and ``.run`` uses the attributes of the instance and n
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any, ClassVar
 
 import xarray as xr
 
-from jwstdask.core.errors import JwstdaskError, PlanError
+from jwstdask.core.errors import InputError, JwstdaskError, ParameterError, PlanError
 from jwstdask.core.params import coerce, declared, suggest
 from jwstdask.core.pipeline import Pipeline
+from jwstdask.core.plan import ExposurePlan
 from jwstdask.core.settings import Layer, Settings
-from jwstdask.engine.executor import Executor, Threads
-from jwstdask.io.dataset import open_exposure
+from jwstdask.engine.executor import Executor, Serial, Threads
+from jwstdask.io.backend import WCS
+from jwstdask.io.dataset import open_exposure, write_exposure
+from jwstdask.io.metadata import has_wcs, read_metadata, read_wcs
 from jwstdask.pipelines.associate import combines, plan_association
-from jwstdask.pipelines.planner import Request, level2_request, plan_exposures, step_names
+from jwstdask.pipelines.planner import (
+    Request,
+    check_exposure,
+    check_layers,
+    level2_request,
+    plan_exposures,
+    refuse_hooks,
+    step_names,
+)
 from jwstdask.pipelines.registry import find
 from jwstdask.pipelines.run import run_associations, run_chains
 from jwstdask.program.associations import Association, Product, read_association
@@ -121,7 +133,7 @@ class Facade:
 
         Raises
         ------
-        ParameterError, InputError, ReferenceFileError, StepError, ProductError
+        JwstdaskError
             What went wrong, with the exposure and the remedy.
         """
         layers = [] if config_file is None else [file_layer(config_file)]
@@ -130,11 +142,59 @@ class Facade:
 
     def run(self, exposures: Exposures) -> Any:
         """Process exposures with this instance's parameters; CRDS parameter references are not used."""
-        steps = {name: step._values for name, step in self._steps.items() if step._values}
-        settings = Settings((Layer("instance", self._values, steps),), parameter_references=False)
-        return _process(type(self).target, exposures, settings, None)
+        return _process(type(self).target, exposures, self._settings(False), None)
 
     __call__ = run
+
+    def apply(
+        self, exposure: xr.Dataset | str | os.PathLike[str], *, parameter_references: bool = False, rows: int = 128
+    ) -> xr.Dataset | xr.DataTree:
+        """Products of an exposure, lazily: headers and references are opened, no pixel is read.
+
+        Computing a part of a product computes the strips of rows that it lies in, each as one task that sends it
+        through all steps. Where the search for large events is on (``jump.expand_large_events``), the flags of the
+        whole frame come first.
+
+        Parameters
+        ----------
+        exposure
+            A Dataset as `jwstdask.open_exposure` gives it, or a path.
+        parameter_references
+            Use CRDS parameter references, as `call` does; without, this instance's parameters alone, as `run` does.
+        rows
+            Rows of a strip, the chunks of the products.
+
+        Returns
+        -------
+        xarray.Dataset or xarray.DataTree
+            The product; where there are several (rate and rateints), a tree with a node for each. Metadata that follow
+            from counts over the whole frame, such as the number of cosmic rays, are absent.
+
+        Raises
+        ------
+        PlanError
+            For steps and pipelines that combine exposures.
+        JwstdaskError
+            If the exposure cannot be processed. What only pixels show is raised when they are computed.
+        """
+        target = type(self).target
+        if combines(target):
+            raise PlanError(f"{target.alias} combines exposures and writes files", "use .call or .run with their paths")
+        settings = self._settings(parameter_references)
+        before, after = _hooks(settings)
+        ds = exposure if isinstance(exposure, xr.Dataset | xr.DataTree) else open_exposure(exposure)
+        plan, ds = _plan_dataset(target, _called(before, ds), settings)
+        from jwstdask.engine.lazy import apply
+
+        products = {kind: _called(after, found) for kind, found in apply(plan, ds, rows).items()}
+        if len(products) == 1:
+            return next(iter(products.values()))
+        return xr.DataTree.from_dict(products)
+
+    def _settings(self, parameter_references: bool) -> Settings:
+        steps = {name: step._values for name, step in self._steps.items() if step._values}
+        layer = Layer("instance", dict(self._values), steps)
+        return Settings((layer,), parameter_references=parameter_references)
 
     def get_pars(self) -> dict[str, Any]:
         """All parameters by name; those of the steps under ``steps``."""
@@ -176,17 +236,20 @@ def by_name(name: str) -> type[Facade]:
 
 
 def _process(target: type, exposures: Exposures, settings: Settings, executor: Executor | None) -> Any:
-    own = settings.layers[-1].parameters
-    save = bool(own.get("save_results") or own.get("output_file"))
+    own: dict[str, Any] = {}
+    for layer in settings.layers:
+        own.update(layer.parameters)
+    save = bool(coerce(target, "save_results", own.get("save_results", False), target.alias) or own.get("output_file"))  # type: ignore[attr-defined]
     if isinstance(exposures, os.PathLike):
         exposures = os.fspath(exposures)
-    if combines(target) or (isinstance(exposures, str) and exposures.endswith(".json") and combines(target)):
+    if combines(target):
         return _combine(target, exposures, settings, executor)
-    if isinstance(exposures, xr.Dataset):
-        return _on_dataset(target, exposures, settings, save)
+    if isinstance(exposures, xr.Dataset | xr.DataTree):
+        return _in_memory(target, exposures, settings, save, executor)
     requests = _requests(exposures)
-    if not save:
-        results = [_on_dataset(target, open_exposure(request.path), settings, False) for request in requests]
+    if not save or any(_hooks(settings)):
+        check_layers(target, settings.layers)
+        results = [_in_memory(target, request, settings, save, executor) for request in requests]
     else:
         plans = plan_exposures(target, requests, settings)
         outcomes = run_chains([[plan] for plan in plans], executor or Threads())
@@ -224,36 +287,114 @@ def _main(target: type, products: Mapping[str, Any]) -> Any:
     return None
 
 
-def _on_dataset(target: type, ds: xr.Dataset, settings: Settings, save: bool) -> Any:
-    """Process in memory."""
-    products = lazy_products(target, ds, settings)
+def _in_memory(
+    target: type, exposure: Request | xr.Dataset, settings: Settings, save: bool, executor: Executor | None
+) -> Any:
+    """Process an exposure without files between; hooks run before and after."""
+    from jwstdask.engine.memory import process, tables_of
+    from jwstdask.engine.sources import FileArrays, MemoryArrays
+
+    before, after = _hooks(settings)
+    if isinstance(exposure, Request) and not before:
+        plan = _planned(target, exposure, settings)
+        arrays = FileArrays.open(plan.path)
+        layout = arrays.layout
+        meta = read_metadata(layout, complete=True)
+        tables = {hdu.name.lower(): layout.table(hdu.name) for hdu in layout if hdu.kind == "table" and hdu.name != "ASDF"}
+        wcs = read_wcs(layout) if has_wcs(layout) else None
+    else:
+        members = exposure if isinstance(exposure, Request) else None
+        ds = open_exposure(exposure.path) if isinstance(exposure, Request) else exposure
+        plan, ds = _plan_dataset(target, _called(before, ds), settings, members)
+        pixels = {str(name): item.values for name, item in ds.data_vars.items() if item.ndim > 1}
+        arrays = MemoryArrays(pixels, plan.path)
+        meta, tables = ds.attrs, tables_of(ds)
+        wcs = ds[WCS].item() if WCS in ds.coords else None
+    if not save:
+        plan = replace(plan, taps={})
+    local = executor if isinstance(executor, Threads | Serial) else Threads()
+    products = process(plan, arrays, meta, tables, wcs, local)
+    products = {kind: found if kind.startswith("tap:") else _called(after, found) for kind, found in products.items()}
     if save:
-        raise PlanError(
-            "A Dataset given in memory has no file name to derive the product's from",
-            "write the result with jwstdask.write_exposure(ds, path)",
-        )
-    return _main(target, {kind: found.load() for kind, found in products.items()})
+        for kind, found in products.items():
+            path = plan.taps[kind.removeprefix("tap:")] if kind.startswith("tap:") else plan.products.get(kind)
+            if path is not None:
+                os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+                write_exposure(found, path)
+    return _main(target, products)
 
 
-def lazy_products(target: type, ds: xr.Dataset, settings: Settings) -> dict[str, xr.Dataset]:
-    """Products of a pipeline or step on a Dataset, lazily.
-
-    Raises
-    ------
-    JwstdaskError
-        If the exposure cannot be planned.
-    """
-    from jwstdask.engine.lazy import apply
-
-    name = str(ds.attrs.get("meta.filename", "dataset"))
-    request = Request(name, meta=ds.attrs, shape=tuple(ds["sci"].shape) if "sci" in ds else ())
+def _planned(target: type, request: Request, settings: Settings) -> ExposurePlan:
+    """The plan of one exposure; JwstdaskError if there is none."""
     plan = plan_exposures(target, [request], settings)[0]
     if plan.error is not None:
         raise JwstdaskError(plan.error)
-    return apply(plan, ds)
+    return plan
+
+
+def _plan_dataset(
+    target: type, ds: Any, settings: Settings, members: Request | None = None
+) -> tuple[ExposurePlan, xr.Dataset]:
+    """The plan of a Dataset, checked as a file is."""
+    check_layers(target, settings.layers)
+    if not isinstance(ds, xr.Dataset):
+        raise InputError("dataset", f"a {type(ds).__name__} cannot be processed", "give a Dataset of one exposure")
+    name = str(ds.attrs.get("meta.filename") or os.path.basename(ds.encoding.get("source", "")) or "dataset")
+    if "sci" not in ds:
+        raise InputError(name, "there is no variable sci", "an exposure needs one")
+    shape = tuple(ds["sci"].shape)
+    check_exposure(target, ds.attrs, name, shape)
+    request = Request(name, meta=ds.attrs, shape=shape)
+    if members is not None:
+        request = replace(request, members=members.members, product=members.product, updates=members.updates)
+    return _planned(target, request, settings), ds
+
+
+Hooks = tuple[Callable[[Any], Any], ...]
+
+
+def _hooks(settings: Settings) -> tuple[Hooks, Hooks]:
+    """Callables to run before and after; of the last layer that names any.
+
+    Raises
+    ------
+    ParameterError
+        If a hook is not callable, or belongs to a step inside a pipeline.
+    """
+    found = {}
+    for which in ("pre_hooks", "post_hooks"):
+        hooks: Any = ()
+        for layer in settings.layers:
+            for step, parameters in layer.steps.items():
+                if parameters.get(which):
+                    raise ParameterError(
+                        f"{step}.{which}: steps of a pipeline run together, there is nothing between them to call",
+                        "Call the steps one by one, or give the hooks to the pipeline.",
+                    )
+            hooks = layer.parameters.get(which) or hooks
+        hooks = hooks if isinstance(hooks, list | tuple) else (hooks,)
+        for hook in hooks:
+            if not callable(hook):
+                raise ParameterError(f"{which}: {hook!r} is not callable", "Give functions of a Dataset.")
+        found[which] = tuple(hooks)
+    return found["pre_hooks"], found["post_hooks"]
+
+
+def _called(hooks: Hooks, ds: Any) -> Any:
+    """``ds`` after the hooks: each gets it and may return another."""
+    for hook in hooks:
+        result = hook(ds)
+        ds = ds if result is None else result
+    return ds
 
 
 def _combine(target: type, exposures: Exposures, settings: Settings, executor: Executor | None) -> Any:
+    if isinstance(exposures, xr.Dataset | xr.DataTree):
+        raise PlanError(
+            f"{target.alias} combines exposures and reads them from files",  # type: ignore[attr-defined]
+            "write them with jwstdask.write_exposure(ds, path) and give the paths",
+        )
+    refuse_hooks(settings.layers)
     if isinstance(exposures, str) and exposures.endswith(".json"):
         association = read_association(exposures)
     else:

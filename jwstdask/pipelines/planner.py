@@ -129,6 +129,24 @@ def _check(cls: type, name: str, value: Any, owner: str, origin: str) -> None:
         raise ParameterError(f"{error.message} (from {origin})", error.remedy) from None
 
 
+def refuse_hooks(layers: Iterable[Layer]) -> None:
+    """Hooks work on Datasets in memory; between files there are none.
+
+    Raises
+    ------
+    ParameterError
+        If there are any.
+    """
+    for layer in layers:
+        for parameters in (layer.parameters, *layer.steps.values()):
+            for name in ("pre_hooks", "post_hooks"):
+                if parameters.get(name) not in (None, (), [], "", "[]"):
+                    raise ParameterError(
+                        f"{name} (from {layer.origin}) cannot be used from file to file",
+                        "Call the pipeline or step from Python: its .call runs hooks on the Dataset.",
+                    )
+
+
 def configure(target: type, layers: Sequence[Layer]) -> Configured:
     """Parameters of ``target`` and its steps from layers, lowest precedence first."""
     names = step_names(target)
@@ -490,8 +508,8 @@ def _products(target: type, draft: Draft, settings: Settings) -> tuple[dict[str,
     own = configured.parameters
     folder = settings.output_dir or own.output_dir
 
-    def path(suffix: str, output_dir: str | None = None) -> str:
-        base = own.output_file or draft.request.product or draft.request.path
+    def path(suffix: str, output_dir: str | None = None, base: str | None = None) -> str:
+        base = base or own.output_file or draft.request.product or draft.request.path
         return product_path(base, suffix, output_dir or folder, extension=own.output_ext)
 
     running = {item.name: item for item in draft.steps if item.skip is None}
@@ -507,7 +525,9 @@ def _products(target: type, draft: Draft, settings: Settings) -> tuple[dict[str,
         if "ramp_fit" in running:
             products = {"rate": path(own.suffix or "rate"), "rateints": path("rateints")}
             if running["ramp_fit"].step.save_opt:  # type: ignore[attr-defined]
-                products["fitopt"] = path("fitopt")
+                likely = running["ramp_fit"].step.algorithm == "LIKELY"  # type: ignore[attr-defined]
+                kind = "likely_chisq" if likely else "fitopt"
+                products[kind] = path(kind, base=running["ramp_fit"].step.opt_name)  # type: ignore[attr-defined]
         else:
             products = {"ramp": path(own.suffix or "ramp")}
     elif target.alias == "calwebb_image2":
@@ -520,10 +540,7 @@ def _products(target: type, draft: Draft, settings: Settings) -> tuple[dict[str,
             if item.step.save_results and item.step.kind == "block":
                 taps[name] = path(item.step.suffix or name, item.step.output_dir)
         if getattr(own, "save_calibrated_ramp", False) and "ramp_fit" in running:
-            before = [item.name for item in draft.steps if item.skip is None]
-            before = before[: before.index("ramp_fit")]
-            if before:
-                products["ramp"] = path("ramp")
+            taps["before:ramp_fit"] = path("ramp")
     return products, taps
 
 

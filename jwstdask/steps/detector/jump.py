@@ -78,6 +78,7 @@ class JumpStep(Step):
     class_name = "JumpStep"
     status = "jump"
     reference_types = ("gain", "readnoise")
+    counted = ("meta.exposure.primary_cosmic_rays", "meta.exposure.extended_emission_events")
     equations = (
         "|difference - median| > threshold * sigma; sigma^2 = |median| + readnoise^2 / nframes [electron]; "
         "four neighbours of jumps; ellipses around large events"

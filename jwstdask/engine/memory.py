@@ -1,0 +1,224 @@
+"""An exposure in memory: arrays in, Datasets out. The same walk as from file to file, with the same bits."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from jwstdask.core.block import RampBlock
+from jwstdask.core.dims import GROUP
+from jwstdask.core.errors import StepError
+from jwstdask.core.plan import ExposurePlan
+from jwstdask.engine.executor import Executor, Serial
+from jwstdask.engine.exposure import (
+    LAST_STEP,
+    blocks_of,
+    data_model,
+    most_segments,
+    new_meta,
+    product_updates,
+    run_metadata_steps,
+    walks,
+)
+from jwstdask.engine.passes import Block, Pass, strips
+from jwstdask.engine.sources import Arrays
+from jwstdask.io.backend import GROUP_TABLE, UNITS, WCS, dimensions, flag_attributes
+from jwstdask.io.schema import model_schema
+
+_ROWS = 128
+
+
+class MemorySink:
+    """Keeps products as arrays.
+
+    Parameters
+    ----------
+    rows
+        Rows of the frame that the arrays hold.
+    width
+        Columns of the frame.
+
+    Attributes
+    ----------
+    arrays
+        (product, array name) to (..., row, x); the product is empty for an exposure of the same kind as the input, and
+        ``tap:STEP`` for what was saved after a step.
+    """
+
+    def __init__(self, rows: tuple[int, int], width: int) -> None:
+        self.rows, self.width = rows, width
+        self.arrays: dict[tuple[str, str], np.ndarray] = {}
+        self._lock = threading.Lock()
+
+    def products(self, block: Block) -> None:
+        for kind, found in blocks_of(block).items():
+            self._keep(kind, found, block)
+
+    def tap(self, step: str, block: Block) -> None:
+        self._keep(f"tap:{step}", block, block)
+
+    def _keep(self, kind: str, found: Block, block: Block) -> None:
+        rows, columns = block.window.inner_absolute
+        local = slice(rows.start - self.rows[0], rows.stop - self.rows[0])
+        for name, array in found.arrays().items():
+            with self._lock:
+                if (kind, name) not in self.arrays:
+                    shape = (*array.shape[:-2], self.rows[1] - self.rows[0], self.width)
+                    self.arrays[kind, name] = np.empty(shape, array.dtype)
+            self.arrays[kind, name][..., local, columns] = array[(..., *block.window.inner)]
+
+
+def process(
+    plan: ExposurePlan,
+    arrays: Arrays,
+    meta: Mapping[str, Any],
+    tables: Mapping[str, np.ndarray],
+    wcs: Any = None,
+    executor: Executor | None = None,
+) -> dict[str, xr.Dataset]:
+    """Process an exposure in memory.
+
+    Parameters
+    ----------
+    plan
+        From the planner. Of its paths only the names are used.
+    arrays
+        The pixels.
+    meta
+        Metadata of the exposure.
+    tables
+        Tables of the exposure by lower-case HDU name.
+    wcs
+        The gwcs object, if the exposure has one.
+    executor
+        Where strips run: in this process.
+
+    Returns
+    -------
+    products
+        Kind of product to Dataset, and ``tap:STEP`` for intermediate products.
+
+    Raises
+    ------
+    JwstdaskError
+        What went wrong.
+    """
+    meta = {**meta, **plan.updates}
+    found_wcs, wcs_updates, records = run_metadata_steps(plan, meta)
+    meta.update(wcs_updates)
+    work = Pass(plan, meta, arrays)
+    if not work.steps and not records and plan.pipeline not in ("calwebb_image2", "calwebb_detector1"):
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in work.skipped.items())
+        raise StepError(arrays.name, plan.pipeline, f"nothing to do ({reasons})")
+    height, width = arrays.shape[-2:]
+    sink = MemorySink((0, height), width)
+    frame = work.frame(lambda name, shape, dtype: np.empty(shape, dtype))
+
+    def strip(walk: int, touched: np.ndarray | None) -> Any:
+        return partial(_strip, work, sink, frame, touched)
+
+    tally = walks(work, strip, executor or Serial(), strips(arrays.shape, _ROWS), frame)
+    found = {item.plan.name: item.step.finish(meta, item.data, tally) for item in work.steps}
+    kinds: dict[str, dict[str, np.ndarray]] = {}
+    for (kind, name), array in sink.arrays.items():
+        kinds.setdefault(kind, {})[name] = array
+    products = {}
+    for kind, values in kinds.items():
+        tap = kind.removeprefix("tap:") if kind.startswith("tap:") else None
+        kind = product_kind(plan, kind)
+        if kind == "fitopt":
+            values = _trimmed(values, tally)
+        own = dict(meta) if tap else new_meta(plan, kind, meta)
+        last = tap or LAST_STEP.get(kind)
+        own.update(product_updates(plan, work, records, found, last))
+        path = plan.taps.get(tap or "") or plan.products.get(kind, "")
+        products[kind] = assemble(kind, values, own, plan.exp_type, path, tables, found_wcs or wcs)
+    return products
+
+
+def _strip(
+    work: Pass, sink: MemorySink, frame: RampBlock | None, touched: np.ndarray | None, rows: tuple[int, int]
+) -> dict[str, float]:
+    return work.strip(rows, sink, frame, touched)
+
+
+def product_kind(plan: ExposurePlan, kind: str) -> str:
+    """Name of a product of a plan, of what the walk calls it."""
+    return kind or next((name for name in plan.products if name != "i2d"), "result")
+
+
+def _trimmed(values: Mapping[str, np.ndarray], tally: Mapping[str, float]) -> dict[str, np.ndarray]:
+    """Fits of single segments with as many planes as there are segments and jumps."""
+    segments, jumps = most_segments(tally)
+    return {
+        name: array[:, : jumps if name == "crmag" else segments] if array.ndim == 4 else array
+        for name, array in values.items()
+    }
+
+
+def assemble(
+    kind: str,
+    arrays: Mapping[str, Any],
+    meta: Mapping[str, Any],
+    exp_type: str,
+    path: str,
+    tables: Mapping[str, np.ndarray],
+    wcs: Any,
+) -> xr.Dataset:
+    """A product as the Dataset that opening its file would give.
+
+    Parameters
+    ----------
+    kind
+        Of product.
+    arrays
+        Name to NumPy or dask array.
+    meta
+        Metadata; None removes an entry.
+    exp_type
+        EXP_TYPE.
+    path
+        Of the file that the product would have.
+    tables
+        Tables of the exposure; those that the data model has are kept.
+    wcs
+        The gwcs object or None.
+    """
+    model = data_model(kind, next(iter(arrays.values())).shape, exp_type)
+    attrs = {name: value for name, value in meta.items() if value is not None}
+    attrs |= {"meta.model_type": model}
+    if path:
+        attrs["meta.filename"] = os.path.basename(path)
+    variables: dict[str, xr.Variable] = {}
+    for name, array in arrays.items():
+        variables[name] = xr.Variable(dimensions(name, array.shape, model, {}), array, flag_attributes(name))
+        if isinstance(unit := attrs.get(UNITS.get(name, "")), str):
+            variables[name].attrs["units"] = unit
+    schema = model_schema(model).arrays
+    for name, rows in tables.items():
+        if name in schema and schema[name].is_table:
+            label = GROUP_TABLE if name == GROUP else name
+            variables[label] = xr.Variable((f"{name}_row",), rows)
+    coordinates = {} if wcs is None else {WCS: xr.Variable((), _scalar(wcs))}
+    return xr.Dataset(variables, coordinates, attrs)
+
+
+def _scalar(value: Any) -> np.ndarray:
+    array = np.empty((), object)
+    array[()] = value
+    return array
+
+
+def tables_of(ds: xr.Dataset) -> dict[str, np.ndarray]:
+    """Tables of an exposure by lower-case HDU name."""
+    return {
+        GROUP if name == GROUP_TABLE else str(name): variable.values
+        for name, variable in ds.data_vars.items()
+        if variable.dtype.names is not None
+    }
