@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import urllib.error
 import urllib.request
@@ -131,7 +130,7 @@ def fetch(name: str, ra: float, dec: float, radius: float, epoch: float) -> Tabl
     if text.startswith("No data records"):
         return Table(names=("RA", "DEC"), meta={"name": name, "catalog": name})
     try:
-        table = Table.read(io.StringIO(text), format="ascii.csv", comment="#")
+        table = Table.read(text.splitlines(), format="ascii.csv", comment="#")
         keep = np.ones(len(table), bool)
         for column in ("pmra", "pmdec"):
             keep &= ~np.ma.getmaskarray(table[column])

@@ -59,6 +59,8 @@ class TweakRegStep(Step):
     class_name: ClassVar[str] = "TweakRegStep"
     status: ClassVar[str] = "tweakreg"
     kind: ClassVar[str] = "association"
+    status_if_undone: ClassVar[str] = "FAILED"
+    """What is recorded when :meth:`run` returns a reason: jwst takes exposures that it cannot align for a failure."""
     equations: ClassVar[str] = (
         "minimum over R, t of sum |R p_i + t - q_i|^2 in the tangent plane at (V2_REF, V3_REF): p stars of an "
         "exposure, q the same stars of the reference; residuals above sigma x rms are left out, nclip times"
@@ -167,7 +169,9 @@ class TweakRegStep(Step):
         custom = self._custom_catalogs(members, tools)
         catalogs = tools.map(functools.partial(_catalog, step=self), list(zip(members, custom)))
         for member, path, catalog in zip(members, custom, catalogs):
-            for message in catalog.messages:
+            if len(catalog.table):
+                catalog.table = _inside(catalog.table, member.wcs, member.shape[-2:])
+            for message in (*catalog.messages, f"{len(catalog.table)} stars"):
                 tools.log(f"{member.path}: {message}")
             if path is not None:
                 member.meta["meta.tweakreg_catalog"] = path
@@ -360,15 +364,16 @@ def _catalog(task: tuple[Any, str | None], step: TweakRegStep) -> _Catalog:
             raise InputError(str(path), f"has no column {axis}, {axis}centroid or {axis}_centroid")
         if names[0] != axis:
             table.rename_column(names[0], axis)
-    if len(table):
-        (x_low, x_high), (y_low, y_high) = limits(member.wcs, member.shape[-2:])
-        x, y = table["x"], table["y"]
-        table = table[(x > x_low) & (x < x_high) & (y > y_low) & (y < y_high)]
     if table.meta.get("name") is None:
         table.meta["name"] = Path(_name(member)).stem.strip("_- ")
-    catalog.table = table
-    catalog.messages.append(f"{len(table)} stars")
     return catalog
+
+
+def _inside(table: Table, wcs: Any, shape: tuple[int, int]) -> Table:
+    """The stars within the bounding box of the WCS."""
+    (x_low, x_high), (y_low, y_high) = limits(wcs, shape)
+    x, y = table["x"], table["y"]
+    return table[(x > x_low) & (x < x_high) & (y > y_low) & (y < y_high)]
 
 
 def _detect(member: Any, step: TweakRegStep) -> _Catalog:
