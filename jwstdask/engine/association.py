@@ -6,10 +6,9 @@ import contextlib
 import logging
 import os
 import resource
-import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from jwstdask.engine.executor import Executor, Serial
 from jwstdask.engine.passes import open_references, reason_of
 from jwstdask.io.exposure import Exposure
 from jwstdask.io.product import ProductHandle, ProductWriter
+from jwstdask.io.temporary import scratch_folder, temporary_path
 
 log = logging.getLogger("jwstdask")
 
@@ -52,15 +52,6 @@ class Tools:
     def log(self, message: str) -> None:
         """A line for the log of the association."""
         log.info(message)
-
-
-@contextlib.contextmanager
-def scratch_folder(near: str) -> Iterator[Path]:
-    """A temporary folder beside the products, so that all workers see it."""
-    parent = Path(near).resolve()
-    parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".jwstdask-", dir=parent) as folder:
-        yield Path(folder)
 
 
 def run_association(plan: AssociationPlan, executor: Executor | None = None) -> Outcome:
@@ -122,7 +113,7 @@ def _run(plan: AssociationPlan, tools: Tools) -> Outcome:
         status = "COMPLETE" if reason is None else "SKIPPED"
         for target in targets:
             # A step may have judged each member by itself.
-            if item.skip is not None or item.step.alias != "tweakreg":
+            if item.skip is not None or item.step.alias not in ("tweakreg", "skymatch"):
                 target.meta[f"meta.cal_step.{item.step.status}"] = status
         records.append(StepRecord(item.name, status, reason or "", time.process_time() - clock))
         if item.step.alias == "outlier_detection" and plan.member_products:
@@ -205,7 +196,7 @@ def _source_catalog(
 
 def _write_table(table: Any, path: str) -> str:
     """Write an ECSV table under a temporary name and rename it."""
-    temporary = f"{os.path.dirname(path) or '.'}/.{os.path.basename(path)}.part"
+    temporary = temporary_path(path)
     try:
         table.write(temporary, format="ascii.ecsv", overwrite=True)
         os.replace(temporary, path)

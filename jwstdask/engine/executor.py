@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from collections.abc import Callable, Iterable
@@ -22,6 +23,9 @@ class Executor(Protocol):
         The first exception ends the map and is raised.
         """
 
+    def everywhere(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Call ``function`` once on every machine; what fails there is not told."""
+
     def close(self) -> None:
         """Release what the executor holds."""
 
@@ -38,6 +42,9 @@ class Serial:
             if notify is not None:
                 notify(index, results[-1])
         return results
+
+    def everywhere(self, function: Callable[..., Any], *arguments: Any) -> None:
+        function(*arguments)
 
     def close(self) -> None:
         pass
@@ -65,6 +72,9 @@ class Threads:
         keys = [("task", len(items) - index) for index in range(len(items))]
         graph = {key: (call, index) for index, key in enumerate(keys)}
         return list(get(graph, keys, num_workers=self.workers))
+
+    def everywhere(self, function: Callable[..., Any], *arguments: Any) -> None:
+        function(*arguments)
 
     def close(self) -> None:
         pass
@@ -117,6 +127,12 @@ class Cluster:
             self.client.cancel(list(index_of), force=True)
             raise
         return [results[index] for index in range(len(results))]
+
+    def everywhere(self, function: Callable[..., Any], *arguments: Any) -> None:
+        function(*arguments)
+        if self.owner is None:
+            with contextlib.suppress(Exception):
+                self.client.run(function, *arguments, on_error="ignore")
 
     def close(self) -> None:
         self.client.close()

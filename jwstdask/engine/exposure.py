@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-import tempfile
 import threading
 import time
 import traceback
@@ -33,6 +32,7 @@ from jwstdask.io.layout import FitsLayout, open_layout
 from jwstdask.io.metadata import read_metadata
 from jwstdask.io.product import ProductHandle, ProductWriter
 from jwstdask.io.schema import model_schema
+from jwstdask.io.temporary import scratch_folder, temporary_path
 
 STRIP_BYTES = 8_000_000
 """Product bytes that a strip may hold before they are written."""
@@ -279,8 +279,8 @@ def _walk(
 
         def allocate(name: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:
             if not paths:
-                folder = Path(next(iter((*handles.values(), *taps.values()))).temporary).parent
-                paths[""] = stack.enter_context(tempfile.TemporaryDirectory(prefix=".jwstdask-", dir=folder))
+                folder = os.path.dirname(next(iter((*handles.values(), *taps.values()))).temporary)
+                paths[""] = str(stack.enter_context(scratch_folder(folder)))
             paths[name] = f"{paths['']}/{name}.npy"
             return np.lib.format.open_memmap(paths[name], "w+", dtype, shape)
 
@@ -349,7 +349,7 @@ def open_products(
             model = data_model(kind, next(iter(found.values()))[0], plan.exp_type)
             product_meta = new_meta(plan, kind, {**meta, **template.updates})
             if kind == "fitopt":
-                path = _padded_path(path)
+                path = temporary_path(path)
             writers[kind] = _writer(path, model, found, arrays.layout, product_meta, wcs)
         for step, path in plan.taps.items():
             if step in template.taps:
@@ -360,11 +360,6 @@ def open_products(
     finally:
         for writer in (*writers.values(), *taps.values()):
             writer.abort()
-
-
-def _padded_path(path: str) -> str:
-    folder, name = os.path.split(path)
-    return os.path.join(folder, f".{name}.padded")
 
 
 def trim_fitopt(padded: str, path: str, tally: Mapping[str, float]) -> str:

@@ -17,7 +17,6 @@ import logging
 import math
 import os
 import unicodedata
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +28,7 @@ from jwstdask.io.header import BLOCK, card_text, commentary_text, header_bytes, 
 from jwstdask.io.layout import is_url
 from jwstdask.io.metadata import EXTRA, nest
 from jwstdask.io.schema import ModelSchema, Node, model_schema, numpy_dtype
+from jwstdask.io.temporary import temporary_path
 
 log = logging.getLogger(__name__)
 
@@ -209,8 +209,7 @@ class ProductWriter:
         self._finished = False
         for (name, _), (shape, dtype) in self._arrays.items():
             self._check_array(name, shape, dtype)
-        folder, name = os.path.split(self.path)
-        self.temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex[:12]}.part")
+        self.temporary = temporary_path(self.path)
         plan = self._plan()
         self._layout = _offsets(plan)
         with _reported(self.path):

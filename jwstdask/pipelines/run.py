@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from jwstdask.engine.exposure import run_exposure
 from jwstdask.io.layout import is_url, open_layout
 from jwstdask.io.metadata import read_metadata
 from jwstdask.io.naming import split_suffix
+from jwstdask.io.temporary import sweep
 from jwstdask.pipelines.associate import plan_association
 from jwstdask.pipelines.detector1 import Detector1Pipeline
 from jwstdask.pipelines.image2 import Image2Pipeline
@@ -71,10 +73,11 @@ def run_chains(
 
     if grain == "auto":
         grain = choose_grain(len(chains), executor.workers)
-    if grain == "exposure":
-        found = executor.map(run_chain, chains, tell)
-    else:
-        found = Serial().map(partial(run_chain, executor=executor), chains, tell)
+    with swept(executor, (path for chain in chains for plan in chain for path in product_paths(plan))):
+        if grain == "exposure":
+            found = executor.map(run_chain, chains, tell)
+        else:
+            found = Serial().map(partial(run_chain, executor=executor), chains, tell)
     return [outcome for outcomes in found for outcome in outcomes]
 
 
@@ -83,11 +86,29 @@ def run_associations(
 ) -> list[Outcome]:
     """Associations one after the other, each on all workers."""
     outcomes = []
-    for plan in plans:
-        outcomes.append(run_association(plan, executor))
-        if report is not None:
-            report(outcomes[-1])
+    with swept(executor, (path for plan in plans for path in product_paths(plan))):
+        for plan in plans:
+            outcomes.append(run_association(plan, executor))
+            if report is not None:
+                report(outcomes[-1])
     return outcomes
+
+
+def product_paths(plan: ExposurePlan | AssociationPlan) -> list[str]:
+    """Paths of everything that a plan writes."""
+    more = plan.taps.values() if isinstance(plan, ExposurePlan) else plan.member_products
+    return [*plan.products.values(), *more]
+
+
+@contextlib.contextmanager
+def swept(executor: Executor, paths: Iterable[str]) -> Iterator[None]:
+    """Remove what killed processes have left beside these products, before and after."""
+    folders = sorted({os.path.dirname(path) or "." for path in paths})
+    executor.everywhere(sweep, folders)
+    try:
+        yield
+    finally:
+        executor.everywhere(sweep, folders)
 
 
 @dataclass(frozen=True)

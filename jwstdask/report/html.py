@@ -11,6 +11,7 @@ from typing import Any
 
 from jwstdask import __version__
 from jwstdask.core.plan import AssociationPlan, ExposurePlan, Outcome
+from jwstdask.io.temporary import temporary_path
 from jwstdask.report.quicklook import thumbnail
 
 _SHOWN = ("rate", "cal", "i2d")
@@ -84,7 +85,7 @@ def write_report(
         slowest=_slowest(outcomes),
     )
     Path(folder).mkdir(parents=True, exist_ok=True)
-    temporary = f"{folder}/.{os.path.basename(path)}.part"
+    temporary = temporary_path(path)
     Path(temporary).write_text(text, encoding="utf-8")
     os.replace(temporary, path)
     return path

@@ -1,0 +1,81 @@
+"""Names of temporary files beside products, and removing those of processes that are no more.
+
+A name tells the machine and the process it belongs to, so that what a killed process left can be told from what a
+living one is writing. Both are compared only on the machine itself: files of other machines are never touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import re
+import shutil
+import socket
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+_NAME = re.compile(r"\..*\.(?P<machine>[0-9a-f]{8})-(?P<process>[0-9]+)-[0-9a-f]{8}\.part")
+
+
+@functools.cache
+def machine() -> str:
+    """What tells this machine, since it was started, and this space of process numbers from all others."""
+    facts = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        facts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+    with contextlib.suppress(OSError):
+        facts.append(str(os.stat("/proc/self/ns/pid").st_ino))
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:8]
+
+
+def temporary_path(path: str | os.PathLike[str]) -> str:
+    """A new hidden name beside ``path``, for a file or folder of this process."""
+    folder, name = os.path.split(os.fspath(path))
+    return os.path.join(folder, f".{name}.{machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
+
+
+@contextlib.contextmanager
+def scratch_folder(near: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary folder in the folder ``near``, that all workers see; removed at the end."""
+    parent = Path(near).resolve()
+    parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(temporary_path(parent / "jwstdask"))
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep(folders: Iterable[str]) -> int:
+    """Remove what processes of this machine that are no more have left in some folders; the number of things."""
+    removed = 0
+    for folder in folders:
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                found = _NAME.fullmatch(entry.name)
+                if found is None or found["machine"] != machine() or _alive(int(found["process"])):
+                    continue
+                with contextlib.suppress(OSError):
+                    if entry.is_dir(follow_symlinks=False):
+                        shutil.rmtree(entry.path)
+                    else:
+                        os.unlink(entry.path)
+                    removed += 1
+    return removed
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    # A process that was killed stays until its parent asks: it writes no more.
+    with contextlib.suppress(OSError, IndexError):
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    return True
