@@ -1,7 +1,8 @@
-"""Sky levels: pixels inside an overlap polygon, and clipped statistics of them.
+"""Sky levels: overlaps of outlines on the sky, the pixels inside of them, and clipped statistics of those.
 
-Both follow, to the last bit, the arithmetic of the libraries that jwst uses (gwcs for the polygon, stsci.imagestats for
-the statistics), so that the same pixels give the same level. They hold no lock, so that images are measured in parallel.
+Pixels and statistics follow, to the last bit, the arithmetic of the libraries that jwst uses (gwcs for the polygon,
+stsci.imagestats for the statistics), so that the same pixels give the same level. They hold no lock, so that images are
+measured in parallel.
 """
 
 from __future__ import annotations
@@ -14,6 +15,69 @@ import numba
 import numpy as np
 
 _ONE_BIN = 10.0 * float(np.finfo(np.float32).eps)  # [data units] a distribution narrower than this is one bin
+_TOUCHING = 1e-9  # of the size of the polygons: 2e-6 pixel of a detector
+
+
+def convex_overlap(one: np.ndarray, other: np.ndarray) -> np.ndarray | None:
+    """Intersection of two convex polygons on the sphere, small against it.
+
+    Parameters
+    ----------
+    one, other
+        float64 (vertex, 3): unit vectors, the first repeated at the end, in the same sense of rotation.
+
+    Returns
+    -------
+    numpy.ndarray or None
+        Vertices as of ``one``, in its sense of rotation; (0, 3) if there is no overlap. None where doubles cannot tell:
+        a polygon that is not convex, or a vertex of one on the (extended) edge of the other.
+
+    Notes
+    -----
+    Source: Sutherland & Hodgman 1974, Communications of the ACM 17, 32, in the gnomonic projection, where great circles
+    are straight. Coordinates are small there, so that vertices are as exact as unit vectors can be.
+    """
+    centre = one[:-1].mean(axis=0)
+    centre /= np.linalg.norm(centre)
+    across = np.cross(centre, np.eye(3)[np.argmin(np.abs(centre))])
+    across /= np.linalg.norm(across)
+    axes = np.stack([across, np.cross(centre, across)])
+    depth = other @ centre
+    if depth.min() < 0.5:
+        return None
+    flat = ((one - centre) @ axes.T / (one @ centre)[:, None]).tolist()
+    clip = ((other - centre) @ axes.T / depth[:, None]).tolist()
+    size = max(abs(value) for point in flat for value in point)
+    sense = _sense(flat)
+    if sense == 0 or sense != _sense(clip):
+        return None
+    vertices = flat[:-1]
+    for (x, y), (next_x, next_y) in zip(clip[:-1], clip[1:]):
+        step_x, step_y = next_x - x, next_y - y
+        length = sense * math.hypot(step_x, step_y)
+        inside = [(step_x * (v - y) - step_y * (u - x)) / length for u, v in vertices]
+        if any(abs(distance) <= _TOUCHING * size for distance in inside):
+            return None
+        kept = []
+        for k, (point, distance) in enumerate(zip(vertices, inside)):
+            before, earlier = vertices[k - 1], inside[k - 1]
+            if (distance > 0) != (earlier > 0):
+                part = earlier / (earlier - distance)
+                kept.append([before[i] + part * (point[i] - before[i]) for i in (0, 1)])
+            if distance > 0:
+                kept.append(point)
+        vertices = kept
+        if not vertices:
+            return np.empty((0, 3))
+    found = centre + np.array([*vertices, vertices[0]]) @ axes
+    return found / np.linalg.norm(found, axis=1)[:, None]
+
+
+def _sense(points: list[list[float]]) -> int:
+    """1 or -1 for a convex polygon by its sense of rotation, 0 for others."""
+    steps = [(b[0] - a[0], b[1] - a[1]) for a, b in zip(points[:-1], points[1:])]
+    turns = [a[0] * b[1] - a[1] * b[0] for a, b in zip(steps, [*steps[1:], steps[0]])]
+    return 1 if min(turns) > 0 else -1 if max(turns) < 0 else 0
 
 
 @numba.njit(cache=True, nogil=True)

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from spherical_geometry import vector
 from spherical_geometry.polygon import MalformedPolygonError, SphericalPolygon
 
 from jwstdask.core.errors import ParameterError, StepError
 from jwstdask.core.params import par
 from jwstdask.core.step import Meta, Step
 from jwstdask.io.naming import exposure_stem
-from jwstdask.kernels.skymatch import SkyStatistic, fill_polygon, good_pixels, select
+from jwstdask.kernels.skymatch import SkyStatistic, convex_overlap, fill_polygon, good_pixels, select
 from jwstdask.steps.imaging.drizzle import bad_bits, group_id
 
 _RANK = 1e-12  # relative size of the singular values that count as zero
@@ -77,7 +78,9 @@ class SkyMatchStep(Step):
     match_down: bool = par(True, "match to the lowest level, not the highest")
     subtract: bool = par(False, "subtract the levels from the images")
     skylist: str | None = par(None, "file of image names and sky levels, for skymethod=user")
-    stepsize: int | None = par(None, "distance of the vertices of an image's outline; corners only if none", unit="pixel")
+    stepsize: int | None = par(
+        None, "distance of the vertices of an image's outline; corners only if none", unit="pixel"
+    )
     skystat: str = par("mode", "statistic of the sky", choices=("median", "midpt", "mean", "mode"))
     dqbits: str | None = par("~DO_NOT_USE+NON_SCIENCE", "data-quality bits of good pixels")
     lower: float | None = par(None, "least value of a good pixel", unit="MJy/sr")
@@ -198,7 +201,10 @@ class SkyMatchStep(Step):
         for (g, k), others in keys.items():
             for h, measured in zip(others, found[g, k], strict=True):
                 overlaps.setdefault((g, h), []).append(measured)
-        skies = {pair: (values[0] if len(groups[pair[0]].images) == 1 else _mean(values)) for pair, values in overlaps.items()}
+        skies = {
+            pair: (values[0] if len(groups[pair[0]].images) == 1 else _mean(values))
+            for pair, values in overlaps.items()
+        }
         deltas = solve(len(groups), skies)
         good = np.isfinite(deltas)
         if good.any():
@@ -237,7 +243,10 @@ class SkyMatchStep(Step):
         skies = read_skylist(str(self.skylist))
         if len(skies) != len(members):
             raise StepError(
-                str(self.skylist), "skymatch", f"there are {len(skies)} levels for {len(members)} images", "list each image once"
+                str(self.skylist),
+                "skymatch",
+                f"there are {len(skies)} levels for {len(members)} images",
+                "list each image once",
             )
         stems = [name for name, _ in skies]
         for member in members:
@@ -382,11 +391,9 @@ def measure(task: _Task) -> list[Measured]:
         region = np.zeros(image.shape, bool)
         overlap = False
         for partner in partners:
-            common = _intersection(task.outline, partner)
-            if common.area() == 0.0:
-                continue
-            overlap = True
-            for ra, dec in common.to_radec():
+            polygons = _intersection(task.outline, partner)
+            overlap = overlap or polygons is not None
+            for ra, dec in polygons or ():
                 if len(ra) >= 4:
                     if inverse is None:
                         inverse = member.wcs.backward_transform
@@ -401,8 +408,14 @@ def measure(task: _Task) -> list[Measured]:
     return found
 
 
-def _intersection(one: SphericalPolygon, other: SphericalPolygon) -> SphericalPolygon:
+def _intersection(one: SphericalPolygon, other: SphericalPolygon) -> list[tuple[np.ndarray, np.ndarray]] | None:
+    """Right ascensions and declinations [degree] of the common polygons; None if there are none."""
+    (points,), (others,) = list(one.points), list(other.points)
+    found = convex_overlap(points, others)
+    if found is not None:
+        return [vector.vector_to_lonlat(*found.T)] if len(found) else None
     try:
-        return one.intersection(other)
+        common = one.intersection(other)
     except MalformedPolygonError:  # of nearly identical polygons
-        return one.copy()
+        common = one
+    return list(common.to_radec()) if common.area() != 0.0 else None
