@@ -51,7 +51,7 @@ def background_maps(image: np.ndarray, box_size: int, coverage_mask: np.ndarray)
     except ValueError:
         found = Background2D(image, image.shape, exclude_percentile=100.0, **how)
         whole = True
-    box = tuple(int(side) for side in found.box_size)
+    box = int(found.box_size[0]), int(found.box_size[1])
     background, rms = (
         mesh_to_image(mesh, box, coverage_mask) for mesh in (found.background_mesh, found.background_rms_mesh)
     )
