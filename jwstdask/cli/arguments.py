@@ -28,12 +28,16 @@ def parser(command: str, description: str) -> argparse.ArgumentParser:
     run.add_argument("--threads", type=int, metavar="N", help="threads in this process (default: all cores)")
     run.add_argument("--scheduler", metavar="ADDRESS", help="use the Dask cluster at this address or scheduler file")
     run.add_argument("--context", metavar="PMAP", help="CRDS context (default: CRDS_CONTEXT)")
-    run.add_argument("--grain", choices=("auto", "exposure", "strip"), default="auto", help="one task an exposure or a strip")
+    run.add_argument(
+        "--grain", choices=("auto", "exposure", "strip"), default="auto", help="one task an exposure or a strip"
+    )
     run.add_argument("--through", type=int, choices=(1, 2, 3), default=None, help="last stage of a whole program")
     run.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     run.add_argument("--disable-crds-steppars", action="store_true", help="use no CRDS parameter references")
     run.add_argument("--save-parameters", metavar="FILE", help="write the resolved parameters as .asdf and stop")
-    run.add_argument("--report", metavar="FILE", help="HTML report (default: report.html beside the products of a program)")
+    run.add_argument(
+        "--report", metavar="FILE", help="HTML report (default: report.html beside the products of a program)"
+    )
     run.add_argument("--no-report", action="store_true", help="write no report")
     run.add_argument("-v", "--verbose", action="store_true", help="say what each step does")
     run.add_argument("--debug", action="store_true", help="print tracebacks")
@@ -111,7 +115,7 @@ def program_settings(
         If no pipeline has a step of that name, or a parameter is not one that every pipeline has.
     """
     from jwstdask.core.step import Parameters
-    from jwstdask.pipelines.planner import check_layers
+    from jwstdask.pipelines.planner import check_layers, refuse_hooks
     from jwstdask.pipelines.registry import PIPELINES
 
     common = {"output_dir"}
@@ -131,4 +135,5 @@ def program_settings(
         mine = {name: values for name, values in steps.items() if name in pipeline.step_defs}
         each[alias] = settings_of(options, (), own, mine)
         check_layers(pipeline, each[alias].layers)
+        refuse_hooks(each[alias].layers)
     return base, each

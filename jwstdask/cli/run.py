@@ -29,7 +29,9 @@ Parameters are given as strun takes them: --PARAMETER=VALUE and --steps.STEP.PAR
 
 def main(argv: Sequence[str]) -> int:
     options_parser = parser("run", "Calibrate exposures.\n" + _EPILOG)
-    options_parser.add_argument("target", help="pipeline, step or parameter file; or the first input of a whole program")
+    options_parser.add_argument(
+        "target", help="pipeline, step or parameter file; or the first input of a whole program"
+    )
     options, rest = options_parser.parse_known_args(argv)
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(levelname)s %(message)s")
     inputs, own, steps = split_parameters(rest)
@@ -45,7 +47,7 @@ def _is_program(target: str) -> bool:
 def _run_target(options: Any, inputs: list[str], own: dict[str, Any], steps: dict[str, dict[str, Any]]) -> int:
     """A pipeline or step on files, as strun."""
     from jwstdask.pipelines.associate import combines
-    from jwstdask.pipelines.planner import check_layers
+    from jwstdask.pipelines.planner import check_layers, refuse_hooks
     from jwstdask.pipelines.registry import find
 
     layers: list[Layer] = []
@@ -61,6 +63,7 @@ def _run_target(options: Any, inputs: list[str], own: dict[str, Any], steps: dic
     target = find(name)
     settings = settings_of(options, layers, own, steps)
     check_layers(target, settings.layers)
+    refuse_hooks(settings.layers)
     if options.save_parameters:
         return _save_parameters(target, inputs, settings, options.save_parameters)
     if not inputs:
@@ -168,7 +171,10 @@ def _run_program(options: Any, inputs: list[str], own: dict[str, Any], steps: di
         plans = [item for chain in result.plan.chains for item in chain]
         write_report(path, plans, result.plan.associations, result.outcomes)
         print(f"report: {path}", file=sys.stderr)
-    print(f"{len(result.outcomes) - len(result.failed)} of {len(result.outcomes)} done in {duration(result.wall)}", file=sys.stderr)
+    print(
+        f"{len(result.outcomes) - len(result.failed)} of {len(result.outcomes)} done in {duration(result.wall)}",
+        file=sys.stderr,
+    )
     return _end(result.outcomes, options.debug)
 
 

@@ -9,3 +9,5 @@ X = "x"
 RAMP = (INTEGRATION, GROUP, Y, X)
 CUBE = (INTEGRATION, Y, X)
 IMAGE = (Y, X)
+WCS = "wcs"
+"""Name of the coordinate that holds the gwcs object."""

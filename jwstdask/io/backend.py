@@ -18,13 +18,13 @@ from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
 from jwstdask.core import dq
-from jwstdask.core.dims import GROUP, INTEGRATION, X, Y
+from jwstdask.core.dims import GROUP, INTEGRATION, WCS, X, Y
+from jwstdask.io import accessor as accessor  # registers ds.jwst
 from jwstdask.io.layout import FitsLayout, open_layout
 from jwstdask.io.metadata import has_wcs, model_name, read_metadata, read_wcs
 from jwstdask.io.schema import model_schema
 
 EXTVER = "extver"
-WCS = "wcs"
 GROUP_TABLE = "group_table"
 _STRIP_BYTES = 64 << 20
 UNITS = {"sci": "meta.bunit_data", "err": "meta.bunit_err"}
