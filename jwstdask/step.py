@@ -6,7 +6,7 @@ from typing import Any
 
 from jwstdask.steps.registry import CLASSES
 
-__all__ = sorted(CLASSES.values())  # noqa: PLE0605
+__all__ = sorted(CLASSES.values())
 
 
 def __getattr__(name: str) -> Any:

@@ -17,7 +17,9 @@ from jwstdask.cli.progress import Progress, duration
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser("jwstdask demo", description=__doc__, allow_abbrev=False)
     parser.add_argument("--size", choices=("small", "full"), default="small", help="frames of 320 x 320 or 2048 x 2048")
-    parser.add_argument("--keep", metavar="DIR", help="folder for everything (default: a new one in the current folder)")
+    parser.add_argument(
+        "--keep", metavar="DIR", help="folder for everything (default: a new one in the current folder)"
+    )
     parser.add_argument("--workers", type=int, metavar="N", help="worker processes (default: one a core)")
     parser.add_argument("--seed", type=int, default=1, help="another sky and other noise")
     options = parser.parse_args(argv)
@@ -94,9 +96,11 @@ def run_demo(folder: Path, size: str, workers: int | None, seed: int) -> int:
     write_report(report, plans, result.plan.associations, result.outcomes)
     environment = " ".join(f"{name}={value}" for name, value in cache.environment.items())
     mosaic = next((item.products["i2d"] for item in reversed(result.outcomes) if "i2d" in item.products), products)
+    done, total = len(result.outcomes) - len(result.failed), len(result.outcomes)
+    again = folder / "again"
     print(
         f"""
-{len(result.outcomes) - len(result.failed)} of {len(result.outcomes)} tasks done in {duration(time.perf_counter() - started)}.
+{done} of {total} tasks done in {duration(time.perf_counter() - started)}.
 raw exposures   {folder / "uncal"}
 products        {products}
 mosaic          {mosaic}
@@ -107,6 +111,6 @@ Next:
   python -c "import jwstdask; print(jwstdask.open_exposure('{mosaic}'))"
   export {environment}
   jwstdask plan {folder / "uncal"}
-  jwstdask run calwebb_detector1 {program.uncals[0]} --steps.jump.rejection_threshold=5 --output_dir={folder / "again"}"""
+  jwstdask run calwebb_detector1 {program.uncals[0]} --steps.jump.rejection_threshold=5 --output_dir={again}"""
     )
     return 1 if result.failed else 0

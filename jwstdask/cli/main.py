@@ -17,7 +17,9 @@ COMMANDS = {
     "warmup": "compile the numerical kernels, once after installation",
 }
 
-_USAGE = "usage: jwstdask COMMAND ...\n\ncommands:\n" + "\n".join(f"  {name:9}{text}" for name, text in COMMANDS.items())
+_USAGE = "usage: jwstdask COMMAND ...\n\ncommands:\n" + "\n".join(
+    f"  {name:9}{text}" for name, text in COMMANDS.items()
+)
 _USAGE += "\n\n`jwstdask COMMAND --help` says more."
 
 
@@ -53,7 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"jwstdask {command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nInterrupted. Finished products are complete; give the same command again for the rest.", file=sys.stderr)
+        print(
+            "\nInterrupted. Finished products are complete; give the same command again for the rest.", file=sys.stderr
+        )
         return 130
     except BrokenPipeError:
         return 0

@@ -40,14 +40,14 @@ def print_plans(plans: Sequence[ExposurePlan]) -> None:
     for members in groups.values():
         first = members[0]
         kind = f"{first.exp_type}, branch {first.branch}" if first.branch else first.exp_type
-        print(f"{first.pipeline} ({kind}), {len(members)} exposure{'s' * (len(members) > 1)}, context {first.context or '-'}")
+        plural = "s" * (len(members) > 1)
+        print(f"{first.pipeline} ({kind}), {len(members)} exposure{plural}, context {first.context or '-'}")
         print_steps(first.steps)
         for plan in members:
             cost = plan.cost
-            print(
-                f"  {os.path.basename(plan.path)} {list(plan.shape)}: {size(cost.memory)} memory, {size(cost.read)} in, "
-                f"{size(cost.written)} out, {duration(cost.cpu)} CPU"
-            )
+            traffic = f"{size(cost.read)} in, {size(cost.written)} out"
+            name = f"{os.path.basename(plan.path)} {list(plan.shape)}"
+            print(f"  {name}: {size(cost.memory)} memory, {traffic}, {duration(cost.cpu)} CPU")
             for path in plan.products.values():
                 print(f"    -> {path}")
             if plan.error is not None:

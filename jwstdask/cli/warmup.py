@@ -25,8 +25,8 @@ def main(argv: Sequence[str]) -> int:
 def warm(folder: Path) -> list[str]:
     """Calibrate one tiny synthetic exposure of each kind; errors, if any."""
     from jwstdask.cli.demo import crds_environment
-    from jwstdask.engine.executor import Serial
     from jwstdask.core.settings import Settings
+    from jwstdask.engine.executor import Serial
     from jwstdask.pipelines.run import outcome_errors, run_program
     from jwstdask.simulate import make_cache, make_program
 

@@ -136,7 +136,7 @@ class RampBlock:
     zeroframe
         float32 (integration, y, x) [DN], or None.
     average_dark_current
-        Dark current that enters the Poisson variance: a number or float32 (y, x) [DN/s].
+        Dark current that enters the Poisson variance: a number or float32 (y, x) [DN/s]; None before dark_current.
     tally
         Counts over the inner part, summed by the engine over all blocks for ``Step.finish``.
     products
@@ -148,7 +148,7 @@ class RampBlock:
     groupdq: np.ndarray
     pixeldq: np.ndarray
     zeroframe: np.ndarray | None = None
-    average_dark_current: np.ndarray | float = 0.0
+    average_dark_current: np.ndarray | float | None = None
     tally: dict[str, float] = field(default_factory=dict)
     products: dict[str, ImageBlock] = field(default_factory=dict)
 
@@ -157,4 +157,6 @@ class RampBlock:
         found = {"sci": self.sci, "pixeldq": self.pixeldq, "groupdq": self.groupdq}
         if self.zeroframe is not None:
             found["zeroframe"] = self.zeroframe
+        if self.average_dark_current is not None:
+            found["avdrkcur"] = np.broadcast_to(np.float32(self.average_dark_current), self.pixeldq.shape)
         return found

@@ -39,7 +39,9 @@ MSA_FAILED_OPEN = 1 << 29
 OTHER_BAD_PIXEL = 1 << 30
 REFERENCE_PIXEL = 1 << 31
 
-PIXEL: dict[str, int] = {name: value for name, value in list(globals().items()) if name.isupper() and isinstance(value, int)}
+PIXEL: dict[str, int] = {
+    name: value for name, value in list(globals().items()) if name.isupper() and isinstance(value, int)
+}
 """Name to value of the pixel flags, in order of their bits."""
 
 GROUP: dict[str, int] = {name: value for name, value in PIXEL.items() if value < 256 and name != "OUTLIER"}

@@ -178,7 +178,9 @@ def coerce(cls: type, name: str, value: Any, owner: str) -> Any:
         return None
     if facts.choices is not None and result not in facts.choices:
         near = suggest(str(result), [str(choice) for choice in facts.choices])
-        raise ParameterError(f"{owner}.{name} must be one of {', '.join(map(str, facts.choices))}, not {result!r}", near)
+        raise ParameterError(
+            f"{owner}.{name} must be one of {', '.join(map(str, facts.choices))}, not {result!r}", near
+        )
     if facts.length is not None and not facts.length[0] <= len(result) <= facts.length[1]:
         raise ParameterError(f"{owner}.{name} takes {facts.length[0]} to {facts.length[1]} values, not {len(result)}")
     for number in result if isinstance(result, tuple) else (result,):

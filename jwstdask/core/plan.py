@@ -76,7 +76,8 @@ class ExposurePlan:
     products
         Kind of product (``rate``, ``rateints``, ``ramp``, ``cal`` ...) to its final path.
     taps
-        Step name to the final path of the intermediate product saved after it.
+        Step name to the final path of the intermediate product saved after it; ``before:NAME`` for one saved as it
+        enters the step.
     members
         Other inputs by member type (``background``...).
     context

@@ -19,11 +19,14 @@ class Layer:
         Of the pipeline, or of a step that runs alone.
     steps
         Step name in the pipeline to its parameters.
+    name
+        What a parameter file calls the step; the suffix of the products of a step that runs alone.
     """
 
     origin: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
     steps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    name: str = ""
 
 
 @dataclass(frozen=True)

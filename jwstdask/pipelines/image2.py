@@ -29,9 +29,10 @@ class Image2Pipeline(Pipeline):
     step_defs = {name: name for name in (*_CALIBRATE, "resample")}
     branches = (Branch("image", (*_CALIBRATE, "resample"), _resampled), Branch("not resampled", _CALIBRATE))
     exp_types = frozenset(
-        "FGS_FOCUS FGS_IMAGE MIR_4QPM MIR_CORONCAL MIR_IMAGE MIR_LYOT MIR_TACONFIRM MIR_TACQ NIS_AMI NIS_FOCUS NIS_IMAGE "
-        "NIS_TACONFIRM NIS_TACQ NRC_CORON NRC_FOCUS NRC_IMAGE NRC_TACONFIRM NRC_TACQ NRC_TSIMAGE NRS_CONFIRM NRS_FOCUS "
-        "NRS_IMAGE NRS_MIMF NRS_MSATA NRS_TACONFIRM NRS_TACQ NRS_TASLIT NRS_VERIFY NRS_WATA".split()
+        "FGS_FOCUS FGS_IMAGE MIR_4QPM MIR_CORONCAL MIR_IMAGE MIR_LYOT MIR_TACONFIRM MIR_TACQ NIS_AMI NIS_FOCUS "
+        "NIS_IMAGE NIS_TACONFIRM NIS_TACQ NRC_CORON NRC_FOCUS NRC_IMAGE NRC_TACONFIRM NRC_TACQ NRC_TSIMAGE "
+        "NRS_CONFIRM NRS_FOCUS NRS_IMAGE NRS_MIMF NRS_MSATA NRS_TACONFIRM NRS_TACQ NRS_TASLIT NRS_VERIFY "
+        "NRS_WATA".split()
     )
 
     save_bsub: bool = par(False, "save the background-subtracted image (deprecated: bkg_subtract.save_results)")

@@ -179,12 +179,24 @@ def find_inputs(inputs: Iterable[str]) -> Program:
             associations.append(found)
             for product in found.products:
                 for member in product.of_type("science"):
-                    exposures[member] = _stage_of(member)
+                    earliest = _earliest(member)
+                    exposures[earliest] = _stage_of(earliest)
         else:
             exposures[text] = _stage_of(text)
     if not exposures:
-        raise PlanError("There is nothing to process", "give _uncal, _rate or _cal files, a folder of them or an association")
+        raise PlanError(
+            "There is nothing to process", "give _uncal, _rate or _cal files, a folder of them or an association"
+        )
     return Program(exposures, tuple(item for item in associations if item.asn_type.endswith("image3")))
+
+
+def _earliest(member: str) -> str:
+    """A member of an association, or the product beside it that it will be made from if it does not exist yet."""
+    if is_url(member) or os.path.exists(member):
+        return member
+    root, _, _ = split_suffix(os.path.splitext(member)[0])
+    beside = (f"{root}_{suffix}.fits" for suffix in ("rate", "uncal"))
+    return next((path for path in beside if os.path.exists(path)), member)
 
 
 def _stage_of(path: str) -> int:
@@ -245,9 +257,7 @@ def _second_request(plan: ExposurePlan) -> Request | None:
     return Request(plan.products[kind], meta=meta, shape=shape)
 
 
-def plan_stage3(
-    program: Program, calibrated: Sequence[str], settings: Settings
-) -> list[AssociationPlan]:
+def plan_stage3(program: Program, calibrated: Sequence[str], settings: Settings) -> list[AssociationPlan]:
     """Stage 3 plans: of the associations given, and of associations made for the exposures that are in none."""
     metas = [(path, read_metadata(open_layout(path))) for path in calibrated]
     metas = [(path, meta) for path, meta in metas if meta.get("meta.exposure.type") in Image3Pipeline.exp_types]

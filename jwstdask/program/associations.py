@@ -67,7 +67,9 @@ class Association:
         """The association as JSON text."""
         tree = {
             "asn_type": self.asn_type,
-            "asn_rule": self.extra.get("asn_rule", "DMS_Level3_Base" if self.asn_type.endswith("3") else "DMSLevel2bBase"),
+            "asn_rule": self.extra.get(
+                "asn_rule", "DMS_Level3_Base" if self.asn_type.endswith("3") else "DMSLevel2bBase"
+            ),
             "version_id": None,
             "code_version": "3.0.0",
             "degraded_status": "No known degraded exposures in association.",
@@ -78,9 +80,7 @@ class Association:
             "products": [
                 {
                     "name": product.name,
-                    "members": [
-                        {"expname": os.path.basename(path), "exptype": kind} for path, kind in product.members
-                    ],
+                    "members": [{"expname": os.path.basename(path), "exptype": kind} for path, kind in product.members],
                 }
                 for product in self.products
             ],
@@ -112,13 +112,20 @@ def read_association(path: str | os.PathLike[str]) -> Association:
                 members.append((found, str(member.get("exptype", "science"))))
             products.append(Product(os.path.basename(str(product["name"])), tuple(members)))
     except (KeyError, TypeError) as error:
-        raise InputError(path, f"is not an association: {error} is missing", "see the JWST association schema") from None
+        raise InputError(
+            path, f"is not an association: {error} is missing", "see the JWST association schema"
+        ) from None
     if not any(product.members for product in products):
         raise InputError(path, "the association has no members")
     known = ("asn_rule", "program", "constraints")
     extra = {name: tree[name] for name in known if name in tree}
     return Association(
-        path, str(tree.get("asn_type", "")), tuple(products), tree.get("asn_id"), str(tree.get("asn_pool", "none")), extra
+        path,
+        str(tree.get("asn_type", "")),
+        tuple(products),
+        tree.get("asn_id"),
+        str(tree.get("asn_pool", "none")),
+        extra,
     )
 
 
@@ -174,7 +181,9 @@ def make_image3(exposures: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Asso
         product = Product(product_name(meta), tuple((path, "science") for path, _ in sorted(members, key=_path)))
         program = _part(meta.get("meta.observation.program_number"), 5)
         found.append(
-            Association("", "image3", (product,), f"o{observation}", extra={"program": program, "asn_rule": "Asn_Lv3Image"})
+            Association(
+                "", "image3", (product,), f"o{observation}", extra={"program": program, "asn_rule": "Asn_Lv3Image"}
+            )
         )
     return found
 

@@ -130,7 +130,9 @@ def _row(outcome: Outcome, plan: ExposurePlan | AssociationPlan | None, folder: 
         if kind not in crf:
             row.products.append({"kind": kind, "path": os.path.relpath(path, folder)})
     if crf:
-        row.products.append({"kind": f"crf ({len(crf)} files)", "path": os.path.relpath(outcome.products[crf[0]], folder)})
+        row.products.append(
+            {"kind": f"crf ({len(crf)} files)", "path": os.path.relpath(outcome.products[crf[0]], folder)}
+        )
     catalog = outcome.products.get("cat")
     for kind in _SHOWN if pictured else ():
         if kind in outcome.products and os.path.exists(outcome.products[kind]):

@@ -84,7 +84,9 @@ def encode(data: np.ndarray, sources: Any, stride: int) -> str:
     colors = colormaps["inferno"].with_extremes(bad="#3b4a5a")
     axes.imshow(data, origin="lower", cmap=colors, vmin=0, vmax=1, interpolation="nearest", aspect="auto")
     if sources is not None:
-        axes.scatter(sources[0] / stride, sources[1] / stride, s=40, facecolors="none", edgecolors="#5ce1e6", linewidths=0.8)
+        axes.scatter(
+            sources[0] / stride, sources[1] / stride, s=40, facecolors="none", edgecolors="#5ce1e6", linewidths=0.8
+        )
         axes.set_xlim(-0.5, data.shape[1] - 0.5)
         axes.set_ylim(-0.5, data.shape[0] - 0.5)
     buffer = io.BytesIO()

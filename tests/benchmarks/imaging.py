@@ -68,7 +68,9 @@ def compare(folder: Path) -> list[dict[str, object]]:
 
     # Once more than is measured: compiles the kernels, reads the references from disk.
     measure("warm-up", [*_OURS, "run", "calwebb_detector1", str(uncals[0]), f"--output_dir={ours}", "--threads=1"])
-    measure("warm-up", [*_OURS, "run", "calwebb_image2", str(_rate(ours, uncals[0])), f"--output_dir={ours}", "--threads=1"])
+    measure(
+        "warm-up", [*_OURS, "run", "calwebb_image2", str(_rate(ours, uncals[0])), f"--output_dir={ours}", "--threads=1"]
+    )
     for pipeline, inputs in (
         ("calwebb_detector1", [[path, path] for path in uncals]),
         ("calwebb_image2", [[_rate(ours, path), _rate(theirs, path)] for path in uncals]),
@@ -76,7 +78,9 @@ def compare(folder: Path) -> list[dict[str, object]]:
         mine = [str(pair[0]) for pair in inputs]
         its = [str(pair[1]) for pair in inputs]
         # Other order than in the file system cache: the oracle first.
-        single = measure(f"strun {pipeline}", [_STRUN, pipeline, its[0], "--save_results=true", f"--output_dir={theirs}"])
+        single = measure(
+            f"strun {pipeline}", [_STRUN, pipeline, its[0], "--save_results=true", f"--output_dir={theirs}"]
+        )
         one = measure(f"oracle {pipeline} x 1", [*_ORACLE, pipeline, str(theirs), its[0]])
         four = measure(f"oracle {pipeline} x {COUNT}", [*_ORACLE, pipeline, str(theirs), *its])
         arguments = [f"--output_dir={ours}", "--threads=1"]
@@ -113,7 +117,7 @@ def _row(name: str, theirs: Cost, ours: Cost) -> dict[str, object]:
 def table(rows: list[dict[str, object]]) -> str:
     """The rows as Markdown."""
     lines = [
-        "| case | jwst CPU | jwstdask CPU | ratio | jwst wall | jwstdask wall | jwst anonymous peak | jwstdask anonymous peak |",
+        "| case | jwst CPU | jwstdask CPU | ratio | jwst wall | jwstdask wall | jwst memory | jwstdask memory |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
