@@ -13,9 +13,7 @@ from jwstdask.core.step import Parameters
 
 def main(argv: Sequence[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
-        print(
-            "usage: jwstdask explain STEP_OR_PIPELINE\n\nSay what it does, with its equations, parameters and references."
-        )
+        print("usage: jwstdask explain STEP_OR_PIPELINE\n\nSay what it does: equations, parameters, references.")
         return 0 if argv else 2
     from jwstdask.pipelines.registry import find
 
