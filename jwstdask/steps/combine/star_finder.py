@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,13 @@ def background_maps(image: np.ndarray, box_size: int, coverage_mask: np.ndarray)
 
 
 def find_stars(
-    kind: str, image: np.ndarray, threshold: np.ndarray, fwhm: float, mask: np.ndarray, **how: Any
+    kind: str,
+    image: np.ndarray,
+    threshold: np.ndarray,
+    fwhm: float,
+    mask: np.ndarray,
+    columns: Sequence[str] | None = COLUMNS,
+    **how: Any,
 ) -> QTable:
     """Stars by IRAF's ``starfind`` or by DAOFIND (Stetson 1987, PASP 99, 191).
 
@@ -75,13 +82,15 @@ def find_stars(
         Full width at half maximum of a star [pixel].
     mask
         bool (y, x): pixels without stars.
+    columns
+        Columns of the result, None for all that the finder has.
     **how
         ``min_separation`` (a whole number [pixel], at least 1) and other parameters of photutils' star finders.
 
     Returns
     -------
     QTable
-        With :data:`COLUMNS`, brightest first; without rows if there are no stars.
+        Brightest first; without rows if there are no stars.
     """
     from photutils import use_future_column_names
     from photutils.detection import DAOStarFinder, IRAFStarFinder
@@ -96,17 +105,17 @@ def find_stars(
         return no_stars()
     with use_future_column_names():
         found = cls(limit, fwhm, xycoords=peaks, **how)(image)
-    return no_stars() if found is None else _common_columns(found)
+    return no_stars() if found is None else _common_columns(found, columns)
 
 
-def find_segments(
+def segment(
     image: np.ndarray,
     threshold: np.ndarray,
     fwhm: float,
     mask: np.ndarray,
     finder: dict[str, Any],
     catalog: dict[str, Any],
-) -> QTable:
+) -> tuple[Any, Any] | None:
     """Sources by image segmentation of the image convolved with a Gaussian.
 
     Parameters
@@ -118,27 +127,50 @@ def find_segments(
 
     Returns
     -------
-    QTable
-        With :data:`COLUMNS`; without rows if there are no sources.
+    tuple or None
+        photutils' SourceCatalog and SegmentationImage; None if there are no sources.
     """
     import warnings
 
     from astropy.convolution import Gaussian2DKernel, convolve
     from astropy.stats import gaussian_fwhm_to_sigma
-    from photutils import use_future_column_names
     from photutils.segmentation import SourceCatalog, SourceFinder
+    from photutils.utils import NoDetectionsWarning
 
     smooth = image
-    if fwhm > 0:
-        with warnings.catch_warnings():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NoDetectionsWarning)
+        if fwhm > 0:
             warnings.simplefilter("ignore")  # NaN remain inside large gaps, as they should
             smooth = convolve(image, Gaussian2DKernel(fwhm * gaussian_fwhm_to_sigma), mask=mask)
-    segments = SourceFinder(progress_bar=False, **finder)(smooth, threshold, mask=mask)
+        segments = SourceFinder(progress_bar=False, **finder)(smooth, threshold, mask=mask)
     if segments is None:
+        return None
+    return SourceCatalog(image, segments, mask=mask, convolved_data=smooth, **catalog), segments
+
+
+def find_segments(
+    image: np.ndarray,
+    threshold: np.ndarray,
+    fwhm: float,
+    mask: np.ndarray,
+    finder: dict[str, Any],
+    catalog: dict[str, Any],
+) -> QTable:
+    """Positions and fluxes of the sources of :func:`segment`.
+
+    Returns
+    -------
+    QTable
+        With :data:`COLUMNS`; without rows if there are no sources.
+    """
+    from photutils import use_future_column_names
+
+    found = segment(image, threshold, fwhm, mask, finder, catalog)
+    if found is None:
         return no_stars()
     with use_future_column_names():
-        found = SourceCatalog(image, segments, mask=mask, convolved_data=smooth, **catalog)
-        return _common_columns(found.to_table(columns=["label", "x_centroid", "y_centroid", "segment_flux"]))
+        return _common_columns(found[0].to_table(columns=["label", "x_centroid", "y_centroid", "segment_flux"]))
 
 
 def no_stars() -> QTable:
@@ -146,9 +178,9 @@ def no_stars() -> QTable:
     return QTable(names=COLUMNS, dtype=(int, float, float, float))
 
 
-def _common_columns(table: QTable) -> QTable:
+def _common_columns(table: QTable, columns: Sequence[str] | None = COLUMNS) -> QTable:
     names = {"label": "id", "x_centroid": "xcentroid", "y_centroid": "ycentroid", "segment_flux": "flux"}
     for old, new in names.items():
         if old in table.colnames:
             table.rename_column(old, new)
-    return table[list(COLUMNS)]
+    return table if columns is None else table[list(columns)]
