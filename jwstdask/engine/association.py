@@ -110,7 +110,7 @@ def _run(plan: AssociationPlan, tools: Tools) -> Outcome:
                 raise
             except Exception as error:
                 raise StepError(plan.name, item.name, reason_of(error)) from error
-        status = "COMPLETE" if reason is None else "SKIPPED"
+        status = "COMPLETE" if reason is None else "SKIPPED" if item.skip is not None else item.step.status_if_undone
         for target in targets:
             # A step may have judged each member by itself.
             if item.skip is not None or item.step.alias not in ("tweakreg", "skymatch"):
@@ -185,8 +185,10 @@ def _source_catalog(
     if isinstance(found, str):
         return found
     products["cat"] = _write_table(found.table, plan.products["cat"])
+    if found.segmentation is None:
+        return None
     shape, dtype = found.segmentation.shape, found.segmentation.dtype.name
-    meta = {**combined.meta, **found.meta, "meta.cal_step.source_catalog": "COMPLETE"}
+    meta = {**combined.meta, **found.meta, "meta.source_catalog": os.path.basename(products["cat"])}
     arrays = {"sci": (shape, dtype)}
     with ProductWriter(plan.products["segm"], "SegmentationMapModel", meta, arrays, wcs=combined.wcs) as writer:
         writer.write("sci", found.segmentation)

@@ -7,6 +7,7 @@ measured in parallel.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -52,7 +53,7 @@ def convex_overlap(one: np.ndarray, other: np.ndarray) -> np.ndarray | None:
     if sense == 0 or sense != _sense(clip):
         return None
     vertices = flat[:-1]
-    for (x, y), (next_x, next_y) in zip(clip[:-1], clip[1:]):
+    for (x, y), (next_x, next_y) in itertools.pairwise(clip):
         step_x, step_y = next_x - x, next_y - y
         length = sense * math.hypot(step_x, step_y)
         inside = [(step_x * (v - y) - step_y * (u - x)) / length for u, v in vertices]
@@ -75,7 +76,7 @@ def convex_overlap(one: np.ndarray, other: np.ndarray) -> np.ndarray | None:
 
 def _sense(points: list[list[float]]) -> int:
     """1 or -1 for a convex polygon by its sense of rotation, 0 for others."""
-    steps = [(b[0] - a[0], b[1] - a[1]) for a, b in zip(points[:-1], points[1:])]
+    steps = [(b[0] - a[0], b[1] - a[1]) for a, b in itertools.pairwise(points)]
     turns = [a[0] * b[1] - a[1] * b[0] for a, b in zip(steps, [*steps[1:], steps[0]])]
     return 1 if min(turns) > 0 else -1 if max(turns) < 0 else 0
 

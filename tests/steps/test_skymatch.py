@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import warnings
 
 import numpy as np
@@ -35,7 +36,7 @@ def make_models(scene, seed=0, empty=(), earlier=None):
             CENTRE[0] + dx * PIXEL / 3600 / np.cos(np.deg2rad(CENTRE[1])),
             CENTRE[1] + dy * PIXEL / 3600,
         )
-        y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+        _, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
         image = rng.normal(rng.uniform(0.2, 2.0) + 1e-4 * x, 0.03, SHAPE)
         image[rng.random(SHAPE) < 0.02] += 10.0
         dq = np.where(rng.random(SHAPE) < 0.03, 1, 0) | np.where(rng.random(SHAPE) < 0.1, 4, 0)
@@ -168,9 +169,9 @@ def test_levels_of_an_earlier_run_add_up(files):
 @pytest.mark.parametrize("earlier", [(True, 0.1), (None, 0.1), (False, None)], ids=str)
 def test_inconsistent_levels_are_refused(files, earlier):
     paths = files("chain", seed=5, earlier=earlier)
-    with pytest.raises(ValueError, match="inconsistent|undefined"):
+    with pytest.raises(ValueError, match=r"inconsistent|undefined"):
         oracle(paths)
-    with pytest.raises(StepError, match="jw01234001001_02101_00001_nrca1_cal.fits"):
+    with pytest.raises(StepError, match=r"jw01234001001_02101_00001_nrca1_cal\.fits"):
         ours(paths)
 
 
@@ -179,7 +180,8 @@ def test_levels_of_a_list(files, tmp_path, subtract):
     paths = files("chain", seed=6)
     skylist = tmp_path / "sky.txt"
     names = [path.rpartition("/")[2] for path in map(str, paths)]
-    rows = [f"{name.replace('_cal', suffix)} {0.1 * k}" for k, (name, suffix) in enumerate(zip(names, ("", "_crf", "_cal", "_i2d")))]
+    suffixes = ("", "_crf", "_cal", "_i2d")
+    rows = [f"{name.replace('_cal', suffix)} {0.1 * k}" for k, (name, suffix) in enumerate(zip(names, suffixes))]
     skylist.write_text("# names and levels\n" + "\n".join(reversed(rows)) + "\n")
     members = assert_as_oracle(paths, skymethod="user", skylist=str(skylist), subtract=subtract)
     assert [m.meta["meta.background.level"] for m in members] == [float(np.float32(0.1 * k)) for k in range(4)]
@@ -217,6 +219,11 @@ def square(x, y, angle, size, flip):
     return SphericalPolygon.from_radec(150 + (x + u) / np.cos(np.deg2rad(30)), 30 + y + v)
 
 
+def vertices(polygon):
+    (points,) = polygon.points
+    return points
+
+
 PLACE = st.floats(-0.04, 0.04)
 
 
@@ -224,7 +231,7 @@ PLACE = st.floats(-0.04, 0.04)
 @given(PLACE, PLACE, st.floats(0, 6.3), st.floats(0, 6.3), st.floats(0.001, 0.1), st.booleans(), st.booleans())
 def test_overlap_is_that_of_spherical_geometry(x, y, turn, other_turn, size, flip, other_flip):
     one, other = square(0, 0, turn, 0.03, flip), square(x, y, other_turn, size, other_flip)
-    found = convex_overlap(list(one.points)[0], list(other.points)[0])
+    found = convex_overlap(vertices(one), vertices(other))
     if found is None:
         return
     common = one.intersection(other)
@@ -238,13 +245,13 @@ def test_overlap_is_that_of_spherical_geometry(x, y, turn, other_turn, size, fli
 
 def test_overlap_that_doubles_cannot_tell():
     one = square(0, 0, 0.3, 0.03, False)
-    points = list(one.points)[0]
+    points = vertices(one)
     assert convex_overlap(points, points) is None
     dent = points.copy()
     dent[1] = points[:-1].mean(axis=0)
     assert convex_overlap(points, dent / np.linalg.norm(dent, axis=1)[:, None]) is None
     assert convex_overlap(points, -points) is None
-    assert len(convex_overlap(points, list(square(0.01, 0.01, 0.7, 0.03, True).points)[0])) >= 4
+    assert len(convex_overlap(points, vertices(square(0.01, 0.01, 0.7, 0.03, True)))) >= 4
 
 
 @settings(max_examples=200, deadline=None)
@@ -308,8 +315,9 @@ def test_statistics_without_values():
 @given(st.lists(st.floats(-3, 3), min_size=2, max_size=6), st.integers(0, 2**31))
 def test_consistent_differences_are_recovered(levels, seed):
     rng = np.random.default_rng(seed)
-    pairs = {(i, j): (levels[i], int(rng.integers(1, 1000)), True) for i in range(len(levels)) for j in range(len(levels)) if i != j}
-    found = solve(len(levels) + 1, pairs)
+    pairs = itertools.permutations(range(len(levels)), 2)
+    skies = {(i, j): (levels[i], int(rng.integers(1, 1000)), True) for i, j in pairs}
+    found = solve(len(levels) + 1, skies)
     # Rounding of levels of order 1 by a well-conditioned solution.
     np.testing.assert_allclose(found[:-1] - found[0], np.array(levels) - levels[0], atol=1e-10)
     assert np.isnan(found[-1])

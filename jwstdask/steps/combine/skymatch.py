@@ -126,7 +126,8 @@ class SkyMatchStep(Step):
         """
         self.check(members[0].meta)
         if self.skymethod == "user":
-            return self._from_list(members)
+            self._from_list(members)
+            return None
         groups = self._groups(members)
         if "match" in self.skymethod:
             self._match(groups, tools)
@@ -303,7 +304,7 @@ def outline(wcs: Any, shape: tuple[int, ...], stepsize: int | None = None) -> Sp
 
     x, y = ticks(nx), ticks(ny)[1:-1]
     around_x = [x, np.full(y.size, nx - 0.5), x[::-1], np.full(y.size, -0.5), x[:1]]
-    around_y = [np.full(x.size, -0.5), y, np.full(x.size, ny - 0.5), y[::-1], [-0.5]]
+    around_y = [np.full(x.size, -0.5), y, np.full(x.size, ny - 0.5), y[::-1], np.array([-0.5])]
     ra, dec = wcs(np.concatenate(around_x), np.concatenate(around_y), with_bounding_box=False)
     ra[-1], dec[-1] = ra[0], dec[0]  # closed, whatever the rounding
     return SphericalPolygon.from_radec(ra, dec)
@@ -397,7 +398,8 @@ def measure(task: _Task) -> list[Measured]:
                 if len(ra) >= 4:
                     if inverse is None:
                         inverse = member.wcs.backward_transform
-                    fill_polygon(*inverse(ra, dec, with_bounding_box=False), region)
+                    x, y = inverse(ra, dec, with_bounding_box=False)
+                    fill_polygon(x, y, region)
         if overlap:
             region &= good
             sky, count = task.statistic(select(image, region))

@@ -23,10 +23,15 @@ from jwstdask.steps.combine.star_finder import background_maps, find_stars, segm
 
 _OUTSIDE = -1000.0  # place [pixel] of a source without a centroid: its apertures miss the image
 _PACKAGES = ("Python", "numpy", "scipy", "astropy", "photutils", "gwcs")
+_LOCAL_BACKGROUND = (
+    "The local background value calculated as the sigma-clipped median value in the background annulus aperture"
+)
 _CORNERS = {"ll": "lower-left", "ul": "upper-left", "lr": "lower-right", "ur": "upper-right"}
-_FINDER_COLUMNS = ("label", "x_centroid", "y_centroid", "sky_centroid", "area", "semimajor_axis", "semiminor_axis")
-_FINDER_COLUMNS += ("orientation", "segment_flux", "segment_flux_err", "ellipticity")
-_FINDER_COLUMNS += tuple(f"sky_bbox_{corner}" for corner in _CORNERS)
+_FINDER_COLUMNS = (
+    *("label", "x_centroid", "y_centroid", "sky_centroid", "area", "semimajor_axis", "semiminor_axis"),
+    *("orientation", "segment_flux", "segment_flux_err", "ellipticity"),
+    *(f"sky_bbox_{corner}" for corner in _CORNERS),
+)
 
 
 @dataclass(frozen=True)
@@ -274,14 +279,18 @@ def aperture_parameters(reference: Any, meta: Meta, energies: Sequence[int]) -> 
                 f"it has {have}",
             )
         chosen.append(rows[places[0]])
-    columns = {name: np.array([row[name] for row in chosen], np.float32) for name in ("radius", "apcorr", "skyin", "skyout")}
+    columns = {
+        name: np.array([row[name] for row in chosen], np.float32) for name in ("radius", "apcorr", "skyin", "skyout")
+    }
     inner, outer = np.unique(columns["skyin"]), np.unique(columns["skyout"])
     if len(inner) != 1 or len(outer) != 1:
         raise ReferenceFileError(reference.path, f"the annulus of the background is not unique for {wanted}", _REMEDY)
     # Radii are in pixels of the detector.
     ratio = meta.get("meta.resample.pixel_scale_ratio")
     ratio = 1.0 if ratio is None else ratio
-    return Apertures(np.array(energies), columns["radius"] / ratio, columns["apcorr"], inner[0] / ratio, outer[0] / ratio)
+    return Apertures(
+        np.array(energies), columns["radius"] / ratio, columns["apcorr"], inner[0] / ratio, outer[0] / ratio
+    )
 
 
 def vega_offset(reference: Any, meta: Meta) -> Any:
@@ -302,7 +311,7 @@ def vega_offset(reference: Any, meta: Meta) -> Any:
     rows = reference.asdf["abvega_offset"]
     wanted = _selector(instrument, keys, meta, reference)
     missing = [name for name in wanted if name not in rows.colnames]
-    places = [] if missing else np.nonzero(_matching(rows, wanted))[0]
+    places = np.array([], int) if missing else np.nonzero(_matching(rows, wanted))[0]
     if len(places) != 1:
         raise ReferenceFileError(reference.path, f"there are {len(places)} rows of a Vega offset for {wanted}", _REMEDY)
     return rows["abvega_offset"][places[0]]
@@ -327,7 +336,9 @@ def _matching(rows: Any, wanted: Mapping[str, Any]) -> np.ndarray:
 # -- measurements
 
 
-def local_background(sci: np.ndarray, positions: np.ndarray, inner: float, outer: float) -> tuple[np.ndarray, np.ndarray]:
+def local_background(
+    sci: np.ndarray, positions: np.ndarray, inner: float, outer: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Median of the pixels in an annulus around each position, clipped at 3 sigma, and its standard error.
 
     Parameters
@@ -408,10 +419,10 @@ def sharpness_roundness(sci: np.ndarray, positions: np.ndarray, sigma: float) ->
 
     filtered[:, half, half] = 0.0
     # Quadrants that turn into each other, without the centre: right of it, below, left, above.
-    parts = [np.s_[:, : half + 1, half + 1 :], np.s_[:, :half, : half + 1]]
+    parts: list[Any] = [np.s_[:, : half + 1, half + 1 :], np.s_[:, :half, : half + 1]]
     parts += [np.s_[:, half:, :half], np.s_[:, half + 1 :, half:]]
-    quadrants = [filtered[part].sum(axis=(1, 2)) for part in parts]
-    twofold = -quadrants[0] + quadrants[1] - quadrants[2] + quadrants[3]
+    right, below, left, above = (filtered[part].sum(axis=(1, 2)) for part in parts)
+    twofold = -right + below - left + above
     fourfold = np.abs(filtered).sum(axis=(1, 2))
     fourfold[fourfold == 0] = np.nan
     return sharpness, 2.0 * twofold / fourfold
@@ -585,8 +596,7 @@ class _Builder:
         columns: dict[str, tuple[Any, str]] = {
             "aper_bkg_flux": (
                 background * u.Jy,
-                "The local background value calculated as the sigma-clipped median value in the background annulus "
-                "aperture",
+                _LOCAL_BACKGROUND,
             ),
             "aper_bkg_flux_err": (
                 background_error * u.Jy,
@@ -616,7 +626,8 @@ class _Builder:
                     columns[name + suffix] = value, text
         one, two, three = (str(energy) for energy in apertures.energies)
         with np.errstate(divide="ignore", invalid="ignore"):
-            ratios = [(upper, lower, fluxes[upper][0] / fluxes[lower][0]) for lower, upper in ((one, two), (two, three), (one, three))]
+            pairs = ((two, one), (three, two), (three, one))
+            ratios = [(upper, lower, fluxes[upper][0] / fluxes[lower][0]) for upper, lower in pairs]
         for upper, lower, ratio in ratios:
             text = f"Concentration index calculated as (aper{upper}_flux / aper{lower}_flux)"
             columns[f"CI_{upper}_{lower}"] = ratio, text
