@@ -24,6 +24,7 @@ from jwstdask.engine.exposure import (
     new_meta,
     product_updates,
     run_metadata_steps,
+    tapped_meta,
     walks,
 )
 from jwstdask.engine.passes import Block, Pass, strips
@@ -78,7 +79,7 @@ def process(
     plan: ExposurePlan,
     arrays: Arrays,
     meta: Mapping[str, Any],
-    tables: Mapping[str, np.ndarray],
+    tables: Mapping[str, np.ndarray | xr.Variable],
     wcs: Any = None,
     executor: Executor | None = None,
 ) -> dict[str, xr.Dataset]:
@@ -113,7 +114,7 @@ def process(
     found_wcs, wcs_updates, records = run_metadata_steps(plan, meta)
     meta.update(wcs_updates)
     work = Pass(plan, meta, arrays)
-    if not work.steps and not records and plan.pipeline not in ("calwebb_image2", "calwebb_detector1"):
+    if not work.steps and not records and plan.pipeline == "ramp_fit":
         reasons = "; ".join(f"{name}: {reason}" for name, reason in work.skipped.items())
         raise StepError(arrays.name, plan.pipeline, f"nothing to do ({reasons})")
     height, width = arrays.shape[-2:]
@@ -134,7 +135,7 @@ def process(
         kind = product_kind(plan, kind)
         if kind == "fitopt":
             values = _trimmed(values, tally)
-        own = dict(meta) if tap else new_meta(plan, kind, meta)
+        own = tapped_meta(plan, tap, meta) if tap else new_meta(plan, kind, meta)
         last = tap or LAST_STEP.get(kind)
         own.update(product_updates(plan, work, records, found, last))
         path = plan.taps.get(tap or "") or plan.products.get(kind, "")
@@ -168,7 +169,7 @@ def assemble(
     meta: Mapping[str, Any],
     exp_type: str,
     path: str,
-    tables: Mapping[str, np.ndarray],
+    tables: Mapping[str, np.ndarray | xr.Variable],
     wcs: Any,
 ) -> xr.Dataset:
     """A product as the Dataset that opening its file would give.
@@ -204,7 +205,7 @@ def assemble(
     for name, rows in tables.items():
         if name in schema and schema[name].is_table:
             label = GROUP_TABLE if name == GROUP else name
-            variables[label] = xr.Variable((f"{name}_row",), rows)
+            variables[label] = rows if isinstance(rows, xr.Variable) else xr.Variable((f"{name}_row",), rows)
     coordinates = {} if wcs is None else {WCS: xr.Variable((), _scalar(wcs))}
     return xr.Dataset(variables, coordinates, attrs)
 
@@ -215,10 +216,10 @@ def _scalar(value: Any) -> np.ndarray:
     return array
 
 
-def tables_of(ds: xr.Dataset) -> dict[str, np.ndarray]:
-    """Tables of an exposure by lower-case HDU name."""
+def tables_of(ds: xr.Dataset) -> dict[str, xr.Variable]:
+    """Tables of an exposure by lower-case HDU name, not loaded."""
     return {
-        GROUP if name == GROUP_TABLE else str(name): variable.values
+        GROUP if name == GROUP_TABLE else str(name): variable.variable
         for name, variable in ds.data_vars.items()
         if variable.dtype.names is not None
     }

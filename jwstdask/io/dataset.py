@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,9 +49,12 @@ def open_exposure(
     name = os.fspath(path)
     chunks = {} if chunks is None else None if chunks is False else chunks
     options: dict[str, Any] = {"storage_options": storage_options} if storage_options else {}
-    if slit_versions(open_layout(name, storage_options)):
-        return xr.open_datatree(name, engine=JwstBackend, chunks=chunks, **options)
-    return xr.open_dataset(name, engine=JwstBackend, chunks=chunks, **options)
+    with warnings.catch_warnings():
+        # A FITS image is stored as one run of rows: any rows are as good.
+        warnings.filterwarnings("ignore", "The specified chunks separate the stored chunks", UserWarning)
+        if slit_versions(open_layout(name, storage_options)):
+            return xr.open_datatree(name, engine=JwstBackend, chunks=chunks, **options)
+        return xr.open_dataset(name, engine=JwstBackend, chunks=chunks, **options)
 
 
 def write_exposure(

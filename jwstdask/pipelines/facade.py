@@ -48,7 +48,7 @@ def file_layer(path: str | os.PathLike[str]) -> Layer:
     """A user's parameter file (.asdf or .cfg) as a layer."""
     found = read_parameters(path)
     steps = {name: dict(part.parameters) for name, part in found.steps.items()}
-    return Layer(os.path.basename(os.fspath(path)), dict(found.parameters), steps)
+    return Layer(os.path.basename(os.fspath(path)), dict(found.parameters), steps, found.name)
 
 
 class Facade:
@@ -308,7 +308,7 @@ def _in_memory(
         plan, ds = _plan_dataset(target, _called(before, ds), settings, members)
         pixels = {str(name): item.values for name, item in ds.data_vars.items() if item.ndim > 1}
         arrays = MemoryArrays(pixels, plan.path)
-        meta, tables = ds.attrs, tables_of(ds)
+        meta, tables = ds.attrs, {name: rows.compute() for name, rows in tables_of(ds).items()}
         wcs = ds[WCS].item() if WCS in ds.coords else None
     if not save:
         plan = replace(plan, taps={})

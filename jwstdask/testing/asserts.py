@@ -24,24 +24,17 @@ class Laziness:
     ----------
     computes
         Calls of the dask scheduler.
-    tasks
-        Tasks that it ran, by the function or key prefix they are named after.
     samples
         Path to the number of array elements read from it.
     """
 
     def __init__(self) -> None:
         self.computes = 0
-        self.tasks: dict[str, int] = {}
         self.samples: dict[str, int] = {}
 
     def scheduler(self, graph: Any, keys: Any, **options: Any) -> Any:
-        """A dask scheduler, one task after the other, that counts."""
+        """A dask scheduler, one task after the other, that counts its calls."""
         self.computes += 1
-        graph = graph if isinstance(graph, Mapping) else graph.__dask_graph__()
-        for key in graph:
-            name = dask.utils.key_split(key)
-            self.tasks[name] = self.tasks.get(name, 0) + 1
         return dask.get(graph, keys, **options)
 
     def samples_of(self, path: str | os.PathLike[str]) -> int:

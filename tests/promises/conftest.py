@@ -1,0 +1,40 @@
+"""One small program for the promises: two integrations, averaged frames, snowballs searched."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.using import crds_of
+
+
+@pytest.fixture(scope="session")
+def program(programs):
+    """Three dithers of NRCB1, 160 x 160, 2 x 6 groups of BRIGHT2."""
+    return programs("bright2")
+
+
+@pytest.fixture(autouse=True)
+def references(programs):
+    """The CRDS cache of the program, in use."""
+    with crds_of(programs.cache("bright2")):
+        yield
+
+
+@pytest.fixture
+def uncal(program):
+    return str(program.uncals[0])
+
+
+@pytest.fixture(scope="session")
+def products(programs, tmp_path_factory):
+    """Products of Stages 1 and 2 of the first exposure, in one thread."""
+    from jwstdask.engine.executor import Serial
+    from jwstdask.pipeline import Detector1Pipeline, Image2Pipeline
+
+    folder = tmp_path_factory.mktemp("products")
+    with crds_of(programs.cache("bright2")):
+        uncal = str(programs("bright2").uncals[0])
+        Detector1Pipeline.call(uncal, save_results=True, output_dir=str(folder), executor=Serial())
+        rate = uncal.replace("_uncal", "_rate").replace(str(programs("bright2").path), str(folder))
+        Image2Pipeline.call(rate, save_results=True, output_dir=str(folder), executor=Serial())
+    return folder

@@ -1,0 +1,32 @@
+"""A synthetic CRDS cache in use for a while."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+
+def forget_crds() -> None:
+    """Empty the memories of the crds client, which know nothing of another CRDS_PATH."""
+    from crds.core import config, utils
+
+    utils.clear_function_caches()
+    config.CRDS_REF_SUBDIR_MODE = "None"
+
+
+@contextlib.contextmanager
+def crds_of(cache: Any) -> Iterator[None]:
+    """The environment of a cache of the simulator."""
+    before = dict(os.environ)
+    for name in [name for name in os.environ if name.startswith("CRDS_")] + ["STPIPE_DISABLE_CRDS_STEPPARS"]:
+        os.environ.pop(name, None)
+    os.environ.update(cache.environment)
+    forget_crds()
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        forget_crds()
