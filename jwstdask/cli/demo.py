@@ -25,7 +25,7 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
     folder = Path(options.keep or tempfile.mkdtemp(prefix="jwstdask-demo-", dir="."))
     folder.mkdir(parents=True, exist_ok=True)
-    return run_demo(folder, options.size, options.workers, options.seed)
+    return run_demo(folder.resolve(), options.size, options.workers, options.seed)
 
 
 @contextlib.contextmanager

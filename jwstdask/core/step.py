@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -47,10 +47,14 @@ class Step(Parameters):
     reference_types: ClassVar[tuple[str, ...]] = ()
     status: ClassVar[str]
     """Node under ``meta.cal_step`` that records COMPLETE or SKIPPED."""
+    status_if_undone: ClassVar[str] = "SKIPPED"
+    """What is recorded where the step finds nothing to do while it runs."""
     kind: ClassVar[str] = "block"
     """``block``, ``metadata`` (no pixel work) or ``association`` (several exposures)."""
     available: ClassVar[bool] = True
     """False for a step whose place and parameters are known but which this version cannot run."""
+    streams: ClassVar[bool] = False
+    """Whether the step gathers by :meth:`gather_stream`, block after block, not by :meth:`gather`."""
     counted: ClassVar[tuple[str, ...]] = ()
     """Metadata that :meth:`finish` derives from counts over the whole frame."""
     equations: ClassVar[str] = ""
@@ -90,6 +94,17 @@ class Step(Parameters):
     def gather(self, meta: Meta, prepared: Any, blocks: list[RampBlock]) -> Any:
         """Small quantities from the gathered blocks, handed to :meth:`apply`."""
         return None
+
+    def gather_stream(self, meta: Meta, prepared: Any, blocks: Callable[[], Iterator[RampBlock]]) -> Any:
+        """Small quantities from more than fits into memory, handed to :meth:`apply`.
+
+        Each call of ``blocks`` walks once over the blocks of :meth:`gather_windows`, which may be changed in place.
+        """
+        return None
+
+    def with_side_products(self, path: Callable[[str], str]) -> Step:
+        """The step, told where files that it writes besides the product go: ``path`` makes a path of a suffix."""
+        return self
 
     def apply(self, block: Any, prepared: Any, gathered: Any = None) -> None:
         """Work on a block in place."""

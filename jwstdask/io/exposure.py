@@ -11,8 +11,6 @@ from jwstdask.core.dq import DO_NOT_USE, OUTLIER
 from jwstdask.io.layout import FitsLayout, open_layout
 from jwstdask.io.metadata import read_metadata, read_wcs
 
-_UNSET = object()
-
 
 class Exposure:
     """A calibrated exposure on its way through the steps of an association.
@@ -40,7 +38,7 @@ class Exposure:
         self.meta: dict[str, Any] = read_metadata(self.layout, complete=True)
         self.masks: list[str] = []
         self.offsets: list[Any] = []
-        self._wcs: Any = _UNSET
+        self._wcs: Any = ...
 
     def __repr__(self) -> str:
         return f"Exposure({self.path!r}, shape={self.shape})"
@@ -53,7 +51,7 @@ class Exposure:
     @property
     def wcs(self) -> Any:
         """The gwcs object; None where the file has none."""
-        if self._wcs is _UNSET:
+        if self._wcs is ...:
             self._wcs = read_wcs(self.layout)
         return self._wcs
 
