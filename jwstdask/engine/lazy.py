@@ -208,7 +208,7 @@ class _Probe:
 def _probe(recipe: Recipe, leading: Mapping[str, tuple[int, ...]], records: list[StepRecord]) -> _Probe:
     """Send zeros through the steps: shapes and dtypes of the products without reading a pixel."""
     shape = recipe.shape
-    work = Pass(recipe.plan, recipe.meta, _Zeros(leading, shape, recipe.name))
+    work = Pass(recipe.plan, recipe.meta, _Zeros(leading, shape, recipe.name), gathered={})
     window = Window.around(0, min(8, shape[-2]), 0, min(16, shape[-1]), work.halo, (shape[-2], shape[-1]))
     block = work.source.block(window)
     work.apply(block, 0, len(work.steps))

@@ -10,8 +10,9 @@ done, whereupon only the tiles it touched are processed again.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -143,13 +144,22 @@ class Pass:
                 if self.gathered is not None:
                     prepared.gathered = self.gathered.get(item.name)
                 elif windows := item.step.gather_windows(self.meta):
-                    blocks = [crop(self._upstream(window, len(self.steps) - 1)) for window in windows]
-                    prepared.gathered = item.step.gather(self.meta, prepared.data, blocks)
+                    stop = len(self.steps) - 1
+                    if item.step.streams:
+                        blocks = partial(self._blocks, windows, stop)
+                        prepared.gathered = item.step.gather_stream(self.meta, prepared.data, blocks)
+                    else:
+                        held = list(self._blocks(windows, stop))
+                        prepared.gathered = item.step.gather(self.meta, prepared.data, held)
                 prepared.seconds += time.thread_time() - started
             except JwstdaskError:
                 raise
             except Exception as error:
                 raise StepError(self.source.name, item.name, reason_of(error), place="preparation") from error
+
+    def _blocks(self, windows: list[Window], stop: int) -> Iterator[RampBlock]:
+        """One walk over windows that have gone through the steps before ``stop``."""
+        return (crop(self._upstream(window, stop)) for window in windows)
 
     def _upstream(self, window: Window, stop: int) -> RampBlock:
         """A block of a window that has gone through the steps before ``stop``."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -497,8 +498,18 @@ def _finish(target: type, draft: Draft, settings: Settings) -> ExposurePlan:
         updates["meta.ref_file.crds.sw_version"] = version("crds")
         updates["meta.ref_file.crds.context_used"] = draft.context
     products, taps = _products(target, draft, settings)
-    plan = replace(plan, updates=updates, products=products, taps=taps)
+    side = partial(_side_product, draft, settings)
+    steps = tuple(replace(item, step=item.step.with_side_products(partial(side, item.step))) for item in plan.steps)
+    plan = replace(plan, steps=steps, updates=updates, products=products, taps=taps)
     return replace(plan, cost=predict(plan, draft.sizes))
+
+
+def _side_product(draft: Draft, settings: Settings, step: Step, suffix: str) -> str:
+    """Path of a file that a step writes besides the product."""
+    assert draft.configured is not None
+    own = draft.configured.parameters
+    base = own.output_file or draft.request.product or draft.request.path
+    return product_path(base, suffix, step.output_dir or settings.output_dir or own.output_dir, extension=own.output_ext)
 
 
 def _products(target: type, draft: Draft, settings: Settings) -> tuple[dict[str, str], dict[str, str]]:

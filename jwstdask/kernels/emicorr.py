@@ -1,0 +1,816 @@
+"""Electromagnetic interference in MIRI ramps: periodic waves, of known frequencies, along the time line of the readout.
+
+A detector reads four columns at once (a packet). Packet p of row r is read ``r * row clocks + p * samples`` clocks of
+10 us after the first pixel of its frame; a wave has the same phase wherever the same fraction of its period has passed.
+
+Two ways to find a wave. *Joint*: the sums of all good pixels of like phase are fitted by one line each plus the known
+waveform; for a trial phase the amplitude follows analytically, so that only the phase must be searched. Lines and wave
+are fitted together, hence three groups are enough. *Sequential*: a line and a bias are removed from each ramp, what is
+left is folded with the period, and the folded wave, or the reference wave shifted to it, is subtracted.
+
+Sums over like phases are all that the fit needs of an exposure: they may be collected block by block.
+
+Source: JWST pipeline documentation, "EMI Correction"; the least-squares problem is linear in amplitude, intercepts and
+slopes, and the normal equations of the lines are eliminated as usual.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import numba
+import numpy as np
+from scipy.interpolate import make_interp_spline
+
+PACKET = 4
+"""Columns read at once."""
+
+TRIALS = 500
+"""Trial phases of the joint fit, evenly spaced."""
+
+_CLOCK = 10.0e-6
+_FULL_ROWS = 1024.0
+_PAD_CLOCKS = 4 + 3.0
+_MOST_BINS = 500
+_MOST_CLIPS = 5
+_CLIP = 3.0
+_BAD_PACKETS = (1, 2)
+"""Packets of a row that are not used: their columns are unsteady after the reference pixels."""
+
+_TABLE_VALUES = 2_000_000
+
+
+@dataclass(frozen=True)
+class Readout:
+    """When pixels are read.
+
+    Attributes
+    ----------
+    ny, nx
+        Size of the frame.
+    groups
+        Groups of an integration.
+    samples
+        Clocks of a packet (NSAMPLES).
+    row
+        Clocks of a row.
+    reset
+        Clocks between integrations, beyond those of their groups.
+    late_packet
+        The last packet of a row holds reference pixels and is read late.
+    """
+
+    ny: int
+    nx: int
+    groups: int
+    samples: int
+    row: int
+    reset: int
+    late_packet: bool = False
+
+    @property
+    def frame(self) -> float:
+        """Clocks of a frame; rows that are not read cost a little too."""
+        return self.ny * self.row + (_FULL_ROWS - self.ny) * _PAD_CLOCKS
+
+    @property
+    def packets(self) -> int:
+        return self.nx // PACKET
+
+
+def period_in_clocks(frequency: float) -> float:
+    """Clocks of 10 us in a period of ``frequency`` [Hz]."""
+    return (1.0 / frequency) / _CLOCK
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Waves
+
+
+def spline_pieces(wave: np.ndarray) -> np.ndarray:
+    """Cubic polynomials that interpolate one period of a wave, given at the middles of equal bins.
+
+    Parameters
+    ----------
+    wave
+        float (bin,), four or more.
+
+    Returns
+    -------
+    pieces
+        float64 (bin + 1, 4): coefficients, constant first, of the distance from the middle of bin j - 1, in bins.
+    """
+    wave = np.asarray(wave, np.float64)
+    extended = np.concatenate([wave[-1:], wave, wave[:1]])
+    spline = make_interp_spline(np.arange(extended.size), extended, k=3)
+    nodes = np.arange(extended.size - 1)
+    factorials = (1, 1, 2, 6)
+    return np.stack([spline(nodes, nu=order) / factorials[order] for order in range(4)], axis=1)
+
+
+@numba.njit(cache=True, nogil=True)
+def _value(pieces, phase):
+    """The wave at a phase of 0 to 1."""
+    place = phase * (pieces.shape[0] - 1) + 0.5
+    piece = int(place)
+    d = place - piece
+    return pieces[piece, 0] + d * (pieces[piece, 1] + d * (pieces[piece, 2] + d * pieces[piece, 3]))
+
+
+@numba.njit(cache=True, nogil=True)
+def wave_at(pieces: np.ndarray, phase: np.ndarray) -> np.ndarray:
+    """A wave at phases, of which the whole turns are dropped.
+
+    Parameters
+    ----------
+    pieces
+        From `spline_pieces`.
+    phase
+        float64, any shape, finite.
+    """
+    flat = phase.ravel()
+    out = np.empty(flat.size)
+    for k in range(flat.size):
+        out[k] = _value(pieces, flat[k] - np.floor(flat[k]))
+    return out.reshape(phase.shape)
+
+
+def first_phases(readout: Readout, period: float, rows: slice, columns: slice) -> np.ndarray:
+    """Phase at which the packets of a block are read in the first group.
+
+    Parameters
+    ----------
+    readout
+        When pixels are read.
+    period
+        Of the wave [clocks].
+    rows, columns
+        Of the block in the frame.
+
+    Returns
+    -------
+    phases
+        float64 (y, packet), 0 to 1; the packets are those that have a column in the block.
+    """
+    y = np.arange(rows.start, rows.stop)[:, np.newaxis]
+    packet = np.arange(columns.start // PACKET, (columns.stop - 1) // PACKET + 1)
+    return ((y * readout.row + packet * readout.samples) / period) % 1
+
+
+@dataclass(frozen=True)
+class Wave:
+    """A wave of the joint fit, found.
+
+    Attributes
+    ----------
+    period
+        [clocks].
+    pieces
+        From `spline_pieces`.
+    step
+        Change of phase from group to group.
+    phases, amplitudes
+        float64 (integration,).
+    """
+
+    period: float
+    pieces: np.ndarray
+    step: float
+    phases: np.ndarray
+    amplitudes: np.ndarray
+
+
+def subtract_waves(
+    sci: np.ndarray,
+    readout: Readout,
+    waves: list[Wave],
+    rows: slice,
+    columns: slice,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Subtract waves, one after the other, each rounded to float32.
+
+    Parameters
+    ----------
+    sci
+        float32 (integration, group, y, x) [DN].
+    readout
+        When pixels are read.
+    waves
+        From `fit_wave`.
+    rows, columns
+        Of the block in the frame.
+    out
+        Array for the result; may be ``sci``.
+
+    Returns
+    -------
+    out
+    """
+    if out is None:
+        out = sci.copy()
+    elif out is not sci:
+        out[...] = sci
+    for wave in waves:
+        first = first_phases(readout, wave.period, rows, columns)
+        _subtract_wave(out, columns.start, first, wave.step, wave.phases, wave.amplitudes, wave.pieces)
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _subtract_wave(sci, x0, first, step, phases, amplitudes, pieces):
+    integrations, groups, ny, nx = sci.shape
+    lead = x0 % PACKET
+    noise = np.empty(first.shape[1])
+    for i in range(integrations):
+        for group in range(groups):
+            for y in range(ny):
+                for p in range(noise.size):
+                    phase = first[y, p] + step * group + phases[i]
+                    noise[p] = amplitudes[i] * _value(pieces, phase - np.floor(phase))
+                for x in range(nx):
+                    sci[i, group, y, x] = np.float32(sci[i, group, y, x] - noise[(x + lead) // PACKET])
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Good pixels: those that scatter less than twice the median
+
+
+@numba.njit(cache=True, nogil=True)
+def scatter(sci: np.ndarray) -> np.ndarray:
+    """Standard deviation of the groups of each ramp, summed in float32 in the order of the groups.
+
+    Parameters
+    ----------
+    sci
+        float32 (integration, group, y, x).
+
+    Returns
+    -------
+    scatter
+        float32 (integration, y, x).
+    """
+    integrations, groups, ny, nx = sci.shape
+    number = np.float32(groups)
+    result = np.zeros((integrations, ny, nx), np.float32)
+    mean = np.empty(nx, np.float32)
+    for i in range(integrations):
+        for y in range(ny):
+            mean[:] = 0
+            for group in range(groups):
+                for x in range(nx):
+                    mean[x] += sci[i, group, y, x]
+            for x in range(nx):
+                mean[x] /= number
+            row = result[i, y]
+            for group in range(groups):
+                for x in range(nx):
+                    difference = sci[i, group, y, x] - mean[x]
+                    row[x] += difference * difference
+            for x in range(nx):
+                row[x] = np.sqrt(row[x] / number)
+    return result
+
+
+class Median:
+    """The median of more positive float32 values than one wants to keep, seen twice.
+
+    The first time they are counted by their upper 16 bits, which bracket the median within 1 %; the second time those
+    within the bracket are kept. Exact. All values are counted before any is kept.
+    """
+
+    def __init__(self) -> None:
+        self.counts = np.zeros(1 << 16, np.int64)
+        self._kept: list[np.ndarray] = []
+
+    def count(self, values: np.ndarray) -> None:
+        """See values for the first time."""
+        bits = np.ascontiguousarray(values, np.float32).view(np.uint32).ravel() >> np.uint32(16)
+        self.counts += np.bincount(bits, minlength=self.counts.size)
+
+    @property
+    def _ranks(self) -> tuple[int, int]:
+        size = int(self.counts.sum())
+        return (size - 1) // 2, size // 2
+
+    @cached_property
+    def _bins(self) -> tuple[int, int]:
+        below = np.cumsum(self.counts)
+        low, high = np.searchsorted(below, self._ranks, side="right")
+        return int(low), int(high)
+
+    @cached_property
+    def bracket(self) -> tuple[np.float32, np.float32]:
+        """The median is not less than the first and less than the second; NaN if a value is."""
+        infinity = np.float32(np.inf).view(np.uint32) >> np.uint32(16)
+        if self.counts[infinity:].any() or not self.counts.any():
+            return np.float32(np.nan), np.float32(np.nan)
+        low, high = self._bins
+        edges = (np.array([low, high + 1], np.uint32) << np.uint32(16)).view(np.float32)
+        return edges[0], edges[1]
+
+    def keep(self, values: np.ndarray) -> None:
+        """See values for the second time."""
+        low, high = self.bracket
+        self._kept.append(values[(values >= low) & (values < high)])
+
+    @property
+    def value(self) -> np.float32:
+        """The median, float32; NaN if a value is."""
+        if np.isnan(self.bracket[0]):
+            return np.float32(np.nan)
+        before = int(self.counts[: self._bins[0]].sum())
+        kept = np.sort(np.concatenate(self._kept))
+        low, high = (kept[rank - before] for rank in self._ranks)
+        return low if low == high else (low + high) / np.float32(2)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Joint fit
+
+
+class PhaseSums:
+    """Sums of good ramps by the phase of their first group, collected block by block.
+
+    Parameters
+    ----------
+    readout
+        When pixels are read.
+    period
+        Of the wave [clocks].
+    integrations
+        Integrations of the exposure.
+    bins
+        Bins of a period.
+    median
+        Of the scatter, all blocks counted.
+
+    Attributes
+    ----------
+    sums
+        float64 (integration, bin, group).
+    counts
+        float64 (integration, bin): ramps in each.
+    """
+
+    def __init__(self, readout: Readout, period: float, integrations: int, bins: int, median: Median) -> None:
+        self.readout, self.period, self.median = readout, period, median
+        self.sums = np.zeros((integrations, bins, readout.groups))
+        self.counts = np.zeros((integrations, bins))
+        self._unsure: list[tuple[np.ndarray, ...]] = []
+
+    def add(self, sci: np.ndarray, pixeldq: np.ndarray, rows: slice, columns: slice) -> None:
+        """Add the ramps of a block.
+
+        Parameters
+        ----------
+        sci
+            float32 (integration, group, y, x) [DN].
+        pixeldq
+            uint32 (y, x): flagged pixels are not used.
+        rows, columns
+            Of the block in the frame.
+        """
+        bins = self.counts.shape[1]
+        found = scatter(sci)
+        self.median.keep(found)
+        # Until the median is known to the last bit, so is not which ramps are good.
+        low, high = (2 * edge for edge in self.median.bracket)
+        first = first_phases(self.readout, self.period, rows, columns)
+        index = (first * bins).astype(np.int64)
+        _add_ramps(sci, found, pixeldq, low, index, columns.start, self.sums, self.counts)
+        packet = np.arange(columns.start, columns.stop) // PACKET
+        usable = (pixeldq == 0) & ~np.isin(packet, _BAD_PACKETS)
+        i, y, x = np.nonzero((found >= low) & (found < high) & usable)
+        self._unsure.append((found[i, y, x], i, index[y, packet[x] - packet[0]], sci[i, :, y, x]))
+
+    def finish(self) -> None:
+        """Add the ramps that could not be judged before all blocks were seen."""
+        limit = 2 * self.median.value
+        for found, integration, index, ramps in self._unsure:
+            good = found < limit
+            np.add.at(self.sums, (integration[good], index[good]), ramps[good])
+            np.add.at(self.counts, (integration[good], index[good]), 1)
+        self._unsure.clear()
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_ramps(sci, found, pixeldq, limit, index, x0, sums, counts):
+    integrations, groups, ny, nx = sci.shape
+    lead, packet0 = x0 % PACKET, x0 // PACKET
+    for i in range(integrations):
+        for y in range(ny):
+            for x in range(nx):
+                p = (x + lead) // PACKET
+                if p + packet0 == 1 or p + packet0 == 2 or pixeldq[y, x] != 0 or not found[i, y, x] < limit:
+                    continue
+                into = sums[i, index[y, p]]
+                for group in range(groups):
+                    into[group] += sci[i, group, y, x]
+                counts[i, index[y, p]] += 1
+
+
+def fit_wave(sums: PhaseSums, pieces: np.ndarray, separately: bool = False) -> Wave:
+    """Phase and amplitude of a wave that leave the straightest ramps.
+
+    For ramps y of the same first phase, with lines of their own and the wave z(phase) times c, chi^2 is quadratic in c:
+    a c^2 + b c + constant. The two coefficients are tabulated for each integration and each of the trial phases.
+
+    Parameters
+    ----------
+    sums
+        All blocks added, and finished.
+    pieces
+        From `spline_pieces`, of a wave with as many bins as ``sums`` has.
+    separately
+        A phase and an amplitude for each integration, not one for all.
+
+    Returns
+    -------
+    wave
+    """
+    readout, period = sums.readout, sums.period
+    integrations, _, groups = sums.sums.shape
+    step = (readout.frame / period) % 1
+    leap = step * groups + readout.reset / period
+    a, b = _chi_squared(sums.sums, sums.counts, pieces, step)
+    if separately:
+        found = [_best(a, b, leap, [i]) for i in range(integrations)]
+        phases = np.array([phase + i * leap for i, (phase, _) in enumerate(found)])
+        amplitudes = np.array([amplitude for _, amplitude in found])
+    else:
+        phase, amplitude = _best(a, b, leap, range(integrations))
+        phases = (phase + np.arange(integrations) * leap) % 1
+        amplitudes = np.full(integrations, amplitude)
+    return Wave(period, pieces, step, phases, amplitudes)
+
+
+def _trial_phases() -> np.ndarray:
+    return np.arange(TRIALS) * 1.0 / TRIALS
+
+
+def _chi_squared(
+    sums: np.ndarray, counts: np.ndarray, pieces: np.ndarray, step: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Coefficients of the square and of the first power of the amplitude, float64 (integration, trial phase)."""
+    integrations, bins, groups = sums.shape
+    time = np.arange(groups)
+    t, tt = np.sum(time), np.sum(time**2)
+    delta = groups * tt - t**2
+    y, ty = np.sum(sums, axis=2), np.sum(sums * time, axis=2)
+    phase = (((np.arange(1, bins + 1) - 0.5) / bins)[:, np.newaxis] + time * step) % 1
+    a, b = np.empty((integrations, TRIALS)), np.empty((integrations, TRIALS))
+    at_once = max(_TABLE_VALUES // (bins * groups), 1)
+    trials = _trial_phases()
+    for start in range(0, TRIALS, at_once):
+        chunk = slice(start, start + at_once)
+        wave = wave_at(pieces, phase + trials[chunk, np.newaxis, np.newaxis])
+        z, tz, zz = np.sum(wave, axis=2), np.sum(time * wave, axis=2), np.sum(wave**2, axis=2)
+        square = (-tt * z**2 + 2 * t * z * tz - groups * tz**2 + zz * delta) / delta
+        a[:, chunk] = counts @ square.T
+        lines = y @ (tt * z - t * tz).T + ty @ (groups * tz - t * z).T
+        products = sums.reshape(integrations, -1) @ wave.reshape(len(wave), -1).T
+        b[:, chunk] = (2 / delta) * lines - 2 * products
+    return a, b
+
+
+def _best(a: np.ndarray, b: np.ndarray, leap: float, integrations: list[int] | range) -> tuple[float, float]:
+    """Phase of the first integration, and amplitude."""
+    trials = _trial_phases()
+    chi_squared, _ = _solve(*_add_integrations(a, b, trials, leap, np.array(integrations)))
+    phase = best_phase(trials, chi_squared)
+    _, amplitude = _solve(*_add_integrations(a, b, np.array([phase]), leap, np.array(integrations)))
+    return phase, float(amplitude[0])
+
+
+def _solve(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Least chi^2 (less a constant; NaN where there is none) and the amplitude."""
+    solvable = ~np.isclose(a, 0, atol=1e-8) & np.isfinite(a) & np.isfinite(b)
+    amplitude = np.zeros(a.shape)
+    amplitude[solvable] = -b[solvable] / (2 * a[solvable])
+    return np.where(solvable, a * amplitude**2 + b * amplitude, np.nan), amplitude
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_integrations(a, b, phases, leap, integrations):
+    """Coefficients at phases, each integration at the next trial phase."""
+    trials = a.shape[1]
+    total_a, total_b = np.zeros(phases.size), np.zeros(phases.size)
+    for p in range(phases.size):
+        for i in integrations:
+            later = leap * i
+            k = _next_trial(phases[p], later, trials)
+            total_a[p] += a[i, k]
+            total_b[p] += b[i, k]
+    return total_a, total_b
+
+
+@numba.njit(cache=True, nogil=True)
+def _next_trial(phase, later, trials):
+    """Index of the trial phase that follows ``phase + later`` most closely, at distances as rounded by `numpy.mod`."""
+    guess = int(np.ceil((phase + later) * trials))
+    best, least = -1, np.inf
+    for near in range(guess - 2, guess + 3):
+        k = near % trials
+        away = k * 1.0 / trials - phase - later
+        away -= np.floor(away)
+        if away < least or (away == least and k < best):
+            best, least = k, away
+    return best
+
+
+def best_phase(phases: np.ndarray, chi_squared: np.ndarray) -> float:
+    """Phase of the least chi^2: the vertex of the parabola through the least of all and its neighbours.
+
+    Parameters
+    ----------
+    phases
+        float64 (trial,), of one turn, in order.
+    chi_squared
+        float64 (trial,); NaN where there is none.
+
+    Returns
+    -------
+    phase
+        The first of ``phases`` if there is no chi^2, the one of least chi^2 if there is no parabola. The neighbour
+        beyond the end of the turn keeps its phase at the other end, as in jwst.
+    """
+    if not np.isfinite(chi_squared).any():
+        return float(phases[0])
+    least = int(np.nanargmin(chi_squared))
+    around = [least - 1, least, (least + 1) % phases.size]
+    if not np.isfinite(chi_squared[around]).all() or np.std(chi_squared[around]) == 0:
+        return float(phases[least])
+    square, linear, _ = np.polyfit(phases[around], chi_squared[around], 2)
+    return float(-linear / (2 * square)) if square != 0 else float(phases[least])
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Sequential
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def residuals(ramp: np.ndarray) -> np.ndarray:
+    """What is left of the ramps of an integration without line and bias, averaged over the columns of each packet.
+
+    The line is fitted to all groups but the first and the last; the bias is their median (the least of one or two).
+
+    Parameters
+    ----------
+    ramp
+        float32 (group, y, x) [DN], x beginning with the first column of a packet.
+
+    Returns
+    -------
+    residuals
+        float32 (group, y, packet). NaN where fewer than two groups are fitted.
+    """
+    groups, ny, nx = ramp.shape
+    packets = nx // PACKET
+    result = np.empty((groups, ny, packets), np.float32)
+    inner = groups - 2
+    t = inner * (inner - 1) / 2.0
+    tt = (inner - 1) * inner * (2 * inner - 1) / 6.0
+    clean = np.empty((PACKET, groups), np.float32)
+    for row in range(ny):
+        for p in range(packets):
+            for k in range(PACKET):
+                x = p * PACKET + k
+                ty, y = 0.0, 0.0
+                for j in range(inner):
+                    ty += j * ramp[j + 1, row, x]
+                    y += ramp[j + 1, row, x]
+                slope = (inner * ty - t * y) / (inner * tt - t * t)
+                for group in range(groups):
+                    clean[k, group] = np.float32(ramp[group, row, x] - slope * group)
+                bias = _median(clean[k, 1 : groups - 1])
+                for group in range(groups):
+                    clean[k, group] -= bias
+            for group in range(groups):
+                total = clean[0, group] + clean[1, group] + clean[2, group] + clean[3, group]
+                result[group, row, p] = total / np.float32(PACKET)
+    return result
+
+
+@numba.njit(cache=True, nogil=True)
+def _median(values):
+    if np.isnan(values).any():
+        return np.float32(np.nan)
+    ordered = np.sort(values)
+    size = ordered.size
+    if size <= 2:
+        return ordered[0]
+    if size % 2:
+        return ordered[size // 2]
+    return (ordered[size // 2 - 1] + ordered[size // 2]) / np.float32(2)
+
+
+def whole_residuals(parts: np.ndarray) -> np.ndarray:
+    """Residuals of whole frames: packets that cannot be trusted replaced, the median of each frame subtracted.
+
+    Parameters
+    ----------
+    parts
+        float32 (integration, group, y, packet) from `residuals`; changed in place.
+    """
+    good = (parts[..., 0] + parts[..., 3]) / np.float32(2)
+    for packet in _BAD_PACKETS:
+        parts[..., packet] = good
+    for frame in parts.reshape(-1, *parts.shape[-2:]):
+        frame -= np.median(frame)
+    return parts
+
+
+@numba.njit(cache=True, nogil=True)
+def _clock(i, group, y, p, groups, frame, row, samples, reset, last):
+    """Clocks since the first pixel of the exposure."""
+    clock = (i * groups + group) * frame + i * reset + y * row + p * samples
+    # The packet is three samples late. jwst makes it 2^32 clocks more, which its products show.
+    return clock + ((3 + 4294967296) if p == last else 0)
+
+
+def _clock_numbers(readout: Readout) -> tuple[int, int, int, int, int, int]:
+    last = readout.packets - 1 if readout.late_packet else -1
+    return readout.groups, int(readout.frame), readout.row, readout.samples, readout.reset, last
+
+
+def folding_bins(period: float, bins: int | None) -> int:
+    """Bins of a folded wave: half the clocks of a period where ``bins`` does not say, at most 501."""
+    number = int(period / 2.0) if bins is None else bins
+    return _MOST_BINS if number > _MOST_BINS + 1 else number
+
+
+def fold(values: np.ndarray, readout: Readout, period: float, bins: int) -> np.ndarray:
+    """Wave of residuals folded with a period: the clipped mean of each bin, less their median.
+
+    Parameters
+    ----------
+    values
+        float32 (integration, group, y, packet) from `whole_residuals`, from the first integration on.
+    readout
+        When pixels are read.
+    period
+        [clocks].
+    bins
+        Bins of a period. A value lies in the bin whose upper edge it does not exceed; at phase 0 it lies in none.
+
+    Returns
+    -------
+    wave
+        float64 (bin,) [DN].
+    """
+    edges = np.arange(bins + 1) / bins
+    index = _bin_index(values.shape, _clock_numbers(readout), period, edges)
+    grouped, starts = _group_by_bin(values.ravel(), index.ravel(), bins)
+    wave = np.array([clipped_mean(grouped[start:stop]) for start, stop in pairwise(starts)])
+    return wave - np.median(wave)
+
+
+@numba.njit(cache=True, nogil=True)
+def _bin_index(shape, numbers, period, edges):
+    groups, frame, row, samples, reset, last = numbers
+    bins = edges.size - 1
+    result = np.empty(shape, np.int16)
+    for i in range(shape[0]):
+        for group in range(shape[1]):
+            for y in range(shape[2]):
+                for p in range(shape[3]):
+                    turns = _clock(i, group, y, p, groups, frame, row, samples, reset, last) / period
+                    phase = turns - np.floor(turns)
+                    k = min(int(phase * bins), bins - 1)
+                    while k >= 0 and phase <= edges[k]:
+                        k -= 1
+                    while k >= 0 and phase > edges[k + 1]:
+                        k += 1
+                    result[i, group, y, p] = k
+    return result
+
+
+@numba.njit(cache=True, nogil=True)
+def _group_by_bin(values, index, bins):
+    """Values by bin, in order within each, and where the bins start."""
+    starts = np.zeros(bins + 1, np.int64)
+    for k in index:
+        if k >= 0:
+            starts[k + 1] += 1
+    starts = np.cumsum(starts)
+    place = starts[:-1].copy()
+    grouped = np.empty(starts[-1], values.dtype)
+    for j in range(values.size):
+        k = index[j]
+        if k >= 0:
+            grouped[place[k]] = values[j]
+            place[k] += 1
+    return grouped, starts
+
+
+def clipped_mean(values: np.ndarray) -> float:
+    """Mean without what lies more than three standard deviations from the median, five times at most; NaN if empty.
+
+    Parameters
+    ----------
+    values
+        float (value,); what is not finite is left out.
+    """
+    values = np.asarray(values, np.float64)
+    values = values[np.isfinite(values)]
+    for _ in range(_MOST_CLIPS):
+        if values.size == 0:
+            return np.nan
+        middle, width = np.median(values), _CLIP * np.std(values)
+        kept = values[(values >= middle - width) & (values <= middle + width)]
+        if kept.size == values.size:
+            break
+        values = kept
+    return float(np.mean(values)) if values.size else np.nan
+
+
+def resampled(wave: np.ndarray, size: float) -> np.ndarray:
+    """A wave of another length, each value taken from the place at or before its own.
+
+    Parameters
+    ----------
+    wave
+        (bin,).
+    size
+        Wanted length; the result has the next integer.
+    """
+    step = wave.size / size
+    return wave[(np.arange(int(np.ceil(wave.size / step))) * step).astype(np.int64)]
+
+
+def noise_table(wave: np.ndarray, period: float, reference: np.ndarray | None = None, scale: bool = True) -> np.ndarray:
+    """What is subtracted at each clock of a period.
+
+    Parameters
+    ----------
+    wave
+        From `fold`.
+    period
+        [clocks].
+    reference
+        (bin,) wave to subtract instead, turned to where it correlates best with ``wave``; None for ``wave`` itself.
+    scale
+        Stretch the reference by the slope of the wave over it.
+
+    Returns
+    -------
+    table
+        float64 (clock,) [DN], finite.
+    """
+    table = resampled(wave, period)
+    if reference is not None:
+        reference = np.asarray(reference, np.float64)
+        own = resampled(wave, reference.size)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            correlation = [np.corrcoef(np.roll(reference, turn), own)[0, 1] for turn in range(reference.size)]
+        turned = resampled(np.roll(reference, int(np.argmax(correlation))), period)
+        if scale:
+            turned = turned * np.polyfit(turned, table, 1)[0]
+        table = turned
+    return np.where(np.isfinite(table), table, 0.0)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A wave of the sequential way: its period [clocks] and `noise_table`."""
+
+    period: float
+    values: np.ndarray
+
+
+def subtract_tables(
+    sci: np.ndarray,
+    readout: Readout,
+    tables: list[Table],
+    rows: slice,
+    columns: slice,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Subtract tabulated waves, one after the other, each rounded to float32; see `subtract_waves`."""
+    if out is None:
+        out = sci.copy()
+    elif out is not sci:
+        out[...] = sci
+    for table in tables:
+        _subtract_table(out, rows.start, columns.start, _clock_numbers(readout), table.period, table.values)
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _subtract_table(sci, y0, x0, numbers, period, table):
+    groups, frame, row, samples, reset, last = numbers
+    integrations, _, ny, nx = sci.shape
+    lead, packet0 = x0 % PACKET, x0 // PACKET
+    noise = np.empty((nx + lead + PACKET - 1) // PACKET)
+    for i in range(integrations):
+        for group in range(groups):
+            for y in range(ny):
+                for p in range(noise.size):
+                    clock = _clock(i, group, y + y0, p + packet0, groups, frame, row, samples, reset, last)
+                    turns = clock / period
+                    noise[p] = table[min(int((turns - np.floor(turns)) * period), table.size - 1)]
+                for x in range(nx):
+                    sci[i, group, y, x] = np.float32(sci[i, group, y, x] - noise[(x + lead) // PACKET])
