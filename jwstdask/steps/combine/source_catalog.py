@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -355,19 +354,27 @@ def local_background(
     median, error
         float64 (source,), unit of ``sci``; NaN where the annulus misses the image.
     """
-    from astropy.stats import SigmaClip
     from photutils.aperture import CircularAnnulus
 
-    clip = SigmaClip(sigma=3.0)
-    measured = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # annuli without pixels
-        for mask in CircularAnnulus(positions, inner, outer).to_mask(method="center"):
-            values = clip(mask.get_values(sci), masked=False)
-            measured.append((np.median(values), np.std(values), values.size))
-        medians, deviations, counts = np.array(measured).T
-        # The distribution of a median of normal values is wider than that of a mean by sqrt(pi / 2).
+    masks = CircularAnnulus(positions, inner, outer).to_mask(method="center")
+    medians, deviations, counts = np.array([_clipped(mask.get_values(sci)) for mask in masks]).T
+    # The distribution of a median of normal values is wider than that of a mean by sqrt(pi / 2).
+    with np.errstate(divide="ignore", invalid="ignore"):
         return medians, np.sqrt(np.pi / (2.0 * counts)) * deviations
+
+
+def _clipped(values: np.ndarray, sigma: float = 3.0, clippings: int = 5) -> tuple[float, float, int]:
+    """Median, standard deviation and number of the finite values within ``sigma`` of the median."""
+    values = values[np.isfinite(values)]
+    for clipping in range(clippings + 1):
+        if values.size == 0:
+            return np.nan, np.nan, 0
+        median, deviation = np.median(values), np.std(values)
+        kept = values[(values >= median - deviation * sigma) & (values <= median + deviation * sigma)]
+        if clipping == clippings or kept.size == values.size:
+            break
+        values = kept
+    return median, deviation, values.size
 
 
 def sharpness_roundness(sci: np.ndarray, positions: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]:
