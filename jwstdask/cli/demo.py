@@ -76,7 +76,7 @@ def run_demo(folder: Path, size: str, workers: int | None, seed: int) -> int:
 
         def planned(plan: ProgramPlan) -> None:
             count = sum(len(chain) for chain in plan.chains)
-            progress.add(count + 1)
+            progress.add(count)
             say(f"calibrating {len(plan.chains)} exposures; the first run on a machine compiles the kernels first")
 
         try:
@@ -87,6 +87,7 @@ def run_demo(folder: Path, size: str, workers: int | None, seed: int) -> int:
                 executor,
                 report=progress,
                 planned=planned,
+                more=progress.add,
             )
         finally:
             progress.close()

@@ -33,11 +33,20 @@ def main(argv: Sequence[str]) -> int:
         "target", help="pipeline, step or parameter file; or the first input of a whole program"
     )
     options, rest = options_parser.parse_known_args(argv)
-    logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(levelname)s %(message)s")
+    start_log(options.verbose)
     inputs, own, steps = split_parameters(rest)
     if options.through is not None or _is_program(options.target):
         return _run_program(options, [options.target, *inputs], own, steps)
     return _run_target(options, inputs, own, steps)
+
+
+def start_log(verbose: bool) -> None:
+    """Log to the terminal: warnings, or with ``verbose`` what each step says."""
+    level = logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(level=level, format="%(levelname)s %(message)s")
+    # Some libraries set the level of their loggers themselves; the handler has the last word.
+    for handler in logging.getLogger().handlers:
+        handler.setLevel(level)
 
 
 def _is_program(target: str) -> bool:
@@ -160,7 +169,7 @@ def _run_program(options: Any, inputs: list[str], own: dict[str, Any], steps: di
         progress.say(f"{len(plan.chains) + len(plan.finished)} exposures, {count} tasks on {executor.workers} workers")
 
     try:
-        result = run_program(inputs, through, settings, executor, each, progress, options.grain, planned)
+        result = run_program(inputs, through, settings, executor, each, progress, options.grain, planned, progress.add)
     finally:
         progress.close()
         executor.close()

@@ -49,6 +49,8 @@ class Step(Parameters):
     """Node under ``meta.cal_step`` that records COMPLETE or SKIPPED."""
     status_if_undone: ClassVar[str] = "SKIPPED"
     """What is recorded where the step finds nothing to do while it runs."""
+    status_by_member: ClassVar[bool] = False
+    """True for a step that records its status in each member by itself."""
     kind: ClassVar[str] = "block"
     """``block``, ``metadata`` (no pixel work) or ``association`` (several exposures)."""
     available: ClassVar[bool] = True

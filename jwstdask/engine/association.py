@@ -112,13 +112,14 @@ def _run(plan: AssociationPlan, tools: Tools) -> Outcome:
                 raise StepError(plan.name, item.name, reason_of(error)) from error
         status = "COMPLETE" if reason is None else "SKIPPED" if item.skip is not None else item.step.status_if_undone
         for target in targets:
-            # A step may have judged each member by itself.
-            if item.skip is not None or item.step.alias not in ("tweakreg", "skymatch"):
+            if item.skip is not None or not item.step.status_by_member:
                 target.meta[f"meta.cal_step.{item.step.status}"] = status
         records.append(StepRecord(item.name, status, reason or "", time.process_time() - clock))
         if item.step.alias == "outlier_detection" and plan.member_products:
             paths = tools.map(_write_member, list(zip(members, plan.member_products, strict=True)))
             products.update({f"crf:{index}": path for index, path in enumerate(paths)})
+            for member, path in zip(members, paths, strict=True):
+                member.meta["meta.filename"] = os.path.basename(path)
     return Outcome(plan.name, plan.pipeline, products, tuple(records))
 
 
@@ -166,9 +167,16 @@ def write_resampled(result: Any, path: str, tools: Tools) -> str:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     arrays = {name: (tuple(shape), np.dtype(dtype).name) for name, (shape, dtype) in result.arrays.items()}
     tables = {} if result.table is None else {"hdrtab": result.table}
-    with ProductWriter(path, "ImageModel", result.meta, arrays, tables, result.wcs) as writer:
+    with ProductWriter(path, "ImageModel", known_metadata(result.meta), arrays, tables, result.wcs) as writer:
         result.write(partial(_write_tile, writer.handle), tools.map)
         return writer.finish()
+
+
+def known_metadata(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata of a product made anew: keywords that no data model knows are not carried over, but for our own."""
+    own = [card for card in meta.get("extra_fits.PRIMARY", ()) if card[0] == "JDASKVER"]
+    known = {name: value for name, value in meta.items() if name.startswith("meta.")}
+    return {**known, "extra_fits.PRIMARY": own} if own else known
 
 
 def _write_tile(handle: ProductHandle, name: str, rows: slice, columns: slice, array: np.ndarray) -> None:

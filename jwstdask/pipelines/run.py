@@ -248,10 +248,12 @@ def _second_request(plan: ExposurePlan) -> Request | None:
     """Stage 2 of an exposure whose Stage 1 is planned; None where Stage 1 cannot be done or gives no rate."""
     if plan.error is not None or "rate" not in plan.products or plan.exp_type not in Image2Pipeline.exp_types:
         return None
-    meta = read_metadata(open_layout(plan.path))
+    # The rate has none of the keywords that its data model does not know.
+    meta = {name: value for name, value in read_metadata(open_layout(plan.path)).items() if name.startswith("meta.")}
     tso = meta.get("meta.visit.tsovisit") is True or plan.exp_type in _TSO
     kind, shape = ("rateints", plan.shape[:1] + plan.shape[2:]) if tso else ("rate", plan.shape[2:])
-    meta = {**meta, **plan.updates, "meta.model_type": "CubeModel" if tso else "ImageModel"}
+    known = {name: value for name, value in plan.updates.items() if name.startswith("meta.")}
+    meta = {**meta, **known, "meta.model_type": "CubeModel" if tso else "ImageModel"}
     for item in plan.steps:
         meta[f"meta.cal_step.{item.step.status}"] = "COMPLETE" if item.skip is None else "SKIPPED"
     return Request(plan.products[kind], meta=meta, shape=shape)
@@ -303,6 +305,7 @@ def run_program(
     report: Report | None = None,
     grain: str = "auto",
     planned: Callable[[ProgramPlan], None] | None = None,
+    more: Callable[[int], None] | None = None,
 ) -> ProgramResult:
     """Calibrate a program through Stage ``through``.
 
@@ -324,6 +327,8 @@ def run_program(
         See :func:`run_chains`.
     planned
         Called once the plan is made, before any pixel is read.
+    more
+        Called with the number of associations, once they are known.
     """
     started = time.perf_counter()
     program = find_inputs(inputs)
@@ -337,6 +342,8 @@ def run_program(
     if through >= 3:
         calibrated = [*plan.finished, *(item.products["cal"] for item in outcomes if "cal" in item.products)]
         plan.associations = plan_stage3(program, calibrated, steps.get("calwebb_image3", settings))
+        if more is not None:
+            more(len(plan.associations))
         outcomes += run_associations(plan.associations, executor, report)
     return ProgramResult(plan, outcomes, time.perf_counter() - started)
 

@@ -70,6 +70,7 @@ class SkyMatchStep(Step):
     class_name = "SkyMatchStep"
     status = "skymatch"
     kind = "association"
+    status_by_member = True
     equations = "sum over pairs of W_ij^2 [(sky_i - sky_j) - (S_ij - S_ji)]^2 -> min, least sky = 0; S: mode in overlap"
 
     skymethod: str = par(
