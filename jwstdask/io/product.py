@@ -793,8 +793,16 @@ def _asdf_file(tree: dict[str, Any]) -> bytes:
     tree = treeutil.walk_and_modify(tree, tag)
     if "history" in tree:
         tree["history"] = {"entries": [HistoryEntry(entry) for entry in tree["history"]["entries"]]}
+
+    class Ordered(asdf.AsdfFile):
+        """The library lists the extensions that it used in the order of a set, another one in each process."""
+
+        def _update_extension_history(self, tree: Any, *arguments: Any) -> None:
+            super()._update_extension_history(tree, *arguments)
+            tree["history"]["extensions"].sort(key=lambda item: (str(item.get("extension_uri")), str(dict(item))))
+
     buffer = io.BytesIO()
-    asdf.AsdfFile(tree).write_to(buffer)
+    Ordered(tree).write_to(buffer)
     return buffer.getvalue()
 
 

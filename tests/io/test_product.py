@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import os
 import pickle
 import subprocess
@@ -57,6 +58,9 @@ def cards(header: fits.Header) -> list[str]:
 
 def asdf_text(hdus: fits.HDUList) -> list[str]:
     text = hdus["ASDF"].data.tobytes().split(b"\n...")[0].decode()
+    # The library lists its extensions in the order of a set, ours are sorted.
+    entries = re.findall(r"^  - !core/extension_metadata.*\n(?:    .*\n)*", text, re.MULTILINE)
+    text = text.replace("".join(entries), "".join(sorted(entries)))
     return [line for line in text.splitlines() if not line.strip().startswith(("_fits_hash:", "date:", "filename:"))]
 
 
