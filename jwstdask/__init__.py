@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "open_exposure": "jwstdask.io.dataset",
     "write_exposure": "jwstdask.io.dataset",
-    "run_program": "jwstdask.pipelines.run",
+    "run_program": "jwstdask.pipelines.facade",
 }
 
 __all__ = ["__version__", *sorted(_PUBLIC)]

@@ -1,4 +1,5 @@
-"""The public classes: jwst's own names and ways to run (``.call``, ``.run``, ``from_cmdline``) over the tables.
+"""The public classes: jwst's own names and ways to run (``.call``, ``.run``, ``from_cmdline``) over the tables; and
+whole programs (`run_program`).
 
 A facade is a plain object whose attributes are parameters, so that scripts written for jwst work: ``step =
 JumpStep(); step.rejection_threshold = 5; step.run(exposure)``. As in jwst, ``.call`` uses CRDS parameter references
@@ -20,7 +21,7 @@ from jwstdask.core.params import coerce, declared, suggest
 from jwstdask.core.pipeline import Pipeline
 from jwstdask.core.plan import ExposurePlan
 from jwstdask.core.settings import Layer, Settings
-from jwstdask.engine.executor import Executor, Serial, Threads
+from jwstdask.engine.executor import Cluster, Executor, Serial, Threads
 from jwstdask.io.backend import WCS
 from jwstdask.io.dataset import open_exposure, write_exposure
 from jwstdask.io.metadata import has_wcs, read_metadata, read_wcs
@@ -34,8 +35,9 @@ from jwstdask.pipelines.planner import (
     refuse_hooks,
     step_names,
 )
-from jwstdask.pipelines.registry import find
-from jwstdask.pipelines.run import run_associations, run_chains
+from jwstdask.pipelines.registry import PIPELINES, find
+from jwstdask.pipelines.run import ProgramResult, run_associations, run_chains
+from jwstdask.pipelines.run import run_program as run_settings
 from jwstdask.program.associations import Association, Product, read_association
 from jwstdask.refs.parameters import read_parameters
 from jwstdask.steps.registry import step_class
@@ -105,7 +107,7 @@ class Facade:
         config_file: str | os.PathLike[str] | None = None,
         steps: Mapping[str, Mapping[str, Any]] | None = None,
         context: str | None = None,
-        executor: Executor | None = None,
+        executor: Any = None,
         **parameters: Any,
     ) -> Any:
         """Process exposures with a new instance, CRDS parameter references applied.
@@ -121,7 +123,8 @@ class Facade:
         context
             CRDS context.
         executor
-            Where it runs; on dask's threads in this process by default.
+            Where it runs: a ``distributed.Client``, or an executor of `jwstdask.engine.executor`; by default dask's
+            threads in this process, as do exposures that are not saved.
         **parameters
             Of the pipeline or step, such as ``save_results=True`` and ``output_dir="d"``.
 
@@ -138,7 +141,7 @@ class Facade:
         """
         layers = [] if config_file is None else [file_layer(config_file)]
         layers.append(Layer("call", parameters, steps or {}))
-        return _process(cls.target, exposures, Settings(tuple(layers), context=context), executor)
+        return _process(cls.target, exposures, Settings(tuple(layers), context=context), executor_over(executor))
 
     def run(self, exposures: Exposures) -> Any:
         """Process exposures with this instance's parameters; CRDS parameter references are not used."""
@@ -222,7 +225,10 @@ class Facade:
 @cache
 def facade(target: type) -> type[Facade]:
     """The public class over a pipeline or step."""
-    facts = "\n".join(f"    {name}: {kind} = {default!r}\n        {par.doc}" for name, (kind, par, default) in declared(target).items())
+    facts = "\n".join(
+        f"    {name}: {kind} = {default!r}\n        {par.doc}"
+        for name, (kind, par, default) in declared(target).items()
+    )
     doc = f"{target.__doc__}\n\n    Parameters\n    ----------\n{facts}\n"
     return type(target.class_name, (Facade,), {"target": target, "__doc__": doc, "class_alias": target.alias})  # type: ignore[attr-defined]
 
@@ -233,6 +239,76 @@ def by_name(name: str) -> type[Facade]:
         return facade(find(name))
     except JwstdaskError as error:
         raise AttributeError(str(error)) from None
+
+
+def executor_over(place: Any) -> Executor:
+    """The executor for what a user says: one, a ``distributed.Client``, or None for threads of this process."""
+    if place is None:
+        return Threads()
+    return place if hasattr(place, "workers") else Cluster(place)
+
+
+def run_program(
+    exposures: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    through: int = 3,
+    *,
+    output_dir: str | os.PathLike[str] | None = None,
+    steps: Mapping[str, Mapping[str, Any]] | None = None,
+    context: str | None = None,
+    executor: Any = None,
+    report: str | os.PathLike[str] | None = None,
+) -> ProgramResult:
+    """Calibrate a whole program, as ``jwstdask run FOLDER --through 3`` does.
+
+    Parameters
+    ----------
+    exposures
+        A folder, files, associations, or a list of these.
+    through
+        Last stage: 1, 2 or 3.
+    output_dir
+        Folder of the products; beside their inputs by default.
+    steps
+        Step name to its parameters, for every pipeline that has the step.
+    context
+        CRDS context.
+    executor
+        As in `Facade.call`.
+    report
+        Path of an HTML report to write.
+
+    Returns
+    -------
+    ProgramResult
+        Plans and outcomes. A failure stays with its exposure: see ``result.failed``.
+
+    Raises
+    ------
+    ParameterError
+        If no pipeline has a step or the step no such parameter.
+    PlanError, InputError
+        If there is nothing to process, or a path does not exist.
+    """
+    inputs = [exposures] if isinstance(exposures, str | os.PathLike) else exposures
+    folder = None if output_dir is None else os.fspath(output_dir)
+    steps = steps or {}
+    known = {name for pipeline in PIPELINES.values() for name in pipeline.step_defs}
+    for name in steps:
+        if name not in known:
+            raise ParameterError(f"no pipeline has a step {name!r}", suggest(name, known))
+    each = {}
+    for alias, pipeline in PIPELINES.items():
+        mine = {name: values for name, values in steps.items() if name in pipeline.step_defs}
+        each[alias] = Settings((Layer("run_program", {}, mine),), context=context, output_dir=folder)
+        check_layers(pipeline, each[alias].layers)
+    base = Settings(context=context, output_dir=folder)
+    result = run_settings([os.fspath(path) for path in inputs], through, base, executor_over(executor), each)
+    if report is not None:
+        from jwstdask.report.html import write_report
+
+        plans = [item for chain in result.plan.chains for item in chain]
+        write_report(report, plans, result.plan.associations, result.outcomes)
+    return result
 
 
 def _process(target: type, exposures: Exposures, settings: Settings, executor: Executor | None) -> Any:
@@ -274,7 +350,11 @@ def _requests(exposures: Exposures) -> list[Request]:
 
 
 def _opened(target: type, products: Mapping[str, str]) -> Any:
-    first = {kind: open_exposure(path) for kind, path in products.items() if kind in ("rate", "rateints", "cal", "result", "ramp")}
+    first = {
+        kind: open_exposure(path)
+        for kind, path in products.items()
+        if kind in ("rate", "rateints", "cal", "result", "ramp")
+    }
     return _main(target, first)
 
 
@@ -300,7 +380,9 @@ def _in_memory(
         arrays = FileArrays.open(plan.path)
         layout = arrays.layout
         meta = read_metadata(layout, complete=True)
-        tables = {hdu.name.lower(): layout.table(hdu.name) for hdu in layout if hdu.kind == "table" and hdu.name != "ASDF"}
+        tables = {
+            hdu.name.lower(): layout.table(hdu.name) for hdu in layout if hdu.kind == "table" and hdu.name != "ASDF"
+        }
         wcs = read_wcs(layout) if has_wcs(layout) else None
     else:
         members = exposure if isinstance(exposure, Request) else None
@@ -412,5 +494,3 @@ def _combine(target: type, exposures: Exposures, settings: Settings, executor: E
         return None
     results = [open_exposure(outcome.products["i2d"]) for outcome in outcomes if "i2d" in outcome.products]
     return results[0] if len(results) == 1 else results
-
-
