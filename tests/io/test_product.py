@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
-import re
 import os
 import pickle
+import re
 import subprocess
 import sys
 import threading
