@@ -88,7 +88,10 @@ def walk(
     prepared = step.prepare(meta, references)
     gathered = None
     if windows := step.gather_windows(meta):
-        gathered = step.gather(meta, prepared, [ramp.block(window) for window in windows])
+        if step.streams:
+            gathered = step.gather_stream(meta, prepared, lambda: (ramp.block(window) for window in windows))
+        else:
+            gathered = step.gather(meta, prepared, [ramp.block(window) for window in windows])
     result = ramp.copy()
     shape = ramp.sci.shape[-2:]
     for window in tiles((0, shape[0]), shape, tile, step.halo):
