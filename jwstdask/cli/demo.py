@@ -60,7 +60,7 @@ def run_demo(folder: Path, size: str, workers: int | None, seed: int) -> int:
     subarray = "SUB320" if size == "small" else "FULL"
     cache = make_cache(
         folder / "crds_cache",
-        detectors=("nrca1", "nrcb1"),
+        detectors=("nrcb1", "nrcb2"),
         size=size,
         subarray=subarray,
         filters=("F200W",),

@@ -136,7 +136,8 @@ def _row(outcome: Outcome, plan: ExposurePlan | AssociationPlan | None, folder: 
     catalog = outcome.products.get("cat")
     for kind in _SHOWN if pictured else ():
         if kind in outcome.products and os.path.exists(outcome.products[kind]):
-            source = thumbnail(outcome.products[kind], catalog if kind == "i2d" else None)
+            mosaic = catalog is not None and kind == "i2d"
+            source = thumbnail(outcome.products[kind], catalog if mosaic else None, 900 if mosaic else 300)
             row.pictures.append({"kind": kind, "source": source})
     if plan is not None:
         for item in plan.active:

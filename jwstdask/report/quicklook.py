@@ -40,7 +40,7 @@ def stretch(image: np.ndarray) -> np.ndarray:
     return np.clip(np.arcsinh((image - low) / scale) / max(top, 1e-30), 0.0, 1.0).astype(np.float32)
 
 
-def thumbnail(path: str, catalog: str | None = None) -> str:
+def thumbnail(path: str, catalog: str | None = None, side: int = _SIDE) -> str:
     """A product as a PNG data URI, sources of its catalogue marked if one is given.
 
     Parameters
@@ -49,11 +49,13 @@ def thumbnail(path: str, catalog: str | None = None) -> str:
         Product with SCI ([..., ]y, x).
     catalog
         ECSV catalogue with ``xcentroid`` and ``ycentroid``.
+    side
+        Largest side [pixel].
     """
     layout = open_layout(path)
-    data = stretch(thumbnail_data(layout))
+    data = stretch(thumbnail_data(layout, side))
     ny, nx = layout.hdu("SCI").shape[-2:]
-    return encode(data, _sources(catalog), max(-(-max(ny, nx) // _SIDE), 1))
+    return encode(data, _sources(catalog), max(-(-max(ny, nx) // side), 1), side)
 
 
 def _sources(catalog: str | None) -> Any:
@@ -69,13 +71,13 @@ def _sources(catalog: str | None) -> Any:
     return None
 
 
-def encode(data: np.ndarray, sources: Any, stride: int) -> str:
+def encode(data: np.ndarray, sources: Any, stride: int, side: int = _SIDE) -> str:
     """An image with values 0 to 1 as a PNG data URI; NaN is drawn in red-brown."""
     from matplotlib import colormaps
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    zoom = max(_SIDE // max(data.shape), 1)
+    zoom = max(side // max(data.shape), 1)
     height, width = data.shape[0] * zoom / 100, data.shape[1] * zoom / 100
     figure = Figure(figsize=(width, height), dpi=100)
     FigureCanvasAgg(figure)
@@ -85,7 +87,7 @@ def encode(data: np.ndarray, sources: Any, stride: int) -> str:
     axes.imshow(data, origin="lower", cmap=colors, vmin=0, vmax=1, interpolation="nearest", aspect="auto")
     if sources is not None:
         axes.scatter(
-            sources[0] / stride, sources[1] / stride, s=40, facecolors="none", edgecolors="#5ce1e6", linewidths=0.8
+            sources[0] / stride, sources[1] / stride, s=26, facecolors="none", edgecolors="#5ce1e6", linewidths=0.6
         )
         axes.set_xlim(-0.5, data.shape[1] - 0.5)
         axes.set_ylim(-0.5, data.shape[0] - 0.5)
