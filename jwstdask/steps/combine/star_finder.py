@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -94,6 +95,7 @@ def find_stars(
     """
     from photutils import use_future_column_names
     from photutils.detection import DAOStarFinder, IRAFStarFinder
+    from photutils.utils import NoDetectionsWarning
 
     cls = {"iraf": IRAFStarFinder, "dao": DAOStarFinder}[kind]
     limit = np.median(threshold)
@@ -103,7 +105,8 @@ def find_stars(
     peaks = local_maxima(filtered, least, int(how["min_separation"]), mask)
     if len(peaks) == 0:
         return no_stars()
-    with use_future_column_names():
+    with use_future_column_names(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", NoDetectionsWarning)
         found = cls(limit, fwhm, xycoords=peaks, **how)(image)
     return no_stars() if found is None else _common_columns(found, columns)
 
@@ -130,10 +133,9 @@ def segment(
     tuple or None
         photutils' SourceCatalog and SegmentationImage; None if there are no sources.
     """
-    import warnings
-
     from astropy.convolution import Gaussian2DKernel, convolve
     from astropy.stats import gaussian_fwhm_to_sigma
+    from photutils import use_future_column_names
     from photutils.segmentation import SourceCatalog, SourceFinder
     from photutils.utils import NoDetectionsWarning
 
@@ -146,7 +148,8 @@ def segment(
         segments = SourceFinder(progress_bar=False, **finder)(smooth, threshold, mask=mask)
     if segments is None:
         return None
-    return SourceCatalog(image, segments, mask=mask, convolved_data=smooth, **catalog), segments
+    with use_future_column_names():
+        return SourceCatalog(image, segments, mask=mask, convolved_data=smooth, **catalog), segments
 
 
 def find_segments(
