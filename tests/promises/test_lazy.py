@@ -83,7 +83,8 @@ def test_a_corner_computes_its_strip_alone(uncal, strips):
     with assert_lazy(computes=1) as counts:
         corner.compute()
     assert strips[False] == [(0, 32)]
-    plan, ds = facade._plan_dataset(Detector1Pipeline.target, jwstdask.open_exposure(uncal), Settings())
+    settings = Settings(parameter_references=False)
+    plan, ds = facade._plan_dataset(Detector1Pipeline.target, jwstdask.open_exposure(uncal), settings)
     halo = sum(item.step.halo for item in plan.active)
     windows = [*lazy._demand(plan, ds.attrs, plan.shape), Window.around(0, 32, 0, 160, halo, (160, 160))]
     planes = plan.shape[0] * (plan.shape[1] + 1)
