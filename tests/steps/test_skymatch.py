@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 import warnings
 
 import numpy as np
@@ -159,6 +160,23 @@ def test_least_level_of_the_images_that_have_one(files):
     skies = [SkyStatistic()(select(m.read("sci"), good_pixels(m.read("sci"), m.read("dq"), 513)))[0] for m in members]
     assert reason is None
     assert {member.meta["meta.background.level"] for member in members} == {min(skies[0], skies[3])}
+
+
+class Elsewhere(Tools):
+    """Tools whose tasks go to another process and come back."""
+
+    def map(self, function, items):
+        return [
+            pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(function))(pickle.loads(pickle.dumps(i)))))
+            for i in items
+        ]
+
+
+def test_tasks_in_another_process(files):
+    members, here = [Exposure(path) for path in files("chain")], ours(files("chain"))[0]
+    SkyMatchStep().run(members, {}, Elsewhere())
+    levels = [[member.meta["meta.background.level"] for member in group] for group in (members, here)]
+    assert levels[0] == levels[1]
 
 
 def test_levels_of_an_earlier_run_add_up(files):
