@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["Detector1Pipeline", "Image2Pipeline", "Image3Pipeline"]  # noqa: F822
+__all__ = ["DarkPipeline", "Detector1Pipeline", "GuiderPipeline", "Image2Pipeline", "Image3Pipeline"]  # noqa: F822
 
 
 def __getattr__(name: str) -> Any:

@@ -160,3 +160,23 @@ class RampBlock:
         if self.average_dark_current is not None:
             found["avdrkcur"] = np.broadcast_to(np.float32(self.average_dark_current), self.pixeldq.shape)
         return found
+
+
+@dataclass
+class GuiderBlock(RampBlock):
+    """One window of an exposure of the guiders: one array of flags, ``pixeldq``, and no flags of groups.
+
+    Attributes
+    ----------
+    err
+        float32 (integration, group, y, x), of no use, or None.
+    """
+
+    err: np.ndarray | None = None
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays that are present, by lower-case name; those of the count rates once there are any."""
+        if "cal" in self.products:
+            return self.products["cal"].arrays()
+        err = np.broadcast_to(np.float32(0), self.sci.shape) if self.err is None else self.err
+        return {"sci": self.sci, "err": err, "dq": self.pixeldq}

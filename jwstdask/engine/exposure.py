@@ -23,6 +23,7 @@ import numpy as np
 
 from jwstdask.core.block import ImageBlock, RampBlock, Window
 from jwstdask.core.errors import JwstdaskError, StepError
+from jwstdask.core.exposure_types import GUIDER
 from jwstdask.core.plan import ExposurePlan, Outcome, StepRecord
 from jwstdask.engine.association import resample_exposure
 from jwstdask.engine.executor import Cluster, Executor, Serial
@@ -66,6 +67,8 @@ def data_model(kind: str, block_or_shape: tuple[int, ...], exp_type: str) -> str
     if kind == "likely_chisq":
         return "ImageModel"
     dimensions = len(block_or_shape)
+    if exp_type in GUIDER:
+        return "GuiderRawModel" if dimensions == 4 else "GuiderCalModel"
     if dimensions == 2:
         return "IFUImageModel" if exp_type in _IFU else "ImageModel"
     return {3: "CubeModel", 4: "RampModel"}[dimensions]
@@ -398,7 +401,7 @@ def most_segments(tally: Mapping[str, float]) -> tuple[int, int]:
 
 def new_meta(plan: ExposurePlan, kind: str, meta: Mapping[str, Any]) -> dict[str, Any]:
     """Metadata with which a product starts."""
-    if kind in _NEW_MODELS:
+    if kind in _NEW_MODELS or (kind == "cal" and any(item.name == "guider_cds" for item in plan.active)):
         return {**without_extra(meta), **without_extra(plan.updates, keep=True)}
     return dict(meta)
 
@@ -418,7 +421,7 @@ class Template:
         shape = work.source.shape
         self.taps: dict[str, dict[str, tuple[tuple[int, ...], str]]] = {}
         window = Window.around(0, min(8, shape[-2]), 0, min(16, shape[-1]), work.halo, (shape[-2], shape[-1]))
-        block = work.source.block(window)
+        block = work.block(window)
         seconds = [item.seconds for item in work.steps]
         work.apply(block, 0, len(work.steps), self._tap(shape))
         for item, spent in zip(work.steps, seconds, strict=True):

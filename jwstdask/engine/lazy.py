@@ -210,7 +210,7 @@ def _probe(recipe: Recipe, leading: Mapping[str, tuple[int, ...]], records: list
     shape = recipe.shape
     work = Pass(recipe.plan, recipe.meta, _Zeros(leading, shape, recipe.name), gathered={})
     window = Window.around(0, min(8, shape[-2]), 0, min(16, shape[-1]), work.halo, (shape[-2], shape[-1]))
-    block = work.source.block(window)
+    block = work.block(window)
     work.apply(block, 0, len(work.steps))
     layout = {
         (kind, name): (array.shape[:-2], array.dtype)

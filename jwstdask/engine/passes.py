@@ -19,6 +19,7 @@ import numpy as np
 
 from jwstdask.core.block import ImageBlock, RampBlock, Window, tiles
 from jwstdask.core.errors import JwstdaskError, StepError
+from jwstdask.core.exposure_types import GUIDER
 from jwstdask.core.plan import ExposurePlan, StepPlan, StepRecord
 from jwstdask.core.step import Step
 from jwstdask.refs.reference import Reference
@@ -41,6 +42,9 @@ class Source(Protocol):
 
     def block(self, window: Window) -> Block:
         """A fresh block of the window."""
+
+    def guider_block(self, window: Window) -> Block:
+        """A fresh block of the window, of an exposure of the guiders."""
 
 
 class Sink(Protocol):
@@ -157,6 +161,11 @@ class Pass:
             except Exception as error:
                 raise StepError(self.source.name, item.name, reason_of(error), place="preparation") from error
 
+    def block(self, window: Window) -> Block:
+        """A fresh block of the window, as its EXP_TYPE wants it."""
+        guider = self.meta.get("meta.exposure.type") in GUIDER
+        return self.source.guider_block(window) if guider else self.source.block(window)
+
     def _blocks(self, windows: list[Window], stop: int) -> Iterator[RampBlock]:
         """One walk over windows that have gone through the steps before ``stop``."""
         return (crop(self._upstream(window, stop)) for window in windows)
@@ -165,7 +174,7 @@ class Pass:
         """A block of a window that has gone through the steps before ``stop``."""
         halo = sum(item.step.halo for item in self.steps[:stop])
         wide = Window.around(window.y0, window.y1, window.x0, window.x1, halo, self.source.shape[-2:])
-        block = self.source.block(wide)
+        block = self.block(wide)
         assert isinstance(block, RampBlock)
         self.apply(block, 0, stop)
         return block
@@ -262,7 +271,7 @@ class Pass:
         for window in tiles(rows, self.source.shape[-2:], tile_shape(self.source.shape, self.halo), self.halo):
             if touched is not None and not touched[window.inner_absolute].any():
                 continue
-            block = self.source.block(window)
+            block = self.block(window)
             if index is None or frame is None:
                 self.apply(block, 0, end, sink.tap)
             else:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jwstdask.core.block import ImageBlock, RampBlock, Window
+from jwstdask.core.block import GuiderBlock, ImageBlock, RampBlock, Window
 from jwstdask.core.errors import InputError
 from jwstdask.io.layout import FitsLayout, is_url, open_layout
 from jwstdask.kernels.decode import decode_uint16, swap32
@@ -43,6 +43,15 @@ class Arrays:
         for name in ("err", "var_poisson", "var_rnoise"):
             found.setdefault(name, np.zeros(sci.shape, np.float32))
         return ImageBlock(window, sci, **found)
+
+    def guider_block(self, window: Window) -> GuiderBlock | ImageBlock:
+        """A fresh block of an exposure of the guiders: reads for four dimensions, count rates for three."""
+        sci = self.read("sci", window, np.float32)
+        dq = self.read("dq", window, np.uint32) if "dq" in self else np.zeros(window.shape, np.uint32)
+        err = self.read("err", window, np.float32) if "err" in self else None
+        if len(self.shape) == 4:
+            return GuiderBlock(window, sci, np.empty((0, 0, *window.shape), np.uint8), dq, err=err)
+        return ImageBlock(window, sci, np.zeros_like(sci) if err is None else err, dq)
 
     def _ramp(self, window: Window) -> RampBlock:
         sci = self.read("sci", window, np.float32)

@@ -121,3 +121,61 @@ def flat_field(
         tuple(cube(array) for array in out),
     )
     return out
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _correct_rates(sci, err, dq, flat, flat_err, flat_dq, inverse, out_sci, out_err, out_dq):
+    count, ny, nx = sci.shape
+    for y in range(ny):
+        for x in range(nx):
+            f, q = flat[y, x], flat_dq[y, x]
+            q = np.uint32(q | (_BAD_FLAT if (f != f or f == _ZERO) else np.uint32(0)))
+            q = np.uint32(q | (_DO_NOT_USE if q & _NO_FLAT_FIELD else np.uint32(0)))
+            f = _ONE if q & _DO_NOT_USE else f
+            out_dq[y, x] = np.uint32(dq[y, x] | q)
+            for i in range(count):
+                if inverse:
+                    s, e = sci[i, y, x] * f, err[i, y, x]
+                else:
+                    s = sci[i, y, x] / f
+                    e = np.sqrt(err[i, y, x] * err[i, y, x] + s * s / (f * f) * (flat_err[y, x] * flat_err[y, x]))
+                bad = s != s or e != e
+                out_sci[i, y, x] = _NAN if bad else s
+                out_err[i, y, x] = _NAN if bad else e
+
+
+def flat_field_rates(
+    sci: np.ndarray,
+    err: np.ndarray,
+    dq: np.ndarray,
+    flat: np.ndarray,
+    flat_err: np.ndarray,
+    flat_dq: np.ndarray,
+    inverse: bool = False,
+    out: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Divide count rates without variances (of the guiders) by a flat field; all work is in float32.
+
+    Flats that cannot be used are treated as by `flat_field`. Values that are NaN in one array become so in the other;
+    flags and values are not matched, since all integrations share the flags.
+
+    Parameters
+    ----------
+    sci, err
+        float32 (integration, y, x).
+    dq
+        uint32 (y, x).
+    flat, flat_err, flat_dq, inverse
+        As for `flat_field`.
+    out
+        sci, err and dq to fill; they may be the inputs.
+
+    Returns
+    -------
+    sci, err, dq
+        sci / flat; sqrt(err^2 + (sci / flat)^2 / flat^2 * flat_err^2), or err where ``inverse``; dq | flat_dq.
+    """
+    if out is None:
+        out = np.empty_like(sci), np.empty_like(err), np.empty_like(dq)
+    _correct_rates(sci, err, dq, flat, flat_err, flat_dq, inverse, *out)
+    return out

@@ -14,6 +14,7 @@ from typing import Any
 
 from jwstdask import __version__
 from jwstdask.core.errors import InputError, JwstdaskError, ParameterError, PlanError, ReferenceFileError
+from jwstdask.core.exposure_types import GUIDER
 from jwstdask.core.params import build, coerce, declared, suggest
 from jwstdask.core.pipeline import Pipeline
 from jwstdask.core.plan import Cost, ExposurePlan, StepPlan
@@ -294,13 +295,16 @@ def check_exposure(target: type, meta: Mapping[str, Any], path: str, shape: tupl
             f"{target.alias} does not take EXP_TYPE {exp_type}",
             f"it takes {', '.join(sorted(near))}" if near else "use the pipeline made for it",
         )
-    if issubclass(target, Pipeline) and target.stage == 1 and len(shape) != 4:
+    guider = exp_type in GUIDER
+    if guider and len(shape) not in (3, 4):
+        raise InputError(path, f"SCI has {len(shape)} dimensions", "give the _uncal file")
+    if issubclass(target, Pipeline) and target.stage == 1 and len(shape) != 4 and not guider:
         raise InputError(path, f"SCI has {len(shape)} dimensions where a ramp has 4", "give the _uncal file")
     if issubclass(target, Pipeline) and target.stage == 2 and len(shape) not in (2, 3):
         raise InputError(path, f"SCI has {len(shape)} dimensions", "give the _rate or _rateints file")
     stated = {
-        "integrations (NINTS)": (meta.get("meta.exposure.nints"), 0, 4),
-        "groups (NGROUPS)": (meta.get("meta.exposure.ngroups"), 1, 4),
+        "integrations (NINTS)": (None if guider else meta.get("meta.exposure.nints"), 0, 4),
+        "groups (NGROUPS)": (None if guider else meta.get("meta.exposure.ngroups"), 1, 4),
         "rows (SUBSIZE2)": (meta.get("meta.subarray.ysize"), -2, 2),
         "columns (SUBSIZE1)": (meta.get("meta.subarray.xsize"), -1, 2),
     }
@@ -530,6 +534,8 @@ def _products(target: type, draft: Draft, settings: Settings) -> tuple[dict[str,
         suffix = own.suffix or target.alias
         if target.alias == "ramp_fit":
             products = {"rate": path(f"0_{suffix}"), "rateints": path(f"1_{suffix}")}
+        elif target.alias == "guider_cds":
+            products = {"cal": path(suffix)}
         else:
             products = {"result": path(suffix)}
     elif target.alias == "calwebb_detector1":
@@ -541,6 +547,10 @@ def _products(target: type, draft: Draft, settings: Settings) -> tuple[dict[str,
                 products[kind] = path(kind, base=running["ramp_fit"].step.opt_name)  # type: ignore[attr-defined]
         else:
             products = {"ramp": path(own.suffix or "ramp")}
+    elif target.alias == "calwebb_dark":
+        products = {"dark": path(own.suffix or "dark")}
+    elif target.alias == "calwebb_guider":
+        products = {"cal": path("cal")}
     elif target.alias == "calwebb_image2":
         products = {"cal": path(own.suffix or ("calints" if cube else "cal"))}
         if "resample" in running:

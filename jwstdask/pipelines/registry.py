@@ -5,13 +5,16 @@ from __future__ import annotations
 from jwstdask.core.errors import ParameterError
 from jwstdask.core.params import suggest
 from jwstdask.core.pipeline import Pipeline
+from jwstdask.pipelines.dark import DarkPipeline
 from jwstdask.pipelines.detector1 import Detector1Pipeline
+from jwstdask.pipelines.guider import GuiderPipeline
 from jwstdask.pipelines.image2 import Image2Pipeline
 from jwstdask.pipelines.image3 import Image3Pipeline
 from jwstdask.steps.registry import CLASSES, step_class
 
 PIPELINES: dict[str, type[Pipeline]] = {
-    pipeline.alias: pipeline for pipeline in (Detector1Pipeline, Image2Pipeline, Image3Pipeline)
+    pipeline.alias: pipeline
+    for pipeline in (DarkPipeline, Detector1Pipeline, GuiderPipeline, Image2Pipeline, Image3Pipeline)
 }
 
 

@@ -19,6 +19,7 @@ _FOLDERS: dict[str, dict[str, str]] = {
         "firstframe": "FirstFrameStep",
         "gain_scale": "GainScaleStep",
         "group_scale": "GroupScaleStep",
+        "guider_cds": "GuiderCdsStep",
         "ipc": "IPCStep",
         "jump": "JumpStep",
         "lastframe": "LastFrameStep",

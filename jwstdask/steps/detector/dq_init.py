@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from astropy.io import fits
 
-from jwstdask.core.block import RampBlock
+from jwstdask.core.block import GuiderBlock, RampBlock
 from jwstdask.core.errors import InputError
 from jwstdask.core.params import par
 from jwstdask.core.step import Meta, Step
@@ -50,4 +50,7 @@ class DQInitStep(Step):
 
     def apply(self, block: RampBlock, prepared: np.ndarray, gathered: Any = None) -> None:
         mask = np.ascontiguousarray(prepared[block.window.rows, block.window.columns], np.uint32)
+        if isinstance(block, GuiderBlock):
+            block.pixeldq |= mask
+            return
         dq_init.initialize(block.pixeldq, block.groupdq, mask)

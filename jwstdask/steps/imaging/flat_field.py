@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from jwstdask.core.block import ImageBlock
+from jwstdask.core.block import GuiderBlock, ImageBlock
 from jwstdask.core.errors import StepError
 from jwstdask.core.params import par
 from jwstdask.core.step import Meta, Step
-from jwstdask.kernels.flat_field import FlatFielded, flat_field
+from jwstdask.kernels.flat_field import FlatFielded, flat_field, flat_field_rates
 from jwstdask.refs.reference import open_reference
 
 _NIRSPEC_SPECTRAL = frozenset(
@@ -75,7 +75,11 @@ class FlatFieldStep(Step):
         flat = self._flat(references).match(meta)
         return PreparedFlat(flat.array("sci"), flat.array("err") if "err" in flat else None, flat.dq)
 
-    def apply(self, block: ImageBlock, prepared: PreparedFlat, gathered: Any = None) -> None:
+    def apply(self, block: ImageBlock | GuiderBlock, prepared: PreparedFlat, gathered: Any = None) -> None:
+        if isinstance(block, GuiderBlock):
+            if "cal" not in block.products:
+                raise ValueError("the exposure has no count rates: guider_cds must be run before")
+            block = block.products["cal"]
         rows, columns = block.window.rows, block.window.columns
         flat = np.ascontiguousarray(prepared.flat[rows, columns], dtype=np.float32)
         dq = np.ascontiguousarray(prepared.dq[rows, columns], dtype=np.uint32)
@@ -83,6 +87,10 @@ class FlatFieldStep(Step):
             err = np.zeros_like(flat)
         else:
             err = np.ascontiguousarray(prepared.err[rows, columns], dtype=np.float32)
+        if block.err is not None and block.dq is not None and block.dq.ndim < block.sci.ndim:
+            arrays = (block.sci, block.err, block.dq)
+            flat_field_rates(*arrays, flat, err, dq, self.inverse, arrays)
+            return
         if block.err is None:
             block.err = np.empty_like(block.sci)
         if block.var_flat is None:
