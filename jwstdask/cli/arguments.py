@@ -34,7 +34,7 @@ def parser(command: str, description: str) -> argparse.ArgumentParser:
     run.add_argument("--through", type=int, choices=(1, 2, 3), default=None, help="last stage of a whole program")
     run.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     run.add_argument("--disable-crds-steppars", action="store_true", help="use no CRDS parameter references")
-    run.add_argument("--save-parameters", metavar="FILE", help="write the resolved parameters as .asdf and stop")
+    run.add_argument("--save-parameters", metavar="FILE", help="write the resolved parameters as .asdf")
     run.add_argument(
         "--report", metavar="FILE", help="HTML report (default: report.html beside the products of a program)"
     )

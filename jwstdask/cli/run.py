@@ -74,7 +74,9 @@ def _run_target(options: Any, inputs: list[str], own: dict[str, Any], steps: dic
     check_layers(target, settings.layers)
     refuse_hooks(settings.layers)
     if options.save_parameters:
-        return _save_parameters(target, inputs, settings, options.save_parameters)
+        _save_parameters(target, inputs, settings, options.save_parameters)
+        if not inputs:
+            return 0
     if not inputs:
         raise PlanError(f"{target.alias} has no input", "give one or more files")
     if combines(target):
@@ -187,7 +189,7 @@ def _run_program(options: Any, inputs: list[str], own: dict[str, Any], steps: di
     return _end(result.outcomes, options.debug)
 
 
-def _save_parameters(target: type, inputs: Sequence[str], settings: Any, path: str) -> int:
+def _save_parameters(target: type, inputs: Sequence[str], settings: Any, path: str) -> None:
     """Write the resolved parameters as jwst's ``--save-parameters`` does."""
     from jwstdask.core.params import declared
     from jwstdask.core.pipeline import Pipeline
@@ -211,7 +213,6 @@ def _save_parameters(target: type, inputs: Sequence[str], settings: Any, path: s
         steps = {name: (class_name, values(step)) for name, (step, class_name) in chosen.items()}
     write_parameters(path, target.class_name, target.class_name, values(own), steps)  # type: ignore[attr-defined]
     print(f"parameters written to {path}", file=sys.stderr)
-    return 0
 
 
 def _end(outcomes: Sequence[Outcome], debug: bool) -> int:

@@ -86,6 +86,38 @@ def tiles(rows: tuple[int, int], shape: tuple[int, int], tile: tuple[int, int], 
             yield Window.around(y, min(y + tile[0], rows[1]), x, min(x + tile[1], shape[1]), halo, shape)
 
 
+@dataclass(frozen=True, eq=False)
+class KeptRows:
+    """The rows of a file that make up a detector's frame, where reference samples lie between them (NIRSpec IRS2).
+
+    Attributes
+    ----------
+    rows
+        int64 (row,), increasing: the row of the file for each row of the frame.
+    size
+        Rows of the file.
+    whole
+        Windows of the frame cover all rows of the file: those between two rows of the frame belong to the first of
+        them, those before the first row to that one. Otherwise windows begin and end with rows of the frame.
+    """
+
+    rows: np.ndarray
+    size: int
+    whole: bool = False
+
+    def outer(self, window: Window) -> Window:
+        """The window of the file's rows for a window of the frame."""
+        y0, y1 = self._span(window.y0, window.y1)
+        inner_y0, inner_y1 = self._span(window.inner_y0, window.inner_y1)
+        return Window(y0, y1, window.x0, window.x1, inner_y0, inner_y1, window.inner_x0, window.inner_x1)
+
+    def _span(self, start: int, stop: int) -> tuple[int, int]:
+        if not self.whole:
+            return int(self.rows[start]), int(self.rows[stop - 1]) + 1
+        bounds = np.concatenate(([0], self.rows[1:], [self.size]))
+        return int(bounds[start]), int(bounds[stop])
+
+
 @dataclass
 class ImageBlock:
     """One window of a rate, calibrated or other image product.

@@ -19,7 +19,7 @@ class JwstdaskError(Exception):
     def __init__(self, message: str, remedy: str = "") -> None:
         self.message = message
         self.remedy = remedy
-        super().__init__(f"{message.rstrip('.')}. {remedy}" if remedy else message)
+        super().__init__(f"{message.rstrip('.')}. {remedy[0].upper()}{remedy[1:]}" if remedy else message)
 
     def __reduce__(self):
         return type(self), (self.message, self.remedy)

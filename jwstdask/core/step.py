@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+
 from jwstdask.core.block import RampBlock, Window
 from jwstdask.core.params import par
 
@@ -57,6 +59,8 @@ class Step(Parameters):
     """False for a step whose place and parameters are known but which this version cannot run."""
     streams: ClassVar[bool] = False
     """Whether the step gathers by :meth:`gather_stream`, block after block, not by :meth:`gather`."""
+    gathers_alone: ClassVar[bool] = False
+    """Whether what the step gathers does not depend on the pixels around its windows."""
     counted: ClassVar[tuple[str, ...]] = ()
     """Metadata that :meth:`finish` derives from counts over the whole frame."""
     equations: ClassVar[str] = ""
@@ -89,6 +93,17 @@ class Step(Parameters):
         """Constants and reference arrays cut to the science frame, once an exposure."""
         return None
 
+    def kept_rows(self, meta: Meta) -> np.ndarray | None:
+        """Rows of the file that the step works on, int64, where reference samples lie between them; None if on all.
+
+        The halo counts these.
+        """
+        return None
+
+    def drops_rows(self, meta: Meta) -> bool:
+        """Whether blocks hold only :meth:`kept_rows` after the step, and their windows count these."""
+        return False
+
     def gather_windows(self, meta: Meta) -> list[Window]:
         """Windows whose blocks, after all earlier steps, this step must see before it can run."""
         return []
@@ -97,10 +112,13 @@ class Step(Parameters):
         """Small quantities from the gathered blocks, handed to :meth:`apply`."""
         return None
 
-    def gather_stream(self, meta: Meta, prepared: Any, blocks: Callable[[], Iterator[RampBlock]]) -> Any:
-        """Small quantities from more than fits into memory, handed to :meth:`apply`.
+    def gather_stream(
+        self, meta: Meta, prepared: Any, blocks: Callable[[], Iterator[RampBlock]], scratch: str | None = None
+    ) -> Any:
+        """Quantities from more than fits into memory, handed to :meth:`apply`.
 
         Each call of ``blocks`` walks once over the blocks of :meth:`gather_windows`, which may be changed in place.
+        ``scratch`` is a folder for temporary files that all workers see.
         """
         return None
 

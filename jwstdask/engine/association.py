@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import resource
 import time
-import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,9 +17,11 @@ import numpy as np
 from jwstdask.core.errors import JwstdaskError, PlanError, StepError
 from jwstdask.core.plan import AssociationPlan, ExposurePlan, Outcome, StepPlan, StepRecord
 from jwstdask.engine.executor import Executor, Serial
+from jwstdask.engine.outcome import measured
 from jwstdask.engine.passes import open_references, reason_of
 from jwstdask.io.exposure import Exposure
 from jwstdask.io.product import ProductHandle, ProductWriter
+from jwstdask.io.schema import model_schema
 from jwstdask.io.temporary import scratch_folder, temporary_path
 
 log = logging.getLogger("jwstdask")
@@ -62,24 +62,13 @@ def run_association(plan: AssociationPlan, executor: Executor | None = None) -> 
     outcome
         With the error, if there was one; no half-written product is left.
     """
-    started, clock = time.perf_counter(), time.process_time()
-    outcome = Outcome(plan.name, plan.pipeline)
-    if plan.error is not None:
-        return replace(outcome, error=plan.error)
-    try:
-        folder = os.path.dirname(next(iter(plan.products.values()), "")) or "."
-        with scratch_folder(folder) as scratch:
-            outcome = _run(plan, Tools(executor or Serial(), scratch))
-    except JwstdaskError as error:
-        outcome = replace(outcome, error=str(error), traceback=traceback.format_exc())
-    except Exception as error:
-        outcome = replace(outcome, error=f"{plan.name}: {reason_of(error)}", traceback=traceback.format_exc())
-    return replace(
-        outcome,
-        wall=time.perf_counter() - started,
-        cpu=time.process_time() - clock,
-        memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-    )
+    return measured(plan, partial(_in_scratch, plan, executor or Serial()))
+
+
+def _in_scratch(plan: AssociationPlan, executor: Executor) -> Outcome:
+    folder = os.path.dirname(next(iter(plan.products.values()), "")) or "."
+    with scratch_folder(folder) as scratch:
+        return _run(plan, Tools(executor, scratch))
 
 
 def _run(plan: AssociationPlan, tools: Tools) -> Outcome:
@@ -196,7 +185,11 @@ def _source_catalog(
     if found.segmentation is None:
         return None
     shape, dtype = found.segmentation.shape, found.segmentation.dtype.name
-    meta = {**combined.meta, **found.meta, "meta.source_catalog": os.path.basename(products["cat"])}
+    known = model_schema("SegmentationMapModel").keywords
+    meta = {
+        name: value for name, value in combined.meta.items() if name in known or not name.startswith("meta.resample.")
+    }
+    meta |= {**found.meta, "meta.source_catalog": os.path.basename(products["cat"])}
     arrays = {"sci": (shape, dtype)}
     with ProductWriter(plan.products["segm"], "SegmentationMapModel", meta, arrays, wcs=combined.wcs) as writer:
         writer.write("sci", found.segmentation)
@@ -216,7 +209,9 @@ def _write_table(table: Any, path: str) -> str:
     return path
 
 
-def resample_exposure(plan: ExposurePlan, cal: str, meta: Mapping[str, Any], executor: Executor) -> tuple[str, StepRecord]:
+def resample_exposure(
+    plan: ExposurePlan, cal: str, meta: Mapping[str, Any], executor: Executor
+) -> tuple[str, StepRecord]:
     """The resampled image of a single calibrated exposure (the last step of calwebb_image2)."""
     item = next(step for step in plan.steps if step.step.alias == "resample")
     clock = time.process_time()

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,15 +20,16 @@ from typing import Any
 import numpy as np
 
 from jwstdask.core.block import ImageBlock, RampBlock, Window
-from jwstdask.core.errors import JwstdaskError, StepError
+from jwstdask.core.errors import StepError
 from jwstdask.core.exposure_types import GUIDER
 from jwstdask.core.plan import ExposurePlan, Outcome, StepRecord
 from jwstdask.engine.association import resample_exposure
 from jwstdask.engine.executor import Cluster, Executor, Serial
-from jwstdask.engine.passes import Block, Pass, merge_tallies, open_references, reason_of, strips, whole_frame
+from jwstdask.engine.outcome import measured
+from jwstdask.engine.passes import Block, Pass, merge_tallies, open_references, strips, whole_frame
 from jwstdask.engine.sources import FileArrays
 from jwstdask.io.layout import FitsLayout, open_layout
-from jwstdask.io.metadata import read_metadata
+from jwstdask.io.metadata import has_wcs, read_metadata, read_wcs
 from jwstdask.io.product import ProductHandle, ProductWriter
 from jwstdask.io.schema import model_schema
 from jwstdask.io.temporary import scratch_folder, temporary_path
@@ -38,11 +37,17 @@ from jwstdask.io.temporary import scratch_folder, temporary_path
 STRIP_BYTES = 8_000_000
 """Product bytes that a strip may hold before they are written."""
 
-_NEW_MODELS = frozenset(("rate", "rateints", "fitopt"))
+_NEW_MODELS = frozenset(("rate", "rateints", "fitopt", "likely_chisq"))
 """Products that are made anew from the metadata: what the data model does not know is not carried over."""
 
 LAST_STEP = {"fitopt": "before:ramp_fit", "likely_chisq": "before:ramp_fit"}
 """Products whose header does not state the steps that made them, as in jwst."""
+
+_IMAGES_ONLY = ("meta.wcsinfo.", "meta.pointing.", "meta.coordinates.", "meta.bunit_err")
+"""Metadata that the data model of optional results does not know."""
+
+_SEGMENTS = "ramp_fit.segments."
+"""Beginning of the counts of segments and jumps of a tile."""
 
 _TAPPED = {"before:ramp_fit": "ramp"}
 """Kinds of products that are saved on the way."""
@@ -191,22 +196,7 @@ def run_exposure(plan: ExposurePlan, executor: Executor | None = None) -> Outcom
     outcome
         With the error, if there was one: nothing is raised but KeyboardInterrupt, and no half-written product is left.
     """
-    started, clock = time.perf_counter(), time.process_time()
-    outcome = Outcome(plan.path, plan.pipeline)
-    if plan.error is not None:
-        return replace(outcome, error=plan.error)
-    try:
-        outcome = _run(plan, executor or Serial())
-    except JwstdaskError as error:
-        outcome = replace(outcome, error=str(error), traceback=traceback.format_exc())
-    except Exception as error:
-        outcome = replace(outcome, error=f"{plan.path}: {reason_of(error)}", traceback=traceback.format_exc())
-    return replace(
-        outcome,
-        wall=time.perf_counter() - started,
-        cpu=time.process_time() - clock,
-        memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-    )
+    return measured(plan, partial(_run, plan, executor or Serial()))
 
 
 def _run(plan: ExposurePlan, executor: Executor) -> Outcome:
@@ -214,17 +204,20 @@ def _run(plan: ExposurePlan, executor: Executor) -> Outcome:
     meta: dict[str, Any] = {**read_metadata(arrays.layout, complete=True), **plan.updates}
     wcs, wcs_updates, records = run_metadata_steps(plan, meta)
     meta.update(wcs_updates)
+    if wcs is None and has_wcs(arrays.layout):
+        wcs = read_wcs(arrays.layout)
     work = Pass(plan, meta, arrays)
-    if not work.steps and not records:
+    if not work.steps and plan.pipeline == "ramp_fit":
         reasons = "; ".join(f"{name}: {reason}" for name, reason in work.skipped.items())
-        if plan.pipeline not in ("calwebb_image2", "calwebb_detector1"):
-            raise StepError(arrays.name, plan.pipeline, f"nothing to do ({reasons})")
+        raise StepError(arrays.name, plan.pipeline, f"nothing to do ({reasons})")
     with open_products(plan, work, arrays, meta, wcs) as (writers, taps):
         handles = {kind: writer.handle for kind, writer in writers.items()}
         tap_handles = {step: writer.handle for step, writer in taps.items()}
         tally = _walk(work, handles, tap_handles, executor)
         found = {item.plan.name: item.step.finish(meta, item.data, tally) for item in work.steps}
-        saved = {step: writer.finish(product_updates(plan, work, records, found, step)) for step, writer in taps.items()}
+        saved = {
+            step: writer.finish(product_updates(plan, work, records, found, step)) for step, writer in taps.items()
+        }
         paths = {
             kind: writer.finish(product_updates(plan, work, records, found, LAST_STEP.get(kind)))
             for kind, writer in writers.items()
@@ -332,7 +325,10 @@ def walks(
     if frame is not None:
         touched = work.revise(frame)
         again = [pair for pair in row_ranges if touched[slice(*pair)].any()]
-        executor.map(strip(walk, touched), again)
+        revised = merge_tallies(executor.map(strip(walk, touched), again))
+        segments = {name: value for name, value in revised.items() if name.startswith(_SEGMENTS)}
+        if segments:
+            tally = {name: value for name, value in tally.items() if not name.startswith(_SEGMENTS)} | segments
     return tally
 
 
@@ -350,7 +346,7 @@ def open_products(
             if found is None or kind == "i2d":
                 continue
             model = data_model(kind, next(iter(found.values()))[0], plan.exp_type)
-            product_meta = new_meta(plan, kind, {**meta, **template.updates})
+            product_meta = new_meta(plan, kind, meta if kind in LAST_STEP else {**meta, **template.updates})
             if kind == "fitopt":
                 path = temporary_path(path)
             writers[kind] = _writer(path, model, found, arrays.layout, product_meta, wcs)
@@ -358,7 +354,7 @@ def open_products(
             if step in template.taps:
                 found = template.taps[step]
                 model = data_model("", found["sci"][0], plan.exp_type)
-                taps[step] = _writer(path, model, found, arrays.layout, meta, wcs)
+                taps[step] = _writer(path, model, found, arrays.layout, tapped_meta(plan, step, meta), wcs)
         yield writers, taps
     finally:
         for writer in (*writers.values(), *taps.values()):
@@ -395,15 +391,31 @@ def trim_fitopt(padded: str, path: str, tally: Mapping[str, float]) -> str:
 
 def most_segments(tally: Mapping[str, float]) -> tuple[int, int]:
     """Greatest numbers of segments and of jumps of a ramp, which the tally names."""
-    counts = [name.split(".")[2:] for name in tally if name.startswith("ramp_fit.segments.")]
+    counts = [name.split(".")[2:] for name in tally if name.startswith(_SEGMENTS)]
     return max(int(count[0]) for count in counts), max(int(count[1]) for count in counts)
 
 
 def new_meta(plan: ExposurePlan, kind: str, meta: Mapping[str, Any]) -> dict[str, Any]:
     """Metadata with which a product starts."""
+    if kind == "fitopt":
+        meta = {name: value for name, value in meta.items() if not name.startswith(_IMAGES_ONLY)}
     if kind in _NEW_MODELS or (kind == "cal" and any(item.name == "guider_cds" for item in plan.active)):
         return {**without_extra(meta), **without_extra(plan.updates, keep=True)}
     return dict(meta)
+
+
+def tapped_meta(plan: ExposurePlan, last: str, meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata of a product saved on the way: it names no reference of the steps after ``last``."""
+    used: set[str] = set()
+    for item in plan.steps:
+        if last == f"before:{item.name}":
+            break
+        used.update(item.references)
+        if last == item.name:
+            break
+    others = {reftype for item in plan.steps for reftype in item.references if reftype not in used}
+    later = {f"meta.ref_file.{reftype}.name" for reftype in others}
+    return {name: value for name, value in meta.items() if name not in later}
 
 
 def without_extra(meta: Mapping[str, Any], keep: bool = False) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ from jwstdask.core.errors import JwstdaskError, StepError
 from jwstdask.core.exposure_types import GUIDER
 from jwstdask.core.plan import ExposurePlan, StepPlan, StepRecord
 from jwstdask.core.step import Step
+from jwstdask.io.metadata import keyword_names
 from jwstdask.refs.reference import Reference
 from jwstdask.refs.reference import open_references as references_of
 
@@ -55,6 +56,16 @@ class Sink(Protocol):
 
     def tap(self, step: str, block: Block) -> None:
         """Keep the inner part of the block after a step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Idle(Step):
+    """Stands for a step that has nothing to do where what it was given is saved as its result."""
+
+    alias = class_name = status = "idle"
+
+    def apply(self, block: Any, prepared: Any, gathered: Any = None) -> None:
+        pass
 
 
 @dataclass
@@ -134,14 +145,14 @@ class Pass:
             if item.step.kind != "block":
                 continue
             if item.skip is not None:
-                self.skipped[item.name] = item.skip
+                self._skip(item, item.skip)
                 continue
             started = time.thread_time()
             try:
                 references = open_references(item)
                 reason = item.step.reference_skip_reason(self.meta, references)
                 if reason is not None:
-                    self.skipped[item.name] = reason
+                    self._skip(item, reason)
                     continue
                 prepared = Prepared(item, item.step.prepare(self.meta, references))
                 self.steps.append(prepared)
@@ -160,6 +171,11 @@ class Pass:
                 raise
             except Exception as error:
                 raise StepError(self.source.name, item.name, reason_of(error), place="preparation") from error
+
+    def _skip(self, item: StepPlan, reason: str) -> None:
+        self.skipped[item.name] = reason
+        if item.name in self.plan.taps:
+            self.steps.append(Prepared(replace(item, step=Idle()), None))
 
     def block(self, window: Window) -> Block:
         """A fresh block of the window, as its EXP_TYPE wants it."""
@@ -326,17 +342,18 @@ class Pass:
         item.seconds += time.thread_time() - clock
         names = [step.plan.name for step in self.steps[index:]]
         saved_later = any(name in self.plan.taps or f"before:{name}" in self.plan.taps for name in names)
-        return np.ones_like(touched) if saved_later else touched
+        # Optional results have as many planes as the most segments of a ramp: those of all tiles are counted anew.
+        return np.ones_like(touched) if saved_later or "fitopt" in self.plan.products else touched
 
     def records(self) -> list[StepRecord]:
         """What became of each step, in order of the plan."""
         done = {item.plan.name: item for item in self.steps}
         records = []
         for item in self.plan.steps:
-            if item.name in done:
-                records.append(StepRecord(item.name, "COMPLETE", seconds=done[item.name].seconds))
-            elif item.name in self.skipped:
+            if item.name in self.skipped:
                 records.append(StepRecord(item.name, "SKIPPED", self.skipped[item.name]))
+            elif item.name in done:
+                records.append(StepRecord(item.name, "COMPLETE", seconds=done[item.name].seconds))
         return records
 
 
@@ -365,6 +382,10 @@ def merge_tallies(tallies: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
 
 def reason_of(error: BaseException) -> str:
-    """Type and first line of an error."""
+    """What went wrong in one line: the keyword that is missing, or type and first line of the error."""
+    if isinstance(error, KeyError) and str(error.args[0] if error.args else "").startswith("meta."):
+        name = error.args[0]
+        keyword = keyword_names("RampModel", [name]).get(name, ("", name))[1]
+        return f"keyword {keyword} ({name}) is missing. Get the file again from MAST, or set the keyword"
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

@@ -62,7 +62,8 @@ class Arrays:
             self.read("pixeldq", window, np.uint32) if "pixeldq" in self else np.zeros(window.shape, np.uint32)
         )
         zeroframe = self.read("zeroframe", window, np.float32) if "zeroframe" in self else None
-        return RampBlock(window, sci, groupdq, pixeldq, zeroframe)
+        dark = self.read("avdrkcur", window, np.float32) if "avdrkcur" in self else None
+        return RampBlock(window, sci, groupdq, pixeldq, zeroframe, dark)
 
 
 class FileArrays(Arrays):

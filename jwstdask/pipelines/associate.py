@@ -73,7 +73,9 @@ def _plan(
     drafts = [open_draft(target, Request(path, meta=metas.get(path))) for path in members]
     broken = [draft.error for draft in drafts if draft.error is not None]
     if broken:
-        return replace(plan, error=f"{product.name}: {len(broken)} of {len(members)} members cannot be used: {broken[0]}")
+        return replace(
+            plan, error=f"{product.name}: {len(broken)} of {len(members)} members cannot be used: {broken[0]}"
+        )
     first: Draft = drafts[0]
     configure_all(target, [first], settings)
     if first.error is None:
@@ -83,24 +85,33 @@ def _plan(
     if first.error is not None or first.configured is None:
         return replace(plan, error=first.error)
     own = first.configured.parameters
+    # A file given to a single step is no association: nothing is combined.
+    alone = not association.path and len(members) == 1 and not issubclass(target, Pipeline)
+    if alone:
+        first.steps = [
+            replace(item, step=replace(item.step, blendheaders=False)) if item.name == "resample" else item  # type: ignore[call-arg]
+            for item in first.steps
+        ]
     folder = settings.output_dir or own.output_dir
     base = own.output_file or product.name
     extension = own.output_ext
-    products = {"i2d": product_path(base, own.suffix or "i2d", folder, extension=extension)}
+    suffix = own.suffix or ("i2d" if issubclass(target, Pipeline) else first.configured.name.lower())
+    products = {"i2d": product_path(base, suffix, folder, extension=extension)}
     products["cat"] = product_path(base, "cat", folder, extension="ecsv")
     products["segm"] = product_path(base, "segm", folder, extension=extension)
     running = {item.name for item in first.steps if item.skip is None}
     crf = tuple(product_path(path, "crf", folder, [association.asn_id], extension) for path in members)
-    updates = {
-        "meta.asn.pool_name": association.pool,
-        "meta.asn.table_name": association.table_name,
-        **software(first.meta),
-    }
+    updates = software(first.meta)
+    if not alone:
+        updates |= {"meta.asn.pool_name": association.pool, "meta.asn.table_name": association.table_name}
     if first.context:
         updates["meta.ref_file.crds.context_used"] = first.context
         updates["meta.ref_file.crds.sw_version"] = version("crds")
+    # The references of the catalogue's step are not stated in the products made before it.
+    stated = {reftype for item in first.steps if item.name != "source_catalog" for reftype in item.references}
     for reftype, name in first.reference_names.items():
-        updates[f"meta.ref_file.{reftype}.name"] = name
+        if reftype in stated:
+            updates[f"meta.ref_file.{reftype}.name"] = name
     return replace(
         plan,
         branch=first.branch,

@@ -6,6 +6,7 @@ they are wrong; which steps run; best references of those steps, again of all ex
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,6 +21,7 @@ from jwstdask.core.pipeline import Pipeline
 from jwstdask.core.plan import Cost, ExposurePlan, StepPlan
 from jwstdask.core.settings import Layer, Settings
 from jwstdask.core.step import Step
+from jwstdask.engine.passes import reason_of
 from jwstdask.io.layout import open_layout
 from jwstdask.io.metadata import read_metadata
 from jwstdask.io.naming import product_path
@@ -33,6 +35,29 @@ PARITY_VERSION = "3.0.0"
 """Version of jwst whose products these equal; written as CAL_VER."""
 
 _OVERRIDE = "override_"
+
+_NUMBERS = {
+    "meta.exposure.nints": "NINTS",
+    "meta.exposure.ngroups": "NGROUPS",
+    "meta.exposure.nframes": "NFRAMES",
+    "meta.exposure.groupgap": "GROUPGAP",
+    "meta.exposure.frame_time": "TFRAME",
+    "meta.exposure.group_time": "TGROUP",
+    "meta.exposure.start_time": "EXPSTART",
+    "meta.subarray.xstart": "SUBSTRT1",
+    "meta.subarray.ystart": "SUBSTRT2",
+    "meta.subarray.xsize": "SUBSIZE1",
+    "meta.subarray.ysize": "SUBSIZE2",
+    "meta.subarray.fastaxis": "FASTAXIS",
+    "meta.subarray.slowaxis": "SLOWAXIS",
+    "meta.wcsinfo.ra_ref": "RA_REF",
+    "meta.wcsinfo.dec_ref": "DEC_REF",
+    "meta.wcsinfo.roll_ref": "ROLL_REF",
+}
+"""Keywords that must be finite numbers where they are given."""
+
+SKIP_SET = "skip is set"
+"""Reason of a step that the user or a parameter reference skips."""
 
 _SINGLETON = {"meta.asn.pool_name": "singleton", "meta.asn.table_name": "singleton"}
 """What jwst records in Stage 2 where there is no association."""
@@ -89,6 +114,7 @@ class Configured:
     steps: Mapping[str, Step]
     step_origins: Mapping[str, Mapping[str, str]]
     overrides: Mapping[str, Mapping[str, str]]
+    name: str = ""
 
 
 def step_names(target: type) -> dict[str, str]:
@@ -168,7 +194,8 @@ def configure(target: type, layers: Sequence[Layer]) -> Configured:
             for key, value in values.items()
             if key.startswith(_OVERRIDE) and value is not None
         }
-    return Configured(parameters, origins, steps, step_origins, overrides)
+    name = next((layer.name for layer in reversed(layers) if layer.name), target.class_name)  # type: ignore[attr-defined]
+    return Configured(parameters, origins, steps, step_origins, overrides, name)
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -287,6 +314,10 @@ def check_exposure(target: type, meta: Mapping[str, Any], path: str, shape: tupl
     for name, keyword in needed.items():
         if meta.get(name) is None:
             raise InputError(path, f"keyword {keyword} is missing", "get the file again from MAST, or set the keyword")
+    for name, keyword in _NUMBERS.items():
+        value = meta.get(name)
+        if value is not None and (isinstance(value, str) or not math.isfinite(value)):
+            raise InputError(path, f"keyword {keyword} is {value!r}, not a number", "get the file again from MAST")
     exp_type = meta["meta.exposure.type"]
     if issubclass(target, Pipeline) and exp_type not in target.exp_types:
         near = [item for item in target.exp_types if item.startswith(exp_type[:3])]
@@ -336,7 +367,7 @@ def configure_all(target: type, drafts: list[Draft], settings: Settings) -> None
             continue
         try:
             if id(layers) not in resolved:
-                below = [Layer(origin, values) for origin, values in layers.own]
+                below = [Layer("", name=layers.name), *(Layer(origin, values) for origin, values in layers.own)]
                 below += [
                     Layer(origin, steps={name: values})
                     for name, parts in layers.steps.items()
@@ -376,7 +407,8 @@ def _known(target: type, layer: Layer) -> Layer:
         for name, values in layer.steps.items()
         if name in names
     }
-    return Layer(layer.origin, {key: value for key, value in layer.parameters.items() if key in allowed}, steps)
+    own = {key: value for key, value in layer.parameters.items() if key in allowed}
+    return Layer(layer.origin, own, steps, layer.name)
 
 
 def choose_steps(target: type, drafts: list[Draft], settings: Settings) -> None:
@@ -396,7 +428,7 @@ def choose_steps(target: type, drafts: list[Draft], settings: Settings) -> None:
                     step = replace(step, skip=False)
                 if name == "bkg_subtract" and draft.request.members.get("background"):
                     step = replace(step, bkg_list=draft.request.members["background"])  # type: ignore[call-arg]
-                reason = "skip is set" if step.skip else step.skip_reason(draft.meta)
+                reason = SKIP_SET if step.skip else step.skip_reason(draft.meta)
                 if reason is None and not step.available:
                     raise PlanError(
                         f"{draft.request.path}: {name} cannot be run by this version",
@@ -408,6 +440,9 @@ def choose_steps(target: type, drafts: list[Draft], settings: Settings) -> None:
                 draft.steps.append(StepPlan(name, step, reason, {}, configured.step_origins[name], recorded))
         except JwstdaskError as error:
             draft.error = str(error) if draft.request.path in str(error) else f"{draft.request.path}: {error}"
+        except Exception as error:
+            # Headers without a keyword, or with text where a number should be.
+            draft.error = f"{draft.request.path}: {name}: {reason_of(error)}"
 
 
 def choose_references(drafts: list[Draft], settings: Settings) -> None:
@@ -531,7 +566,8 @@ def _products(target: type, draft: Draft, settings: Settings) -> tuple[dict[str,
     cube = len(draft.shape) == 3
     products: dict[str, str] = {}
     if not issubclass(target, Pipeline):
-        suffix = own.suffix or target.alias
+        # As in jwst: the class's name, unless the parameter reference gives another.
+        suffix = own.suffix or configured.name.lower()
         if target.alias == "ramp_fit":
             products = {"rate": path(f"0_{suffix}"), "rateints": path(f"1_{suffix}")}
         elif target.alias == "guider_cds":
@@ -557,8 +593,9 @@ def _products(target: type, draft: Draft, settings: Settings) -> tuple[dict[str,
             products["i2d"] = path("i2d")
     taps = {}
     if issubclass(target, Pipeline):
-        for name, item in running.items():
-            if item.step.save_results and item.step.kind == "block":
+        for name, item in ((item.name, item) for item in draft.steps):
+            # A step that finds nothing to do saves what it was given.
+            if item.step.save_results and item.step.kind == "block" and item.recorded and item.skip != SKIP_SET:
                 taps[name] = path(item.step.suffix or name, item.step.output_dir)
         if getattr(own, "save_calibrated_ramp", False) and "ramp_fit" in running:
             taps["before:ramp_fit"] = path("ramp")

@@ -351,10 +351,13 @@ class ParameterLayers:
         Layers (origin, values) of the pipeline's or the single step's own parameters.
     steps
         Name of a step in the pipeline to its layers.
+    name
+        What the reference of the highest precedence calls the pipeline or step; empty if there is none.
     """
 
     own: tuple[tuple[str, Mapping[str, Any]], ...] = ()
     steps: Mapping[str, tuple[tuple[str, Mapping[str, Any]], ...]] = field(default_factory=dict)
+    name: str = ""
 
 
 def parameter_layers(
@@ -427,7 +430,8 @@ def _layers(
             parts.append(around.step(*words[count:]) if around is not None else None)
         parts += [source.step(*words) if source is not None else None for source in (pipeline, user)]
         by_step[name] = _named(parts)
-    return ParameterLayers(_named([pipeline, user]), by_step)
+    name = next((source.name for source in (user, pipeline) if source is not None and source.name), "")
+    return ParameterLayers(_named([pipeline, user]), by_step, name)
 
 
 def _named(parts: Iterable[ParameterReference | None]) -> tuple[tuple[str, Mapping[str, Any]], ...]:

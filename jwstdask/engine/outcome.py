@@ -1,0 +1,42 @@
+"""From work to its outcome: errors kept with their exposure, time and memory measured."""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+
+from jwstdask.core.errors import JwstdaskError
+from jwstdask.core.plan import AssociationPlan, ExposurePlan, Outcome
+from jwstdask.engine.passes import reason_of
+
+
+def measured(plan: ExposurePlan | AssociationPlan, work: Callable[[], Outcome]) -> Outcome:
+    """Do the work of a plan.
+
+    Returns
+    -------
+    outcome
+        With wall and CPU time, peak memory, and the error, if there was one, which names the input. Only
+        KeyboardInterrupt and its like are raised.
+    """
+    started, clock = time.perf_counter(), time.process_time()
+    outcome = Outcome(plan.path, plan.pipeline)
+    if plan.error is not None:
+        return replace(outcome, error=plan.error)
+    try:
+        outcome = work()
+    except Exception as error:
+        reason = str(error) if isinstance(error, JwstdaskError) else reason_of(error)
+        if os.path.basename(plan.path) not in reason:
+            reason = f"{plan.path}: {reason}"
+        outcome = replace(outcome, error=reason, traceback=traceback.format_exc())
+    return replace(
+        outcome,
+        wall=time.perf_counter() - started,
+        cpu=time.process_time() - clock,
+        memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    )
