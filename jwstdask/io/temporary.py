@@ -13,9 +13,14 @@ import os
 import re
 import shutil
 import socket
+import tempfile
 import uuid
+import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 _NAME = re.compile(r"\..*\.(?P<machine>[0-9a-f]{8})-(?P<process>[0-9]+)-[0-9a-f]{8}\.part")
 
@@ -79,3 +84,40 @@ def _alive(process: int) -> bool:
     with contextlib.suppress(OSError, IndexError):
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
     return True
+
+
+class FileArray:
+    """An array in a temporary file, which other processes may map, too.
+
+    The file is removed with the object that made it; copies that travelled to other processes only read it.
+
+    Parameters
+    ----------
+    folder
+        Where the file goes: a folder that all workers see; None for the system's folder of temporary files.
+    shape
+        Of the array.
+    dtype
+        Of the array.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str] | None, shape: tuple[int, ...], dtype: type = np.float32) -> None:
+        self.path = temporary_path(os.path.join(os.path.abspath(folder or tempfile.gettempdir()), "jwstdask-array"))
+        self.shape, self.dtype = shape, dtype
+        self._array: np.ndarray | None = np.asarray(np.memmap(self.path, dtype, "w+", shape=shape))
+        weakref.finalize(self, _remove, self.path)
+
+    @property
+    def array(self) -> np.ndarray:
+        """The array; writable where it was made."""
+        if self._array is None:
+            self._array = np.asarray(np.memmap(self.path, self.dtype, "r", shape=self.shape))
+        return self._array
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "shape": self.shape, "dtype": self.dtype, "_array": None}
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)

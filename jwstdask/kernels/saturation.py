@@ -108,6 +108,54 @@ def flag(
     return union
 
 
+def flag_interleaved(
+    sci: np.ndarray,
+    groupdq: np.ndarray,
+    threshold: np.ndarray,
+    *,
+    n_pix_grow_sat: int = 1,
+    nframes: int | None = None,
+    bias: np.ndarray | None = None,
+    zeroframe: np.ndarray | None = None,
+) -> np.ndarray:
+    """Flag saturated groups and groups at the converter's floor of a ramp read in IRS2 mode, without its references.
+
+    As :func:`flag`, but flags that were there before have no part in it, averaged groups are not searched backwards,
+    and where the second of three groups hides saturation, it and its neighbours are SATURATED instead of DO_NOT_USE.
+
+    Parameters
+    ----------
+    sci
+        float32 (integration, group, y, x) [DN], bias included.
+    groupdq
+        uint8 (integration, group, y, x), changed in place.
+    threshold
+        float32 (y, x) from :func:`levels`.
+    n_pix_grow_sat
+        Layers of neighbours flagged around a saturated pixel.
+    nframes
+        Frames averaged into a group; None leaves out the rule for the second group.
+    bias
+        float32 (y, x) [DN], zero if None.
+    zeroframe
+        float32 (integration, y, x) [DN]; saturated values with their neighbours, and values at the floor, are set to
+        zero in place.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8 (y, x), all flags met over integrations and groups.
+    """
+    _, expected = _sampling(sci.shape[1], nframes)
+    if bias is None:
+        bias = np.zeros(threshold.shape, np.float32)
+    union = np.zeros(threshold.shape, np.uint8)
+    _flag_interleaved(sci, groupdq, threshold, n_pix_grow_sat, expected, bias, union)
+    if zeroframe is not None:
+        _clear_zeroframe(zeroframe, threshold, n_pix_grow_sat)
+    return union
+
+
 @lru_cache(maxsize=64)
 def _sampling(groups: int, nframes: int | None) -> tuple[np.ndarray, np.ndarray]:
     """Mean over last frame number of each group; mean of the first group, last of the third, frames in a group.
@@ -226,6 +274,63 @@ def _flag(sci, groupdq, threshold, unchecked, layers, dilution, expected, bias, 
                         rise = sci[integration, 1, y, x] - start
                         if predicted < threshold[y, x] and rise > (threshold[y, x] - start) / share:
                             groupdq[integration, 1, y, x] |= _DO_NOT_USE
+
+        for group in range(groups):
+            for y in range(ny):
+                for x in range(nx):
+                    union[y, x] |= groupdq[integration, group, y, x]
+
+
+@numba.njit(cache=True, nogil=True)
+def _flag_interleaved(sci, groupdq, threshold, layers, expected, bias, union):
+    integrations, groups, ny, nx = sci.shape
+    saturated = np.empty((ny, nx), np.uint8)
+    marks = np.empty((ny, nx), np.uint8)
+    marked_rows = np.empty(ny, np.bool_)
+    flagged_rows = np.empty(ny, np.bool_)
+    line = np.empty(nx, np.uint8)
+    share = np.float32(expected[2])
+    for integration in range(integrations):
+        saturated[:] = 0
+        marked_rows[:] = False
+        for group in range(groups):
+            values, flags = sci[integration, group], groupdq[integration, group]
+            met = False
+            for y in range(ny):
+                bits = _ZERO
+                for x in range(nx):
+                    value = values[y, x]
+                    reached = saturated[y, x] | (_SATURATED if value >= threshold[y, x] else _ZERO)
+                    saturated[y, x] = reached
+                    bits |= reached
+                    flags[y, x] |= reached | (_FLOOR if value <= 0 else _ZERO)
+                marked_rows[y] = bits != 0
+                met |= marked_rows[y]
+            if met and layers > 0:
+                for y in range(ny):
+                    if marked_rows[y]:
+                        marks[y] = saturated[y]
+                _grow(marks, marked_rows, layers, _SATURATED, flags, flagged_rows, line)
+
+        if groups > 2 and expected[2] > 0:
+            second = groupdq[integration, 1]
+            met = False
+            for y in range(ny):
+                marked_rows[y] = False
+                for x in range(nx):
+                    marks[y, x] = _ZERO
+                    if sci[integration, 2, y, x] >= threshold[y, x]:
+                        start = sci[integration, 0, y, x]
+                        offset = bias[y, x]
+                        predicted = np.float64(start - offset) / expected[0] * expected[1] + np.float64(offset)
+                        rise = sci[integration, 1, y, x] - start
+                        if predicted < threshold[y, x] and rise > (threshold[y, x] - start) / share:
+                            marks[y, x] = _SATURATED
+                            second[y, x] |= _SATURATED
+                            marked_rows[y] = True
+                            met = True
+            if met and layers > 0:
+                _grow(marks, marked_rows, layers, _SATURATED, second, flagged_rows, line)
 
         for group in range(groups):
             for y in range(ny):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jwstdask.core.block import RampBlock, Window, tiles
+from jwstdask.core.block import KeptRows, RampBlock, Window, tiles
 
 
 @dataclass
@@ -21,8 +21,13 @@ class FakeReference:
     asdf: Mapping[str, Any] = field(default_factory=dict)
     path: str = "fake.fits"
 
+    tables: Mapping[str, Any] = field(default_factory=dict)
+
     def __contains__(self, name: str) -> bool:
-        return name in self.arrays
+        return name in self.arrays or name in self.tables
+
+    def table(self, name: str) -> Any:
+        return self.tables[name]
 
     def array(self, name: str) -> np.ndarray:
         return self.arrays[name]
@@ -49,6 +54,10 @@ class Ramp:
     def copy(self) -> Ramp:
         zeroframe = None if self.zeroframe is None else self.zeroframe.copy()
         return Ramp(self.sci.copy(), self.groupdq.copy(), self.pixeldq.copy(), zeroframe)
+
+    def rows(self, rows: np.ndarray) -> Ramp:
+        zeroframe = None if self.zeroframe is None else self.zeroframe[:, rows]
+        return Ramp(self.sci[:, :, rows], self.groupdq[:, :, rows], self.pixeldq[rows], zeroframe)
 
     def block(self, window: Window) -> RampBlock:
         tile = (..., window.rows, window.columns)
@@ -94,10 +103,16 @@ def walk(
             gathered = step.gather(meta, prepared, [ramp.block(window) for window in windows])
     result = ramp.copy()
     shape = ramp.sci.shape[-2:]
+    outer = None
+    if (kept := step.kept_rows(meta)) is not None:
+        outer = KeptRows(kept, shape[0], whole=not step.drops_rows(meta)).outer
+        shape = kept.size, shape[1]
+        if step.drops_rows(meta):
+            result = result.rows(kept)
     for window in tiles((0, shape[0]), shape, tile, step.halo):
-        block = ramp.block(window)
+        block = ramp.block(window if outer is None else outer(window))
         step.apply(block, prepared, gathered)
-        inner, absolute = (..., *window.inner), (..., *window.inner_absolute)
+        inner, absolute = (..., *block.window.inner), (..., *block.window.inner_absolute)
         for name, array in block.arrays().items():
             getattr(result, name)[absolute] = array[inner]
         for name, value in block.tally.items():

@@ -52,7 +52,24 @@ def test_other_kernels_are_refused(size):
         IPCStep().prepare(metadata((40, 48)), {"ipc": reference})
 
 
-def test_irs2_readouts_are_refused_when_planning():
+@pytest.mark.parametrize("tile", [(10**6, 10**6), (50, 11)])
+@pytest.mark.parametrize(("detector", "fixed"), [("NRS1", True), ("NRS2", True), ("NRS2", False)])
+def test_irs2_same_bits_as_the_oracle(tile, detector, fixed):
+    from jwst.ipc.ipc_corr import do_correction
+    from stdatamodels.jwst.datamodels import IPCModel
+
+    shape = (2048, 30)
+    meta = metadata(shape, instrument__name="NIRSPEC", instrument__detector=detector, exposure__readpatt="NRSIRS2")
+    values = kernel((3, 3), 5) if fixed else kernel((3, 3), 5, shape)
+    ramp = Ramp.of(np.random.default_rng(3).normal(1000, 300, (1, 2, 3200, 30)).astype(np.float32))
+    result = walk(IPCStep(), meta, {"ipc": FakeReference({"sci": values})}, ramp, tile)
+    model = oracle_ramp(ramp, meta)
+    model.meta.exposure.nrs_normal, model.meta.exposure.nrs_reference = 16, 4
+    assert_same(result, do_correction(model, IPCModel(data=values)))
+    assert np.any(result.sci != ramp.sci)
+
+
+def test_irs2_of_other_detectors_is_refused_when_planning():
     step = IPCStep()
     step.check(metadata((40, 48), exposure__readpatt="NRSRAPID"))
     with pytest.raises(PlanError, match="IRS2"):

@@ -238,6 +238,7 @@ def test_what_is_not_available_is_refused_when_planning():
     with pytest.raises(ParameterError, match=r"sirs.*FULLP"):
         RefPixStep(refpix_algorithm="sirs").check(geometry("NRCA1", (0, 0), (256, 2048), subarray__name="FULLP"))
     with pytest.raises(PlanError, match="IRS2"):
+        # NIRCam has no IRS2 mode.
         RefPixStep().check(full | {"meta.exposure.readpatt": "NRSIRS2"})
     with pytest.raises(PlanError, match="multistripe"):
         RefPixStep().check(full | {"meta.subarray.multistripe_reads1": 64})

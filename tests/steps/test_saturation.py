@@ -96,11 +96,84 @@ def test_rules_for_averaged_groups_add_flags():
     assert np.any(walk(SaturationStep(), meta, refs, ramp).groupdq != (plain | added))
 
 
-def test_irs2_readouts_are_refused_when_planning():
+IRS2 = (3200, 24)
+
+
+def interleaved_exposure(seed, detector, zeroframe, groups):
+    """The ramps of :func:`exposure`, with reference samples between and beside them that would be saturated."""
+    rng = np.random.default_rng(seed)
+    meta = metadata((2048, IRS2[1]), exposure__readpatt="NRSIRS2", instrument__detector=detector)
+    rows = SaturationStep().kept_rows(meta)
+    shape = (2, groups, *IRS2)
+    ramp = Ramp.of(np.full(shape, 65535, np.float32))
+    rate = rng.choice([0, 500, 9000, 20000], (2048, IRS2[1]), p=[0.5, 0.46, 0.02, 0.02])
+    sci = np.round((rng.normal(9000, 40, (2, 1, *rate.shape)) + rate * np.arange(groups)[:, None, None]) / 50) * 50
+    hit = rng.random((2, 1, *rate.shape)) < 0.04
+    sci += np.where(hit & (np.arange(groups)[:, None, None] >= rng.integers(0, groups, hit.shape)), 45000, 0)
+    sci[rng.random(sci.shape) < 0.003] = 0
+    ramp.sci[:, :, rows] = np.minimum(sci, 65535)
+    ramp.groupdq[rng.random(shape) < 0.02] = dq.DO_NOT_USE
+    ramp.groupdq[rng.random(shape) < 0.001] = dq.SATURATED
+    if zeroframe:
+        ramp.zeroframe = (ramp.sci[:, 0] * rng.uniform(0.5, 1.6, (2, *IRS2))).astype(np.float32)
+    return ramp, meta
+
+
+@pytest.mark.parametrize("tile", [(10**6, 10**6), (33, 24), (16, 10)])
+@pytest.mark.parametrize(
+    ("seed", "detector", "grow", "nframes", "readpatt", "bias", "zeroframe", "groups"),
+    [
+        (0, "NRS1", 1, 5, True, True, True, 5),
+        (1, "NRS2", 1, 1, True, True, True, 4),
+        (2, "NRS1", 2, 5, True, False, False, 3),
+        (3, "NRS2", 0, 5, True, True, False, 3),
+        (4, "NRS2", 3, 5, False, True, False, 4),
+        (5, "NRS1", 1, 5, True, True, False, 2),
+    ],
+)
+def test_irs2_same_bits_as_the_oracle(tile, seed, detector, grow, nframes, readpatt, bias, zeroframe, groups):
+    from jwst.saturation.saturation import irs2_flag_saturation
+    from stdatamodels.jwst.datamodels import SaturationModel, SuperBiasModel
+
+    ramp, meta = interleaved_exposure(seed, detector, zeroframe, groups)
+    meta["meta.exposure.nframes"] = nframes
+    rng = np.random.default_rng(seed)
+    level = rng.choice([50000, 54000.5, 60000], (2048, IRS2[1])).astype(np.float32)
+    level[rng.random(level.shape) < 0.02] = np.nan
+    flags = np.where(rng.random(level.shape) < 0.02, dq.NO_SAT_CHECK, 0).astype(np.uint32)
+    image = rng.normal(8800, 30, IRS2).astype(np.float32)
+    refs = {
+        "saturation": FakeReference({"sci": level.copy()}, flags.copy()),
+        "superbias": FakeReference({"sci": image}) if bias else None,
+    }
+    step = SaturationStep(n_pix_grow_sat=grow, use_readpatt=readpatt)
+    result = walk(step, meta, refs, ramp, tile)
+    reference = SaturationModel(data=level, dq=flags)
+    for name in ("xstart", "ystart", "xsize", "ysize"):
+        reference[f"meta.subarray.{name}"] = meta[f"meta.subarray.{name}"]
+    model = oracle_ramp(ramp, meta)
+    model.meta.exposure.nrs_normal, model.meta.exposure.nrs_reference = 16, 4
+    model = irs2_flag_saturation(model, reference, grow, readpatt, SuperBiasModel(data=image) if bias else None)
+    assert_same(result, model)
+    if readpatt and groups > 2 and nframes > 1:
+        plain = walk(SaturationStep(n_pix_grow_sat=grow, use_readpatt=False), meta, refs, ramp)
+        added = result.groupdq[:, 1] & ~plain.groupdq[:, 1]
+        assert np.count_nonzero(added == dq.SATURATED) > 20
+    # Pixels are counted, reference samples are not.
+    pixels = model.groupdq[:, :, step.kept_rows(meta)]
+    assert result.tally["saturation.saturated"] == np.any(pixels & dq.SATURATED, axis=(0, 1)).sum()
+
+
+def test_irs2_of_other_detectors_is_refused_when_planning():
     step = SaturationStep()
     step.check(metadata((40, 48), exposure__readpatt="NRSRAPID"))
+    step.check(metadata((40, 48), exposure__readpatt="NRSIRS2RAPID", instrument__detector="NRS1"))
     with pytest.raises(PlanError, match="IRS2"):
         step.check(metadata((40, 48), exposure__readpatt="NRSIRS2RAPID"))
+    with pytest.raises(PlanError, match="13 pixels"):
+        step.check(
+            metadata((40, 48), exposure__readpatt="NRSIRS2", instrument__detector="NRS1", exposure__nrs_normal=13)
+        )
 
 
 def test_skipped_without_reference():

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from jwstdask.core.block import RampBlock
-from jwstdask.core.errors import PlanError, ReferenceFileError
+from jwstdask.core.errors import ReferenceFileError
 from jwstdask.core.step import Meta, Step
 from jwstdask.kernels import ipc
+from jwstdask.kernels.irs2 import Readout
+from jwstdask.steps.detector import irs2
 
 _BORDER = 4
 """Width of the border of reference pixels."""
@@ -19,11 +21,15 @@ _BORDER = 4
 
 @dataclass(frozen=True)
 class Kernel:
-    """Kernel, (row, column) or (row, column, y, x), and the light-sensitive rows and columns of the science frame."""
+    """Kernel, (row, column) or (row, column, y, x), and the light-sensitive rows and columns of the science frame.
+
+    For IRS2 readouts, rows count without the reference samples between them.
+    """
 
     values: np.ndarray
     rows: tuple[int, int]
     columns: tuple[int, int]
+    readout: Readout | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +48,10 @@ class IPCStep(Step):
         return 2
 
     def check(self, meta: Meta) -> None:
-        if "IRS2" in str(meta.get("meta.exposure.readpatt", "")):
-            raise PlanError("ipc cannot treat IRS2 readouts yet", "Leave this exposure out.")
+        irs2.kept_rows(meta)
+
+    def kept_rows(self, meta: Meta) -> np.ndarray | None:
+        return irs2.kept_rows(meta)
 
     def reference_skip_reason(self, meta: Meta, references: Mapping[str, Any]) -> str | None:
         return "No IPC reference file found" if references.get("ipc") is None else None
@@ -66,15 +74,25 @@ class IPCStep(Step):
         columns = max(0, _BORDER - x0), nx - max(0, x0 + nx - last)
         # MIRI has reference pixels left and right only.
         rows = (0, ny) if miri else (max(0, _BORDER - y0), ny - max(0, y0 + ny - last))
-        return Kernel(values, rows, columns)
+        return Kernel(values, rows, columns, irs2.readout_of(meta) if irs2.is_irs2(meta) else None)
 
     def apply(self, block: RampBlock, prepared: Kernel, gathered: Any = None) -> None:
-        window = block.window
+        rows, columns = block.window.rows, block.window.columns
+        if prepared.readout is None:
+            self._convolve(block.sci, prepared, rows, columns)
+            return
+        rows, places = irs2.local_rows(prepared.readout.science, block.window)
+        sci = block.sci[:, :, places]
+        self._convolve(sci, prepared, rows, columns)
+        block.sci[:, :, places] = sci
+
+    def _convolve(self, sci: np.ndarray, prepared: Kernel, rows: slice, columns: slice) -> None:
+        """Convolve the rows and columns of the science frame that ``sci`` holds, in place."""
         values = prepared.values
         if values.ndim == 4:
-            values = values[:, :, window.rows, window.columns]
+            values = values[:, :, rows, columns]
         science = (
-            slice(max(prepared.rows[0] - window.y0, 0), min(prepared.rows[1], window.y1) - window.y0),
-            slice(max(prepared.columns[0] - window.x0, 0), min(prepared.columns[1], window.x1) - window.x0),
+            slice(max(prepared.rows[0] - rows.start, 0), min(prepared.rows[1], rows.stop) - rows.start),
+            slice(max(prepared.columns[0] - columns.start, 0), min(prepared.columns[1], columns.stop) - columns.start),
         )
-        ipc.convolve(block.sci, np.ascontiguousarray(values, np.float32), science, out=block.sci)
+        ipc.convolve(sci, np.ascontiguousarray(values, np.float32), science, out=sci)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from jwstdask.core.errors import ParameterError, PlanError
 from jwstdask.core.params import par
 from jwstdask.core.step import Meta, Step
 from jwstdask.kernels import refpix
+from jwstdask.steps.detector import irs2
 
 _EDGELESS = ("SUB512", "SUB512S", "SUB32")
 """NIRSpec subarrays without reference pixels, whose first and last four columns take their place."""
@@ -146,6 +147,8 @@ class RefPixStep(Step):
     status = "refpix"
     reference_types = ("refpix", "sirskernel")
     equations = "SCI - mean(top, bottom) of amplifier and column parity - side_gain * mean(left, right) of the row"
+    streams = True
+    gathers_alone = True
 
     odd_even_columns: bool = par(True, "treat odd and even columns apart")
     use_side_ref_pixels: bool = par(True, "use the reference pixels left and right of each row")
@@ -166,10 +169,15 @@ class RefPixStep(Step):
         miri = meta.get("meta.instrument.name") == "MIRI"
         if self.refpix_algorithm == "sirs" and "FULL" in name and not miri and not Readout.of(meta).full:
             raise ParameterError(f"refpix.refpix_algorithm='sirs' cannot be used for subarray {name}", "Use 'median'.")
-        if "IRS2" in str(meta.get("meta.exposure.readpatt", "")):
-            raise PlanError("refpix cannot correct IRS2 readouts yet", "Skip refpix or leave the exposure out.")
+        irs2.kept_rows(meta)
         if meta.get("meta.subarray.multistripe_reads1") is not None:
             raise PlanError("refpix cannot correct multistripe readouts yet", "Skip refpix or leave the exposure out.")
+
+    def kept_rows(self, meta: Meta) -> np.ndarray | None:
+        return irs2.kept_rows(meta)
+
+    def drops_rows(self, meta: Meta) -> bool:
+        return irs2.is_irs2(meta) and not self.preserve_irs2_refpix
 
     def skip_reason(self, meta: Meta) -> str | None:
         readout = Readout.of(meta)
@@ -183,14 +191,25 @@ class RefPixStep(Step):
         return None
 
     def references_for(self, meta: Meta) -> tuple[str, ...]:
-        if "IRS2" in str(meta.get("meta.exposure.readpatt", "")):
+        if irs2.is_irs2(meta):
             return ("refpix",)
         return ("sirskernel",) if self.refpix_algorithm == "sirs" else ()
 
     def reference_skip_reason(self, meta: Meta, references: Mapping[str, Any]) -> str | None:
-        return None
+        missing = irs2.is_irs2(meta) and references.get("refpix") is None
+        return "No refpix reference file found" if missing else None
 
-    def prepare(self, meta: Meta, references: Mapping[str, Any]) -> Readout:
+    def prepare(self, meta: Meta, references: Mapping[str, Any]) -> Readout | irs2.Prepared:
+        if irs2.is_irs2(meta):
+            return irs2.Prepared(
+                irs2.readout_of(meta),
+                irs2.references_of(meta, references),
+                self.ovr_corr_mitigation_ftr,
+                self.preserve_irs2_refpix,
+                self.irs2_mean_subtraction,
+                self.odd_even_columns,
+                self.siglimit,
+            )
         readout = Readout.of(meta)
         kernels = references.get("sirskernel")
         if self.refpix_algorithm == "median" or kernels is None or not readout.full or readout.mode == "miri":
@@ -207,7 +226,16 @@ class RefPixStep(Step):
         return replace(readout, kernels=sides)
 
     def gather_windows(self, meta: Meta) -> list[Window]:
+        if irs2.is_irs2(meta):
+            return irs2.gather_windows(irs2.readout_of(meta))
         return Readout.of(meta).windows()
+
+    def gather_stream(
+        self, meta: Meta, prepared: Any, blocks: Callable[[], Iterator[RampBlock]], scratch: str | None = None
+    ) -> Gathered | irs2.Gathered | None:
+        if isinstance(prepared, irs2.Prepared):
+            return irs2.gather(prepared, blocks, scratch)
+        return self.gather(meta, prepared, list(blocks()))
 
     def gather(self, meta: Meta, prepared: Readout, blocks: list[RampBlock]) -> Gathered | None:
         if not blocks:
@@ -219,7 +247,10 @@ class RefPixStep(Step):
         frames = [_section(prepared, block, block.zeroframe[:, np.newaxis]) for block in blocks]
         return Gathered(ramp, correct(prepared, frames, False))
 
-    def apply(self, block: RampBlock, prepared: Readout, gathered: Gathered | None = None) -> None:
+    def apply(self, block: RampBlock, prepared: Any, gathered: Any = None) -> None:
+        if isinstance(prepared, irs2.Prepared):
+            irs2.apply(block, prepared, gathered)
+            return
         if gathered is None:
             return
         window = block.window

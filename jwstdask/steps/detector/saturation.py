@@ -10,20 +10,25 @@ import numpy as np
 
 from jwstdask.core import dq
 from jwstdask.core.block import RampBlock
-from jwstdask.core.errors import PlanError
 from jwstdask.core.params import par
 from jwstdask.core.step import Meta, Step
 from jwstdask.kernels import saturation
+from jwstdask.kernels.irs2 import Readout
+from jwstdask.steps.detector import irs2
 
 
 @dataclass(frozen=True)
 class Levels:
-    """Saturation level [DN], its flags and, if there is one, the bias [DN], each (y, x) of the science frame."""
+    """Saturation level [DN], its flags and, if there is one, the bias [DN], each (y, x) of the science frame.
+
+    For IRS2 readouts the rows of the bias, as those of the ramp, include reference samples.
+    """
 
     threshold: np.ndarray
     flags: np.ndarray
     bias: np.ndarray | None
     nframes: int | None
+    readout: Readout | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +50,10 @@ class SaturationStep(Step):
         return self.n_pix_grow_sat * (2 if self.use_readpatt else 1)
 
     def check(self, meta: Meta) -> None:
-        if "IRS2" in str(meta.get("meta.exposure.readpatt", "")):
-            raise PlanError("saturation cannot treat IRS2 readouts yet", "Leave this exposure out.")
+        irs2.kept_rows(meta)
+
+    def kept_rows(self, meta: Meta) -> np.ndarray | None:
+        return irs2.kept_rows(meta)
 
     def reference_skip_reason(self, meta: Meta, references: Mapping[str, Any]) -> str | None:
         return "No SATURATION reference file found" if references.get("saturation") is None else None
@@ -59,13 +66,15 @@ class SaturationStep(Step):
             level.dq,
             None if bias is None else bias.match(meta).array("sci"),
             int(meta.get("meta.exposure.nframes") or 1) if self.use_readpatt else None,
+            irs2.readout_of(meta) if irs2.is_irs2(meta) else None,
         )
 
     def apply(self, block: RampBlock, prepared: Levels, gathered: Any = None) -> None:
+        if prepared.readout is not None:
+            self._apply_interleaved(block, prepared, prepared.readout)
+            return
         tile = block.window.rows, block.window.columns
-        threshold, unchecked, flags = saturation.levels(
-            np.ascontiguousarray(prepared.threshold[tile], np.float32), np.asarray(prepared.flags[tile], np.uint32)
-        )
+        threshold, unchecked, flags = _levels(prepared, tile)
         met = saturation.flag(
             block.sci,
             block.groupdq,
@@ -77,5 +86,42 @@ class SaturationStep(Step):
             zeroframe=block.zeroframe,
         )
         block.pixeldq |= flags
-        for name, bit in (("saturated", dq.SATURATED), ("ad_floor", dq.AD_FLOOR)):
-            block.tally[f"saturation.{name}"] = float(np.count_nonzero(met[block.window.inner] & bit))
+        _count(block, met)
+
+    def _apply_interleaved(self, block: RampBlock, prepared: Levels, readout: Readout) -> None:
+        """Look at the rows of pixels only, as if the reference samples between them did not exist."""
+        window = block.window
+        science, places = irs2.local_rows(readout.science, window)
+        threshold, _, flags = _levels(prepared, (science, window.columns))
+        groupdq, zeroframe, bias = block.groupdq[:, :, places], None, None
+        if block.zeroframe is not None:
+            zeroframe = block.zeroframe[:, places]
+        if prepared.bias is not None:
+            bias = np.ascontiguousarray(prepared.bias[window.rows, window.columns][places], np.float32)
+        found = saturation.flag_interleaved(
+            block.sci[:, :, places],
+            groupdq,
+            threshold,
+            n_pix_grow_sat=self.n_pix_grow_sat,
+            nframes=prepared.nframes,
+            bias=bias,
+            zeroframe=zeroframe,
+        )
+        block.groupdq[:, :, places] = groupdq
+        if block.zeroframe is not None:
+            block.zeroframe[:, places] = zeroframe
+        block.pixeldq[places] |= flags
+        met = np.zeros(window.shape, np.uint8)
+        met[places] = found
+        _count(block, met)
+
+
+def _levels(prepared: Levels, tile: tuple[slice, slice]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return saturation.levels(
+        np.ascontiguousarray(prepared.threshold[tile], np.float32), np.asarray(prepared.flags[tile], np.uint32)
+    )
+
+
+def _count(block: RampBlock, met: np.ndarray) -> None:
+    for name, bit in (("saturated", dq.SATURATED), ("ad_floor", dq.AD_FLOOR)):
+        block.tally[f"saturation.{name}"] = float(np.count_nonzero(met[block.window.inner] & bit))

@@ -1,0 +1,342 @@
+"""What the steps of Stage 1 do with ramps read in IRS2 mode, where reference samples lie between the pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jwstdask.core import dq
+from jwstdask.core.block import RampBlock, Window
+from jwstdask.core.errors import PlanError, ReferenceFileError
+from jwstdask.core.step import Meta
+from jwstdask.io.temporary import FileArray
+from jwstdask.kernels import irs2
+from jwstdask.kernels.irs2 import Readout
+
+_BAD = np.uint32(dq.BAD_REF_PIXEL | dq.DO_NOT_USE)
+
+_EDGE = irs2.EDGE
+
+_BAND = 32
+"""Rows of the reference output that are gathered at a time."""
+
+
+def is_irs2(meta: Meta) -> bool:
+    """Whether an exposure was read in IRS2 mode."""
+    return "IRS2" in str(meta.get("meta.exposure.readpatt", ""))
+
+
+def readout_of(meta: Meta) -> Readout:
+    """How an IRS2 exposure was read.
+
+    Raises
+    ------
+    PlanError
+        If it is no full frame of NIRSpec, or its samples have another pattern than those of any detector.
+    """
+    detector = meta.get("meta.instrument.detector")
+    readout = Readout(
+        int(meta.get("meta.exposure.nrs_normal") or 16),
+        int(meta.get("meta.exposure.nrs_reference") or 4),
+        detector == "NRS2",
+    )
+    if detector not in ("NRS1", "NRS2"):
+        raise PlanError(f"detector {detector} has no IRS2 mode", "Correct DETECTOR or READPATT.")
+    if irs2.WIDTH % readout.normal or readout.reference % 2 or readout.normal < 2 * readout.reference:
+        raise PlanError(
+            f"IRS2 readout with {readout.normal} pixels and {readout.reference} reference samples is not supported",
+            "Correct NRS_NORM and NRS_REF.",
+        )
+    return readout
+
+
+def kept_rows(meta: Meta) -> np.ndarray | None:
+    """Rows of the file that hold pixels of the detector, int64; None if all do."""
+    return readout_of(meta).science if is_irs2(meta) else None
+
+
+def local_rows(rows: np.ndarray, window: Window) -> tuple[slice, np.ndarray]:
+    """Which of ``rows`` are in a window: their range, and their places in the window."""
+    first, last = np.searchsorted(rows, (window.y0, window.y1))
+    return slice(int(first), int(last)), rows[first:last] - window.y0
+
+
+def without_references(block: RampBlock, readout: Readout) -> None:
+    """Drop the rows of reference samples from a block, whose window becomes one of the detector's frame."""
+    window = block.window
+    _, places = local_rows(readout.science, window)
+    bounds = np.searchsorted(readout.science, (window.y0, window.y1, window.inner_y0, window.inner_y1))
+    y0, y1, inner_y0, inner_y1 = (int(bound) for bound in bounds)
+    block.window = Window(y0, y1, window.x0, window.x1, inner_y0, inner_y1, window.inner_x0, window.inner_x1)
+    block.sci, block.groupdq = block.sci[:, :, places], block.groupdq[:, :, places]
+    block.pixeldq = block.pixeldq[places]
+    if block.zeroframe is not None:
+        block.zeroframe = block.zeroframe[:, places]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of the reference output (alpha) and of the interleaved samples (beta) in a reference file."""
+
+    reference: Any
+
+    def check(self, readout: Readout) -> None:
+        """Refuse a file whose tables do not fit the readout (ReferenceFileError)."""
+        found, expected = len(self._table), 2 * readout.line * irs2.SIZE
+        if found != expected:
+            raise ReferenceFileError(
+                self.reference.path,
+                f"the table IRS2 has {found} rows where {expected} are needed",
+                "Use a reference for this readout.",
+            )
+
+    @property
+    def _table(self) -> np.ndarray:
+        return self.reference.table("irs2")
+
+    def read(self) -> tuple[np.ndarray, np.ndarray]:
+        """alpha and beta, complex64 (output, sample): real and imaginary parts alternate in the file."""
+        table = self._table
+        return tuple(  # type: ignore[return-value]
+            np.stack([np.ascontiguousarray(table[f"{name}_{k}"], np.float32).view(np.complex64) for k in range(4)])
+            for name in ("alpha", "beta")
+        )
+
+    def bad(self, readout: Readout) -> list[list[int]]:
+        """Rows of bad reference samples, of each entry of the file's list."""
+        if "dq" not in self.reference:
+            return []
+        table = self.reference.table("dq")
+        return irs2.listed_rows(readout, table["output"], table["odd_even"], table["mask"])
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """How an IRS2 exposure is corrected."""
+
+    readout: Readout
+    weights: Weights
+    n_sigma: float
+    preserve: bool
+    levels: bool
+    odd_even_columns: bool
+    siglimit: float
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """The correction of an exposure.
+
+    Attributes
+    ----------
+    bad
+        bool (row,), rows of the file whose reference samples were found to be bad.
+    levels
+        float64 (integration, group, row) [DN], subtracted first.
+    intercept, slope
+        float32 (integration, group, output) [DN, DN per sample].
+    correction
+        float32 (integration, group, y, x) [DN], subtracted last. Where reference samples are preserved, y counts rows
+        of the file, and those of reference samples hold their final values.
+    """
+
+    bad: np.ndarray
+    levels: np.ndarray
+    intercept: np.ndarray
+    slope: np.ndarray
+    correction: FileArray
+
+
+def gather_windows(readout: Readout) -> list[Window]:
+    """Windows of all reference samples, and of the border of reference pixels."""
+    runs = np.split(readout.held, np.flatnonzero(np.diff(readout.held) != 1) + 1)
+    bounds = [(int(run[0]), int(run[-1]) + 1) for run in (*runs, readout.science[:_EDGE], readout.science[-_EDGE:])]
+    rows = [
+        Window.plain(start, min(start + _BAND, last), 0, irs2.SIZE)
+        for first, last in bounds
+        for start in range(first, last, _BAND)
+    ]
+    columns = [Window.plain(0, readout.rows, start, start + _EDGE) for start in (0, irs2.SIZE - _EDGE)]
+    return rows + columns
+
+
+@dataclass
+class _Samples:
+    """Reference samples (integration, group, held row, column), border (integration, group, row, 8), their flags."""
+
+    held: FileArray
+    border: np.ndarray
+    border_dq: np.ndarray
+    flagged: np.ndarray
+
+    @classmethod
+    def of(cls, readout: Readout, blocks: Iterator[RampBlock], scratch: str | None) -> _Samples:
+        found: _Samples | None = None
+        for block in blocks:
+            window, (integrations, groups) = block.window, block.sci.shape[:2]
+            if found is None:
+                found = cls(
+                    FileArray(scratch, (integrations, groups, readout.held.size, irs2.SIZE)),
+                    np.empty((integrations, groups, readout.rows, 2 * _EDGE), np.float32),
+                    np.zeros((readout.rows, 2 * _EDGE), np.uint32),
+                    np.zeros(readout.rows, np.bool_),
+                )
+            found.flagged[window.rows] |= ((block.pixeldq & np.uint32(dq.BAD_REF_PIXEL)) != 0).any(axis=1)
+            if window.shape[1] == _EDGE:
+                columns = slice(0, _EDGE) if window.x0 == 0 else slice(_EDGE, None)
+                found.border[..., columns] = block.sci
+                found.border_dq[:, columns] = block.pixeldq
+            else:
+                held, places = local_rows(readout.held, window)
+                if places.size:
+                    found.held.array[:, :, held] = block.sci[:, :, places]
+        assert found is not None
+        return found
+
+
+def gather(prepared: Prepared, blocks: Callable[[], Iterator[RampBlock]], scratch: str | None) -> Gathered:
+    """The correction of an exposure, one group after another.
+
+    Parameters
+    ----------
+    prepared
+        How to correct.
+    blocks
+        Walks over :func:`gather_windows`.
+    scratch
+        Folder of temporary files; None for the system's.
+    """
+    readout = prepared.readout
+    samples = _Samples.of(readout, blocks(), scratch)
+    held, border = samples.held.array, samples.border
+    integrations, groups = border.shape[:2]
+    bad = _bad_rows(prepared, held, samples.flagged)
+    levels = np.zeros((integrations, groups, readout.rows))
+    if prepared.levels:
+        samples.border_dq[bad] |= _BAD
+        for each in np.ndindex(integrations, groups):
+            levels[each] = irs2.edge_levels(
+                border[each],
+                samples.border_dq,
+                readout,
+                prepared.odd_even_columns,
+                prepared.siglimit,
+                dq.DO_NOT_USE,
+            )
+            held[each] -= levels[each][readout.held, np.newaxis].astype(np.float32)
+            border[each] -= levels[each][:, np.newaxis].astype(np.float32)
+    index = np.full(readout.rows, -1)
+    index[readout.held] = np.arange(readout.held.size)
+    for plan in _replacements(prepared, bad):
+        irs2.replace_rows(held, plan, index)
+    border[:, :, readout.held, :_EDGE] = held[..., :_EDGE]
+    border[:, :, readout.held, _EDGE:] = held[..., -_EDGE:]
+    return _correct(prepared, held, border, bad, levels, scratch)
+
+
+def _bad_rows(prepared: Prepared, held: np.ndarray, flagged: np.ndarray) -> np.ndarray:
+    """Rows known to be bad or suspicious in an integration, bool (row,)."""
+    readout, found = prepared.readout, flagged.copy()
+    for pairs in readout.pairs:
+        first = int(pairs[0]) // readout.section * readout.section
+        rows = readout.held[(readout.held >= first) & (readout.held < first + readout.section)]
+        places = slice(*np.searchsorted(readout.held, (first, first + readout.section)))
+        for integration in held:
+            starts = np.searchsorted(rows, pairs)
+            found[rows] |= irs2.suspicious_rows(integration[:, places], starts, flagged[rows], prepared.n_sigma)
+    return found
+
+
+def _replacements(prepared: Prepared, bad: np.ndarray) -> Iterator[list[tuple[int, tuple[int, ...]]]]:
+    """What replaces the bad rows, then those that the reference lists besides."""
+    readout = prepared.readout
+    yield irs2.replacements(readout, bad, np.flatnonzero(bad))
+    known = bad.copy()
+    for rows in prepared.weights.bad(readout):
+        fresh = [row for row in rows if not known[row]]
+        known[rows] = True
+        yield irs2.replacements(readout, known, fresh, -1 if readout.flipped else 1)
+
+
+def _correct(
+    prepared: Prepared, held: np.ndarray, border: np.ndarray, bad: np.ndarray, levels: np.ndarray, scratch: str | None
+) -> Gathered:
+    readout = prepared.readout
+    integrations, groups = held.shape[:2]
+    output, time = readout.output[readout.held], readout.time[readout.held]
+    fits = np.zeros((2, integrations, groups, irs2.OUTPUTS), np.float32)
+    rows = np.arange(readout.rows) if prepared.preserve else readout.science
+    correction = FileArray(scratch, (integrations, groups, rows.size, irs2.SIZE))
+    targets = []
+    for number in range(1, irs2.OUTPUTS):
+        own = np.flatnonzero(readout.output[rows] == number)
+        times = np.full(readout.line, -1)
+        times[readout.time[rows[own]]] = own
+        targets.append(times)
+    work = irs2.Correction(readout, *prepared.weights.read())
+    difference = np.empty(held.shape[2:], np.float32)
+    for integration in range(integrations):
+        mean = _mean(held[integration])
+        border_mean = _mean(border[integration])
+        for group in range(groups):
+            each = integration, group
+            intercept, slope = irs2.line_fit((border[each] - border_mean).astype(np.float32), readout)
+            fits[0][each], fits[1][each] = intercept, slope
+            irs2.subtract_mean(held[each], mean, output, time, readout.start, intercept, slope, difference)
+            work.prepare(difference)
+            out = correction.array[each]
+            for number, places in enumerate(targets, 1):
+                work.compute(difference, number, places, out)
+            if prepared.preserve:
+                final = difference - out[readout.held]
+                rest = output == 0
+                final[rest] = work.filled() + mean[rest]
+                out[readout.held] = final
+    return Gathered(bad, levels, fits[0], fits[1], correction)
+
+
+def _mean(samples: np.ndarray) -> np.ndarray:
+    """Mean over groups, float64 (row, column)."""
+    total = np.zeros(samples.shape[1:])
+    for group in samples:
+        total += group
+    return total / samples.shape[0]
+
+
+def apply(block: RampBlock, prepared: Prepared, gathered: Gathered) -> None:
+    """Correct a block and, unless they are preserved, drop its reference samples."""
+    readout, window = prepared.readout, block.window
+    science, places = local_rows(readout.science, window)
+    rows = readout.science[science]
+    block.pixeldq[gathered.bad[window.rows]] |= _BAD
+    if prepared.preserve:
+        sci = block.sci[:, :, places]
+        correction = gathered.correction.array[:, :, rows, window.columns]
+        held, others = local_rows(readout.held, window)
+        block.sci[:, :, others] = gathered.correction.array[:, :, readout.held[held], window.columns]
+    else:
+        without_references(block, readout)
+        sci, correction = block.sci, gathered.correction.array[:, :, science, window.columns]
+    irs2.subtract(
+        sci,
+        gathered.levels[:, :, rows],
+        readout.output[rows],
+        readout.time[rows],
+        readout.start[window.columns],
+        gathered.intercept,
+        gathered.slope,
+        correction,
+        sci,
+    )
+    if prepared.preserve:
+        block.sci[:, :, places] = sci
+
+
+def references_of(meta: Meta, references: Mapping[str, Any]) -> Weights:
+    """The weights, checked."""
+    weights = Weights(references["refpix"])
+    weights.check(readout_of(meta))
+    return weights
