@@ -610,10 +610,10 @@ class _Plan:
                 self.hdus.remove(hdu)
             table = self._new_hdu(key)
             table.structure, table.table, table.table_dtype = _table_hdu(data, node.hdu)
+            table.set_version(version or 1)
             for keyword, value in hdu.values if hdu is not None else ():
                 if not is_structural(keyword):
                     table.set(keyword, value, "")
-            table.set_version(version or 1)
             link.shape = data.shape
             hdu = table
         else:
