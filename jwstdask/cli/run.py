@@ -69,7 +69,12 @@ def _run_target(options: Any, inputs: list[str], own: dict[str, Any], steps: dic
         name = read_parameters(name).class_name
         if not name:
             raise ParameterError(f"{options.target} does not say whose parameters it holds", "it needs a line `class`")
-    target = find(name)
+    try:
+        target = find(name)
+    except ParameterError as error:
+        if not layers:
+            raise
+        raise ParameterError(f"{options.target}: {error.message}", error.remedy) from None
     settings = settings_of(options, layers, own, steps)
     check_layers(target, settings.layers)
     refuse_hooks(settings.layers)

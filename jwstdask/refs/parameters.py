@@ -121,6 +121,8 @@ def _read(path: str, stamp: int, size: int) -> ParameterReference:
         raise ReferenceFileError(
             path, f"the parameter file cannot be read: {error.strerror}", "check its permissions"
         ) from None
+    if size == 0:
+        raise ReferenceFileError(path, "the parameter file is empty", "fetch or write it again")
     return _read_asdf(path) if is_asdf else _read_cfg(path)
 
 
