@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from configobj import ConfigObj
 from jwst.pipeline import Detector1Pipeline as OracleDetector1
-from jwst.stpipe import Step as OracleStep
 from jwst.step import JumpStep as OracleJump
+from jwst.stpipe import Step as OracleStep
 
 import jwstdask
 from jwstdask.core.errors import JwstdaskError

@@ -1,0 +1,185 @@
+"""The commands do what they say, on a small program."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+import jwstdask
+from jwstdask.pipelines.registry import PIPELINES
+from jwstdask.step import JumpStep, SaturationStep
+from jwstdask.steps.registry import CLASSES
+from jwstdask.testing import assert_same_bits
+
+
+def names(folder):
+    return sorted(item.name.split("_02101_0000")[-1] for item in folder.iterdir())
+
+
+def test_several_inputs(command, program, tmp_path):
+    status, printed = command("run", "calwebb_detector1", *program.uncals[:2], f"--output_dir={tmp_path}")
+    assert status == 0, printed
+    assert names(tmp_path) == [f"{k}_nrcb1_{kind}.fits" for k in (1, 2) for kind in ("rate", "rateints")]
+    assert "[1/2] calwebb_detector1" in printed and "[2/2] calwebb_detector1" in printed
+
+
+def test_pipelines_one_after_the_other_are_through(command, program, uncal, tmp_path):
+    one, both, report = tmp_path / "one", tmp_path / "both", tmp_path / "report.html"
+    assert command("run", "Detector1Pipeline", uncal, "--output_dir", one)[0] == 0
+    rate = one / os.path.basename(uncal).replace("uncal", "rate")
+    assert command("run", "calwebb_image2", rate, f"--output_dir={one}")[0] == 0
+    status, printed = command("run", uncal, "--through", "2", f"--output_dir={both}", "--report", report)
+    assert status == 0, printed
+    assert "2 of 2 done" in printed and f"report: {report}" in printed
+    assert "<html" in report.read_text().lower()
+    assert names(one) == names(both) == [f"1_nrcb1_{kind}.fits" for kind in ("cal", "i2d", "rate", "rateints")]
+    for name in os.listdir(one):
+        assert_same_bits(jwstdask.open_exposure(one / name), jwstdask.open_exposure(both / name))
+
+
+def test_stage_1_only(command, program, tmp_path):
+    status, printed = command("run", program.path, "--through", "1", f"--output_dir={tmp_path}", "--no-report")
+    assert status == 0, printed
+    assert names(tmp_path) == [f"{k}_nrcb1_{kind}.fits" for k in (1, 2, 3) for kind in ("rate", "rateints")]
+
+
+def test_associations_of_stage_2(command, program, uncal, tmp_path):
+    assert command("run", "calwebb_detector1", uncal, f"--output_dir={tmp_path}")[0] == 0
+    name = os.path.basename(uncal).replace("_uncal.fits", "")
+    given = json.loads(program.associations[f"image2_{name}"].read_text())
+    given["products"][0]["name"] = "another_name"
+    path = tmp_path / "image2_asn.json"
+    path.write_text(json.dumps(given))
+    status, printed = command("run", "calwebb_image2", path, f"--output_dir={tmp_path}")
+    assert status == 0, printed
+    cal = jwstdask.open_exposure(tmp_path / "another_name_cal.fits")
+    assert cal.attrs["meta.asn.table_name"] == "image2_asn.json"
+
+
+def test_a_step_by_its_alias(command, uncal, tmp_path):
+    status, printed = command("run", "saturation", uncal, "--n_pix_grow_sat=2", f"--output_dir={tmp_path}")
+    assert status == 0, printed
+    (path,) = tmp_path.iterdir()
+    found = jwstdask.open_exposure(path)
+    assert found.attrs["meta.cal_step.saturation"] == "COMPLETE"
+    assert_same_bits(found, SaturationStep.call(uncal, n_pix_grow_sat=2))
+
+
+def test_skip_reasons_stand_in_the_plan(command, programs, uncal, tmp_path):
+    arguments = ["run", "calwebb_detector1", uncal, "--steps.refpix.skip=true", "--dry-run", f"--output_dir={tmp_path}"]
+    status, printed = command(*arguments)
+    assert status == 0, printed
+    lines = {line.split()[0]: line for line in printed.splitlines() if line.startswith("  ") and line.split()}
+    assert lines["refpix"].split(maxsplit=1)[1] == "skipped: skip is set"
+    assert "skipped: " in lines["gain_scale"] or "gain=" in lines["gain_scale"]
+    assert lines["jump"].split(maxsplit=1)[1].startswith("gain=")
+    assert "NRC_IMAGE, branch NIR" in printed and "-> " in printed and "memory" in printed
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_too_few_groups_are_a_reason(command, programs):
+    """The reason is that of the step, and the exposure is calibrated all the same."""
+    status, printed = command("plan", programs("one_group").uncals[0], "--through", "1")
+    assert status == 0, printed
+    assert "skipped: needs more than two groups, has 1" in printed
+
+
+def test_plan_of_a_program(command, program):
+    status, printed = command("plan", program.path, "--steps.jump.rejection_threshold=6")
+    assert status == 0, printed
+    assert "calwebb_detector1" in printed and "calwebb_image2" in printed
+    assert "6 tasks" in printed
+    assert "rejection_threshold = 6.0 (command line)" in printed
+    assert ".asdf)" in printed
+
+
+@pytest.mark.parametrize("name", [*PIPELINES, *CLASSES])
+def test_explain(command, name):
+    status, printed = command("explain", name)
+    assert status == 0
+    assert printed.startswith(f"{name} (")
+    assert "parameters" in printed
+
+
+def test_explain_names_parameters(command):
+    printed = command("explain", "jump")[1]
+    assert "rejection_threshold = 4.0 [sigma]" in printed
+    assert "references: gain, readnoise" in printed
+    status, printed = command("explain", "jumb")
+    assert status == 2 and "Did you mean 'jump'" in printed
+
+
+def test_refs_check(command, programs, program, uncal):
+    status, printed = command("refs", "check", uncal, "--through", "2")
+    assert status == 0, printed
+    assert "jwst_nircam_gain" in printed
+    gain = programs.cache("bright2").reference("nrcb1", "gain")
+    hidden = gain.with_suffix(".hidden")
+    gain.rename(hidden)
+    try:
+        status, printed = command("refs", "check", uncal, "--through", "2")
+        assert status == 1
+        assert "missing" in next(line for line in printed.splitlines() if gain.name in line)
+        status, printed = command("run", "calwebb_detector1", uncal)
+        assert status == 1
+        assert f"needs {gain.name} (gain), which is not in the cache" in printed and "refs sync" in printed
+    finally:
+        hidden.rename(gain)
+
+
+def test_from_cmdline(uncal, tmp_path):
+    JumpStep.from_cmdline([uncal, f"--output_dir={tmp_path}"])
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_installed_command(uncal, tmp_path):
+    """The same through ``python -m jwstdask``: what is printed goes to the right streams."""
+    command = [sys.executable, "-m", "jwstdask", "explain", "saturation"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout.startswith("saturation (") and done.stderr == ""
+
+
+def test_relative_paths_and_expanded_folders(command, uncal, tmp_path, monkeypatch):
+    monkeypatch.chdir(os.path.dirname(uncal))
+    monkeypatch.setenv("PRODUCTS", str(tmp_path))
+    status, printed = command("run", "dq_init", os.path.basename(uncal), "--output_dir=$PRODUCTS/new")
+    assert status == 0, printed
+    assert len(list((tmp_path / "new").iterdir())) == 1
+
+
+def test_products_go_to_the_current_folder_by_default(command, uncal, tmp_path, monkeypatch):
+    """As strun's do."""
+    monkeypatch.chdir(tmp_path)
+    assert command("run", "calwebb_detector1", uncal)[0] == 0
+    assert names(tmp_path) == [f"1_nrcb1_{kind}.fits" for kind in ("rate", "rateints")]
+
+
+def test_output_file_and_suffix(command, uncal, tmp_path):
+    options = ["--output_file=mine.fits", f"--output_dir={tmp_path}"]
+    assert command("run", "calwebb_detector1", uncal, *options)[0] == 0
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["mine_rate.fits", "mine_rateints.fits"]
+
+
+def test_override(command, programs, uncal, tmp_path):
+    """A reference of one's own is used and recorded; twice the noise is four times the variance."""
+    readnoise = tmp_path / "my_readnoise.fits"
+    with fits.open(programs.cache("bright2").reference("nrcb1", "readnoise")) as hdus:
+        hdus["SCI"].data = hdus["SCI"].data * 2
+        hdus.writeto(readnoise)
+    rates = {}
+    for name, options in (("default", []), ("mine", [f"--steps.ramp_fit.override_readnoise={readnoise}"])):
+        folder = tmp_path / name
+        assert command("run", "calwebb_detector1", uncal, *options, f"--output_dir={folder}")[0] == 0
+        rates[name] = jwstdask.open_exposure(next(folder.glob("*_rate.fits")))
+    assert rates["mine"].attrs["meta.ref_file.readnoise.name"] == str(readnoise)
+    assert rates["default"].attrs["meta.ref_file.readnoise.name"].startswith("crds://")
+    mine, default = rates["mine"]["var_rnoise"].values, rates["default"]["var_rnoise"].values
+    good = np.isfinite(mine) & np.isfinite(default)
+    # Exact: a power of two scales a float.
+    np.testing.assert_array_equal(mine[good], 4 * default[good])
