@@ -1,0 +1,97 @@
+"""calwebb_dark equals jwst's, and so does Stage 1 of MIRI with its interference removed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from astropy.io import fits
+
+from tests.conftest import once
+from tests.oracle.compare import compare, row
+from tests.oracle.conftest import Call, run_jwst, run_ours, same_names
+from tests.oracle.exposures import environment, miri_cache, miri_exposure
+
+TOLERANCE = 1e-6
+"""Relative: ten units in the last place of a 32-bit number."""
+
+SAVED = {name: {"save_results": True} for name in ("dq_init", "saturation", "linearity")}
+DARK = {"suffix": "dark"}
+"""Without a parameter reference jwst names the products of calwebb_dark after its class."""
+
+JOINT = {"emicorr": {"skip": False, "save_results": True}}
+FLY = {"skip": False, "onthefly_corr_freq": [390.625, 218.52055], "save_intermediate_results": True}
+
+
+def check(folders, alias: str, mode: str, record_property) -> list[str]:
+    """Every product of both is the same."""
+    rows, wrong = [], []
+    names = same_names(*folders)
+    for name in names:
+        found = compare(folders[0] / name, folders[1] / name)
+        rows.append(row(alias, mode, name.removesuffix(".fits").rpartition("_")[2], found))
+        wrong += [f"{name}: {text}" for text in found.headers]
+        wrong += [f"{name}: {array}: {item}" for array, item in found.arrays.items() if item.relative > TOLERANCE]
+    record_property("parity", rows)
+    assert not wrong, "\n".join(wrong)
+    assert sum(item["flags"] or 0 for item in rows) == 0
+    return names
+
+
+def both(root: Path, calls: list[Call], variables: dict[str, str]) -> list[Path]:
+    runs = (("ours", run_ours), ("jwst", run_jwst))
+    return [once(root / who, lambda folder, run=run: run(folder, calls, variables)) for who, run in runs]
+
+
+@pytest.fixture(scope="session")
+def miri(session_folder):
+    """Folders with MIRI's products of both."""
+    root = session_folder / "miri"
+
+    def inputs(folder: Path) -> None:
+        miri_exposure(folder / "jw01234001001_02101_00001_mirimage_uncal.fits")
+        miri_exposure(folder / "jw01234001001_02101_00002_mirimage_uncal.fits", "MIR_DARKIMG")
+
+    exposures, cache = once(root / "exposures", inputs), once(root / "crds", miri_cache)
+    image, dark = sorted(exposures.glob("*_uncal.fits"))
+    calls = [
+        Call("calwebb_dark", "jwst.pipeline.DarkPipeline", dark, DARK | {"steps": SAVED | JOINT}, "dark"),
+        Call("calwebb_detector1", "jwst.pipeline.Detector1Pipeline", image, {"steps": JOINT}, "joint"),
+        Call("calwebb_detector1", "jwst.pipeline.Detector1Pipeline", image, {"steps": {"emicorr": FLY}}, "fly"),
+        Call("emicorr", "jwst.step.EmiCorrStep", image, {"algorithm": "sequential"}, "alone"),
+    ]
+    return both(root, calls, environment(cache))
+
+
+@pytest.mark.parametrize(
+    ("subfolder", "alias", "mode"),
+    [
+        ("dark", "calwebb_dark", "MIRIMAGE SUB64 FASTR1"),
+        ("joint", "calwebb_detector1", "MIRIMAGE SUB64 FASTR1, emicorr"),
+        ("fly", "calwebb_detector1", "MIRIMAGE SUB64 FASTR1, emicorr without reference"),
+        ("alone", "emicorr", "sequential"),
+    ],
+)
+def test_miri(miri, subfolder, alias, mode, record_property):
+    folders = [folder / subfolder for folder in miri]
+    names = check(folders, alias, mode, record_property)
+    assert subfolder != "dark" or any(name.endswith("_dark.fits") for name in names)
+    assert fits.getval(folders[0] / names[0], "S_MIREMI") == "COMPLETE"
+    references = [sorted(path.name for path in folder.glob("*.asdf")) for folder in folders]
+    assert references[0] == references[1]
+    assert len(references[0]) == (subfolder == "fly")
+
+
+@pytest.mark.parametrize(("name", "saved"), [("bright2", SAVED), ("full", {})])
+def test_near_infrared(programs, session_folder, name, saved, record_property):
+    program = programs(name)
+    root = session_folder / "dark" / name
+
+    def inputs(folder: Path) -> None:
+        path = folder / program.uncals[0].name
+        path.write_bytes(program.uncals[0].read_bytes())
+        fits.setval(path, "EXP_TYPE", value="NRC_DARK")
+
+    (path,) = once(root / "exposures", inputs).glob("*.fits")
+    calls = [Call("calwebb_dark", "jwst.pipeline.DarkPipeline", path, DARK | {"steps": saved})]
+    check(both(root, calls, program.cache.environment), "calwebb_dark", programs.recipe(name).mode, record_property)
