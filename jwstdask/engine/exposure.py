@@ -407,15 +407,17 @@ def new_meta(plan: ExposurePlan, kind: str, meta: Mapping[str, Any]) -> dict[str
 def tapped_meta(plan: ExposurePlan, last: str, meta: Mapping[str, Any]) -> dict[str, Any]:
     """Metadata of a product saved on the way: it names no reference of the steps after ``last``."""
     used: set[str] = set()
+    kind = ""
     for item in plan.steps:
         if last == f"before:{item.name}":
             break
         used.update(item.references)
+        kind = "cal" if item.name == "guider_cds" else kind
         if last == item.name:
             break
     others = {reftype for item in plan.steps for reftype in item.references if reftype not in used}
     later = {f"meta.ref_file.{reftype}.name" for reftype in others}
-    return {name: value for name, value in meta.items() if name not in later}
+    return new_meta(plan, kind, {name: value for name, value in meta.items() if name not in later})
 
 
 def without_extra(meta: Mapping[str, Any], keep: bool = False) -> dict[str, Any]:
