@@ -424,7 +424,8 @@ def grid_keywords(wcs: Any, meta: Mapping[str, Any]) -> tuple[dict[str, Any], li
 
     from jwstdask.wcs.sip import sip_keywords
 
-    sip = re.compile(r"(cd[12]_[12]|[ab]p?_\d_\d|[ab]p?_order)$")
+    # what comes with the polynomials of a distorted image: their coefficients, errors and conventions
+    sip = re.compile(r"(cd[12]_[12]|[ab]p?_\d_\d|[ab]p?_order|sip(mx|iv)err|l(on|at)pole|mjdref|wcsname)$")
     gone = [name for name in meta if name.startswith("meta.wcsinfo.") and sip.match(name.removeprefix("meta.wcsinfo."))]
     gone += [f"meta.wcsinfo.{name}" for name in _DETECTOR_WCS]
     transform = wcs.forward_transform
