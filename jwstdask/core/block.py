@@ -107,11 +107,13 @@ class KeptRows:
 
     def outer(self, window: Window) -> Window:
         """The window of the file's rows for a window of the frame."""
-        y0, y1 = self._span(window.y0, window.y1)
-        inner_y0, inner_y1 = self._span(window.inner_y0, window.inner_y1)
+        y0, y1 = self.span((window.y0, window.y1))
+        inner_y0, inner_y1 = self.span((window.inner_y0, window.inner_y1))
         return Window(y0, y1, window.x0, window.x1, inner_y0, inner_y1, window.inner_x0, window.inner_x1)
 
-    def _span(self, start: int, stop: int) -> tuple[int, int]:
+    def span(self, rows: tuple[int, int]) -> tuple[int, int]:
+        """First and last row of the file, end exclusive, for those of the frame."""
+        start, stop = rows
         if not self.whole:
             return int(self.rows[start]), int(self.rows[stop - 1]) + 1
         bounds = np.concatenate(([0], self.rows[1:], [self.size]))

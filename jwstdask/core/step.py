@@ -118,7 +118,7 @@ class Step(Parameters):
         """Quantities from more than fits into memory, handed to :meth:`apply`.
 
         Each call of ``blocks`` walks once over the blocks of :meth:`gather_windows`, which may be changed in place.
-        ``scratch`` is a folder for temporary files that all workers see.
+        ``scratch`` is a folder for temporary files that all workers see; None where there shall be no files.
         """
         return None
 

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,7 @@ from jwstdask.engine.passes import Block, Pass, merge_tallies, open_references, 
 from jwstdask.engine.sources import FileArrays
 from jwstdask.io.layout import FitsLayout, open_layout
 from jwstdask.io.metadata import has_wcs, read_metadata, read_wcs
-from jwstdask.io.product import ProductHandle, ProductWriter
+from jwstdask.io.product import ProductHandle, ProductWriter, make_folder
 from jwstdask.io.schema import model_schema
 from jwstdask.io.temporary import scratch_folder, temporary_path
 
@@ -90,26 +89,27 @@ class StripSink:
     taps
         Step name to the handle of the product saved after it.
     rows
-        The strip, or None to write tiles in place.
+        The strip's rows in the product after all steps (None) and after those that are saved; or None to write tiles
+        in place.
     """
 
     handles: Mapping[str, ProductHandle]
     taps: Mapping[str, ProductHandle]
-    rows: tuple[int, int] | None
-    _strips: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
+    rows: Mapping[str | None, tuple[int, int]] | None
+    _strips: dict[tuple[str, str, str | None], np.ndarray] = field(default_factory=dict)
 
     def products(self, block: Block) -> None:
         found = blocks_of(block)
         for kind, handle in self.handles.items():
             if kind in found:
-                self._keep(handle, found[kind], block.window)
+                self._keep(handle, found[kind], block.window, None)
             elif len(found) == 1 and "" in found:
-                self._keep(handle, block, block.window)
+                self._keep(handle, block, block.window, None)
 
     def tap(self, step: str, block: Block) -> None:
-        self._keep(self.taps[step], block, block.window)
+        self._keep(self.taps[step], block, block.window, step)
 
-    def _keep(self, handle: ProductHandle, block: Block, window: Window) -> None:
+    def _keep(self, handle: ProductHandle, block: Block, window: Window, after: str | None) -> None:
         inner = (..., *window.inner)
         for name, array in block.arrays().items():
             if (name, 1) not in handle.places:
@@ -118,12 +118,13 @@ class StripSink:
                 rows, columns = window.inner_absolute
                 handle.write(name, array[inner], rows=rows, columns=columns)
                 continue
-            key = (handle.temporary, name)
+            key = (handle.temporary, name, after)
+            first, last = self.rows[after]
             if key not in self._strips:
                 shape = handle.places[name, 1].shape
-                self._strips[key] = np.empty((*shape[:-2], self.rows[1] - self.rows[0], shape[-1]), array.dtype)
+                self._strips[key] = np.empty((*shape[:-2], last - first, shape[-1]), array.dtype)
             rows, columns = window.inner_absolute
-            local = slice(rows.start - self.rows[0], rows.stop - self.rows[0])
+            local = slice(rows.start - first, rows.stop - first)
             self._strips[key][..., local, columns] = array[inner]
 
     def flush(self) -> None:
@@ -131,8 +132,8 @@ class StripSink:
         if self.rows is None:
             return
         by_file = {handle.temporary: handle for handle in (*self.handles.values(), *self.taps.values())}
-        for (temporary, name), array in self._strips.items():
-            by_file[temporary].write(name, array, rows=slice(*self.rows))
+        for (temporary, name, after), array in self._strips.items():
+            by_file[temporary].write(name, array, rows=slice(*self.rows[after]))
         self._strips.clear()
 
 
@@ -163,7 +164,7 @@ def run_strip(task: StripTask, rows: tuple[int, int], touched: np.ndarray | None
         _prepared.key = key
     work = _prepared.work
     arrays = {name: np.load(path, mmap_mode="r+") for name, path in task.frame.items()}
-    frame = whole_frame(work.source.shape, arrays) if arrays else None
+    frame = whole_frame(work.shape, arrays) if arrays else None
     return _strip(work, task.handles, task.taps, frame, touched, rows)
 
 
@@ -175,7 +176,8 @@ def _strip(
     touched: np.ndarray | None,
     rows: tuple[int, int],
 ) -> dict[str, float]:
-    sink = StripSink(handles, taps, rows if touched is None else None)
+    spans = {after: work.rows_after(after, rows) for after in (None, *taps)}
+    sink = StripSink(handles, taps, spans if touched is None else None)
     tally = work.strip(rows, sink, frame, touched)
     sink.flush()
     return tally
@@ -206,7 +208,7 @@ def _run(plan: ExposurePlan, executor: Executor) -> Outcome:
     meta.update(wcs_updates)
     if wcs is None and has_wcs(arrays.layout):
         wcs = read_wcs(arrays.layout)
-    work = Pass(plan, meta, arrays)
+    work = Pass(plan, meta, arrays, scratch=_folder(plan))
     if not work.steps and plan.pipeline == "ramp_fit":
         reasons = "; ".join(f"{name}: {reason}" for name, reason in work.skipped.items())
         raise StepError(arrays.name, plan.pipeline, f"nothing to do ({reasons})")
@@ -236,6 +238,12 @@ def _run(plan: ExposurePlan, executor: Executor) -> Outcome:
     )
 
 
+def _folder(plan: ExposurePlan) -> str | None:
+    """Folder of the products of a plan."""
+    path = next(iter((*plan.products.values(), *plan.taps.values())), None)
+    return None if path is None else os.path.dirname(os.path.abspath(path))
+
+
 def run_metadata_steps(plan: ExposurePlan, meta: Mapping[str, Any]) -> tuple[Any, dict[str, Any], list[StepRecord]]:
     """Run the steps that touch no pixel (assign_wcs): wcs, metadata updates, records."""
     wcs, updates, records = None, {}, []
@@ -262,7 +270,7 @@ def _walk(
         for place in handle.places.values()
     )
     rows = int(np.clip(STRIP_BYTES // max(per_row, 1) // 16 * 16, 16, 128))
-    row_ranges = strips(work.source.shape, rows)
+    row_ranges = strips(work.shape, rows)
     if not isinstance(executor, Cluster):
         frame = work.frame(lambda name, shape, dtype: np.empty(shape, dtype))
 
@@ -432,22 +440,22 @@ class Template:
     """Which arrays the products will have, found by sending a small window through all steps."""
 
     def __init__(self, work: Pass) -> None:
-        shape = work.source.shape
+        shape = work.shape
         self.taps: dict[str, dict[str, tuple[tuple[int, ...], str]]] = {}
         window = Window.around(0, min(8, shape[-2]), 0, min(16, shape[-1]), work.halo, (shape[-2], shape[-1]))
-        block = work.block(window)
+        block = work.tile(window)
         seconds = [item.seconds for item in work.steps]
-        work.apply(block, 0, len(work.steps), self._tap(shape))
+        work.apply(block, 0, len(work.steps), self._tap(work))
         for item, spent in zip(work.steps, seconds, strict=True):
             item.seconds = spent
-        self.products = {kind: _arrays(found, shape) for kind, found in blocks_of(block).items()}
+        self.products = {kind: _arrays(found, work.shape_after(None)) for kind, found in blocks_of(block).items()}
         self.updates: dict[str, Any] = {}
         for item in work.steps:
             self.updates.update(item.step.finish(work.meta, item.data, dict(block.tally)))
 
-    def _tap(self, shape: tuple[int, ...]) -> Any:
+    def _tap(self, work: Pass) -> Any:
         def keep(step: str, block: Block) -> None:
-            self.taps[step] = _arrays(block, shape)
+            self.taps[step] = _arrays(block, work.shape_after(step))
 
         return keep
 
@@ -474,7 +482,7 @@ def _writer(
         for hdu in layout
         if hdu.kind == "table" and hdu.name.lower() in schema.arrays and schema.arrays[hdu.name.lower()].is_table
     }
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path)
     return ProductWriter(path, model, meta, arrays, tables, wcs)
 
 

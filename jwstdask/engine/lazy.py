@@ -133,16 +133,16 @@ def _strip(
     *arrays: np.ndarray,
 ) -> dict[tuple[str, str], np.ndarray]:
     work = recipe.work([window], arrays, gathered)
-    sink = MemorySink(rows, recipe.shape[-1])
+    sink = MemorySink(rows, recipe.shape[-1], work)
     if revised is None:
         tally = work.strip(rows, sink)
         start = 0
     else:
-        everywhere = np.ones(recipe.shape[-2:], bool)
-        tally = work.strip(rows, sink, whole_frame(recipe.shape, {"groupdq": revised}), everywhere)
+        everywhere = np.ones(work.shape[-2:], bool)
+        tally = work.strip(rows, sink, whole_frame(work.shape, {"groupdq": revised}), everywhere)
         start = (work.frame_step or 0) + 1
     # The strip cannot know the counts of the frame: it can only tell that a frame like itself would contradict.
-    height, strip = recipe.shape[-2], rows[1] - rows[0]
+    height, strip = work.shape[-2], rows[1] - rows[0]
     _refuse(recipe, work, {name: count * height / strip for name, count in tally.items()}, start)
     return sink.arrays
 
@@ -165,7 +165,7 @@ def _flags(
     work = recipe.work([window], arrays, gathered)
     frame = work.frame(lambda name, shape, dtype: np.zeros((*shape[:-2], rows[1], shape[-1]), dtype))
     assert frame is not None
-    tally = work.strip(rows, MemorySink(rows, recipe.shape[-1]), frame, flags_only=True)
+    tally = work.strip(rows, MemorySink(rows, recipe.shape[-1], work), frame, flags_only=True)
     names = ("groupdq", *work.frame_arrays)
     return {name: getattr(frame, name)[..., slice(*rows), :].copy() for name in names}, tally
 
@@ -179,7 +179,7 @@ def _revise(
     del work.steps[end:]
     _refuse(recipe, work, merge_tallies(tally for _, tally in parts))
     arrays = {name: np.concatenate([part[name] for part, _ in parts], axis=-2) for name in parts[0][0]}
-    frame = whole_frame(recipe.shape, arrays)
+    frame = whole_frame(work.shape, arrays)
     work.revise(frame)
     return frame.groupdq
 
@@ -190,8 +190,9 @@ def _demand(plan: ExposurePlan, meta: Mapping[str, Any], shape: tuple[int, ...])
     for item in plan.active:
         if item.step.kind != "block":
             continue
+        around = 0 if item.step.gathers_alone else halo
         for window in item.step.gather_windows(meta):
-            found.append(Window.around(window.y0, window.y1, window.x0, window.x1, halo, (shape[-2], shape[-1])))
+            found.append(Window.around(window.y0, window.y1, window.x0, window.x1, around, (shape[-2], shape[-1])))
         halo += item.step.halo
     return found
 
@@ -203,14 +204,15 @@ class _Probe:
     frame: bool
     layout: dict[tuple[str, str], tuple[tuple[int, ...], np.dtype]]
     updates: dict[str, Any]
+    work: Pass
 
 
 def _probe(recipe: Recipe, leading: Mapping[str, tuple[int, ...]], records: list[StepRecord]) -> _Probe:
     """Send zeros through the steps: shapes and dtypes of the products without reading a pixel."""
-    shape = recipe.shape
-    work = Pass(recipe.plan, recipe.meta, _Zeros(leading, shape, recipe.name), gathered={})
+    work = Pass(recipe.plan, recipe.meta, _Zeros(leading, recipe.shape, recipe.name), gathered={})
+    shape = work.shape
     window = Window.around(0, min(8, shape[-2]), 0, min(16, shape[-1]), work.halo, (shape[-2], shape[-1]))
-    block = work.block(window)
+    block = work.tile(window)
     work.apply(block, 0, len(work.steps))
     layout = {
         (kind, name): (array.shape[:-2], array.dtype)
@@ -223,7 +225,7 @@ def _probe(recipe: Recipe, leading: Mapping[str, tuple[int, ...]], records: list
     for item in work.steps:
         # What counts of the whole frame decide is not known.
         updates.update(dict.fromkeys(item.step.counted))
-    return _Probe(work.frame_step is not None, layout, updates)
+    return _Probe(work.frame_step is not None, layout, updates, work)
 
 
 def apply(plan: ExposurePlan, ds: xr.Dataset, rows: int = _ROWS) -> dict[str, xr.Dataset]:
@@ -277,8 +279,11 @@ def apply(plan: ExposurePlan, ds: xr.Dataset, rows: int = _ROWS) -> dict[str, xr
     windows = _demand(plan, meta, shape)
     gathered = dask.delayed(_gather, pure=True)(shared, windows, *pieces(windows))
     halo = sum(item.step.halo for item in plan.active if item.step.kind == "block")
-    ranges = strips(shape, rows)
-    boxes = [Window.around(start, stop, 0, shape[-1], halo, (shape[-2], shape[-1])) for start, stop in ranges]
+    frame, kept = probe.work.shape, probe.work.kept
+    ranges = strips(frame, rows)
+    boxes = [Window.around(start, stop, 0, frame[-1], halo, (frame[-2], frame[-1])) for start, stop in ranges]
+    if kept is not None:
+        boxes = [kept.outer(box) for box in boxes]
     revised = None
     if probe.frame:
         flags = [
@@ -290,11 +295,12 @@ def apply(plan: ExposurePlan, ds: xr.Dataset, rows: int = _ROWS) -> dict[str, xr
         dask.delayed(_strip, pure=True)(shared, gathered, revised, pair, box, *pieces([box]))
         for pair, box in zip(ranges, boxes, strict=True)
     ]
+    saved = [probe.work.rows_after(None, pair) for pair in ranges]
     products: dict[str, dict[str, da.Array]] = {}
     for (kind, array), (lead, dtype) in probe.layout.items():
         parts = [
             da.from_delayed(strip[kind, array], (*lead, stop - start, shape[-1]), dtype)
-            for strip, (start, stop) in zip(done, ranges, strict=True)
+            for strip, (start, stop) in zip(done, saved, strict=True)
         ]
         products.setdefault(kind, {})[array] = da.concatenate(parts, axis=-2)
     tables = tables_of(ds)

@@ -41,9 +41,11 @@ class MemorySink:
     Parameters
     ----------
     rows
-        Rows of the frame that the arrays hold.
+        The strip whose rows the arrays hold.
     width
         Columns of the frame.
+    work
+        The pass, which knows the rows of the strip after each step.
 
     Attributes
     ----------
@@ -52,8 +54,8 @@ class MemorySink:
         ``tap:STEP`` for what was saved after a step.
     """
 
-    def __init__(self, rows: tuple[int, int], width: int) -> None:
-        self.rows, self.width = rows, width
+    def __init__(self, rows: tuple[int, int], width: int, work: Pass) -> None:
+        self.rows, self.width, self.work = rows, width, work
         self.arrays: dict[tuple[str, str], np.ndarray] = {}
         self._lock = threading.Lock()
 
@@ -66,11 +68,13 @@ class MemorySink:
 
     def _keep(self, kind: str, found: Block, block: Block) -> None:
         rows, columns = block.window.inner_absolute
-        local = slice(rows.start - self.rows[0], rows.stop - self.rows[0])
+        after = kind.removeprefix("tap:") if kind.startswith("tap:") else None
+        first, last = self.work.rows_after(after, self.rows)
+        local = slice(rows.start - first, rows.stop - first)
         for name, array in found.arrays().items():
             with self._lock:
                 if (kind, name) not in self.arrays:
-                    shape = (*array.shape[:-2], self.rows[1] - self.rows[0], self.width)
+                    shape = (*array.shape[:-2], last - first, self.width)
                     self.arrays[kind, name] = np.empty(shape, array.dtype)
             self.arrays[kind, name][..., local, columns] = array[(..., *block.window.inner)]
 
@@ -117,14 +121,14 @@ def process(
     if not work.steps and not records and plan.pipeline == "ramp_fit":
         reasons = "; ".join(f"{name}: {reason}" for name, reason in work.skipped.items())
         raise StepError(arrays.name, plan.pipeline, f"nothing to do ({reasons})")
-    height, width = arrays.shape[-2:]
-    sink = MemorySink((0, height), width)
+    height, width = work.shape[-2:]
+    sink = MemorySink((0, height), width, work)
     frame = work.frame(lambda name, shape, dtype: np.empty(shape, dtype))
 
     def strip(walk: int, touched: np.ndarray | None) -> Any:
         return partial(_strip, work, sink, frame, touched)
 
-    tally = walks(work, strip, executor or Serial(), strips(arrays.shape, _ROWS), frame)
+    tally = walks(work, strip, executor or Serial(), strips(work.shape, _ROWS), frame)
     found = {item.plan.name: item.step.finish(meta, item.data, tally) for item in work.steps}
     kinds: dict[str, dict[str, np.ndarray]] = {}
     for (kind, name), array in sink.arrays.items():

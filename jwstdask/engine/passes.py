@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from jwstdask.core.block import ImageBlock, RampBlock, Window, tiles
+from jwstdask.core.block import ImageBlock, KeptRows, RampBlock, Window, tiles
 from jwstdask.core.errors import JwstdaskError, StepError
 from jwstdask.core.exposure_types import GUIDER
 from jwstdask.core.plan import ExposurePlan, StepPlan, StepRecord
@@ -126,6 +126,13 @@ class Pass:
         Where its pixels come from.
     gathered
         Quantities gathered before, by step name; None to gather now.
+    scratch
+        Folder for temporary files that all workers see; None for a pass that makes none.
+
+    Attributes
+    ----------
+    kept
+        The rows of the source that make up the frame which tiles and strips count, if not all do.
 
     Raises
     ------
@@ -137,6 +144,8 @@ class Pass:
     meta: Mapping[str, Any]
     source: Source
     gathered: Mapping[str, Any] | None = None
+    scratch: str | None = None
+    kept: KeptRows | None = field(init=False, default=None)
     steps: list[Prepared] = field(init=False, default_factory=list)
     skipped: dict[str, str] = field(init=False, default_factory=dict)
 
@@ -162,7 +171,7 @@ class Pass:
                     stop = len(self.steps) - 1
                     if item.step.streams:
                         blocks = partial(self._blocks, windows, stop)
-                        prepared.gathered = item.step.gather_stream(self.meta, prepared.data, blocks)
+                        prepared.gathered = item.step.gather_stream(self.meta, prepared.data, blocks, self.scratch)
                     else:
                         held = list(self._blocks(windows, stop))
                         prepared.gathered = item.step.gather(self.meta, prepared.data, held)
@@ -171,6 +180,43 @@ class Pass:
                 raise
             except Exception as error:
                 raise StepError(self.source.name, item.name, reason_of(error), place="preparation") from error
+        self.kept = self._kept()
+
+    def _kept(self) -> KeptRows | None:
+        rows = next((rows for item in self.steps if (rows := item.step.kept_rows(self.meta)) is not None), None)
+        if rows is None:
+            return None
+        # What is saved before the other rows are dropped has all of them.
+        early = self._dropping is None or any(not self._dropped(name) for name in self.plan.taps)
+        return KeptRows(rows, self.source.shape[-2], early)
+
+    @property
+    def _dropping(self) -> int | None:
+        """Index of the step that drops rows, or None."""
+        return next((index for index, item in enumerate(self.steps) if item.step.drops_rows(self.meta)), None)
+
+    def _dropped(self, after: str | None) -> bool:
+        """Whether rows have been dropped after a step, ``before:NAME`` for before it; None for after all."""
+        dropping = self._dropping
+        if dropping is None or after is None:
+            return dropping is not None
+        names = [item.plan.name for item in self.steps]
+        place = names.index(after.removeprefix("before:")) if after.removeprefix("before:") in names else len(names)
+        return dropping < place or (dropping == place and not after.startswith("before:"))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the science array in the frame that tiles and strips count."""
+        rows = self.source.shape[-2] if self.kept is None else self.kept.rows.size
+        return (*self.source.shape[:-2], rows, self.source.shape[-1])
+
+    def shape_after(self, step: str | None) -> tuple[int, ...]:
+        """Shape of the science array after a step, ``before:NAME`` for before it; None for after all."""
+        return self.shape if self._dropped(step) else self.source.shape
+
+    def rows_after(self, step: str | None, rows: tuple[int, int]) -> tuple[int, int]:
+        """Rows of a strip in what is saved after a step (as for :meth:`shape_after`)."""
+        return rows if self.kept is None or self._dropped(step) else self.kept.span(rows)
 
     def _skip(self, item: StepPlan, reason: str) -> None:
         self.skipped[item.name] = reason
@@ -182,13 +228,18 @@ class Pass:
         guider = self.meta.get("meta.exposure.type") in GUIDER
         return self.source.guider_block(window) if guider else self.source.block(window)
 
+    def tile(self, window: Window) -> Block:
+        """A fresh block of a window of :attr:`shape`'s frame."""
+        return self.block(window if self.kept is None else self.kept.outer(window))
+
     def _blocks(self, windows: list[Window], stop: int) -> Iterator[RampBlock]:
         """One walk over windows that have gone through the steps before ``stop``."""
-        return (crop(self._upstream(window, stop)) for window in windows)
+        alone = self.steps[stop].step.gathers_alone
+        halo = 0 if alone else sum(item.step.halo for item in self.steps[:stop])
+        return (crop(self._upstream(window, stop, halo)) for window in windows)
 
-    def _upstream(self, window: Window, stop: int) -> RampBlock:
+    def _upstream(self, window: Window, stop: int, halo: int) -> RampBlock:
         """A block of a window that has gone through the steps before ``stop``."""
-        halo = sum(item.step.halo for item in self.steps[:stop])
         wide = Window.around(window.y0, window.y1, window.x0, window.x1, halo, self.source.shape[-2:])
         block = self.block(wide)
         assert isinstance(block, RampBlock)
@@ -224,7 +275,7 @@ class Pass:
         """
         if self.frame_step is None:
             return None
-        shape = self.source.shape
+        shape = self.shape
         arrays = {"groupdq": allocate("groupdq", shape, np.uint8)}
         for name in self.frame_arrays:
             arrays[name] = allocate(name, shape[-2:] if name == "pixeldq" else shape, _DTYPES[name])
@@ -284,10 +335,10 @@ class Pass:
         tally: dict[str, float] = {}
         index = self.frame_step if frame is not None else None
         end = len(self.steps)
-        for window in tiles(rows, self.source.shape[-2:], tile_shape(self.source.shape, self.halo), self.halo):
+        for window in tiles(rows, self.shape[-2:], tile_shape(self.shape, self.halo), self.halo):
             if touched is not None and not touched[window.inner_absolute].any():
                 continue
-            block = self.block(window)
+            block = self.tile(window)
             if index is None or frame is None:
                 self.apply(block, 0, end, sink.tap)
             else:

@@ -13,7 +13,6 @@ import os
 import re
 import shutil
 import socket
-import tempfile
 import uuid
 import weakref
 from collections.abc import Iterable, Iterator
@@ -87,14 +86,14 @@ def _alive(process: int) -> bool:
 
 
 class FileArray:
-    """An array in a temporary file, which other processes may map, too.
+    """An array in a temporary file, which other processes may map, too; or, without a folder, one in memory.
 
     The file is removed with the object that made it; copies that travelled to other processes only read it.
 
     Parameters
     ----------
     folder
-        Where the file goes: a folder that all workers see; None for the system's folder of temporary files.
+        Where the file goes: a folder that all workers see. None: no file, copies have their own arrays.
     shape
         Of the array.
     dtype
@@ -102,9 +101,14 @@ class FileArray:
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None, shape: tuple[int, ...], dtype: type = np.float32) -> None:
-        self.path = temporary_path(os.path.join(os.path.abspath(folder or tempfile.gettempdir()), "jwstdask-array"))
-        self.shape, self.dtype = shape, dtype
-        self._array: np.ndarray | None = np.asarray(np.memmap(self.path, dtype, "w+", shape=shape))
+        self.shape, self.dtype, self.path = shape, dtype, ""
+        self._array: np.ndarray | None = None
+        if folder is None:
+            self._array = np.zeros(shape, dtype)
+            return
+        os.makedirs(folder, exist_ok=True)
+        self.path = temporary_path(os.path.join(os.path.abspath(folder), "jwstdask-array"))
+        self._array = np.asarray(np.memmap(self.path, dtype, "w+", shape=shape))
         weakref.finalize(self, _remove, self.path)
 
     @property
@@ -115,7 +119,7 @@ class FileArray:
         return self._array
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "shape": self.shape, "dtype": self.dtype, "_array": None}
+        return {**self.__dict__, "_array": None if self.path else self._array}
 
 
 def _remove(path: str) -> None:

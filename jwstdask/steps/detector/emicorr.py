@@ -197,7 +197,7 @@ class EmiCorrStep(Step):
         return [Window.plain(y, min(y + rows, ny), 0, nx) for y in range(0, ny, rows)]
 
     def gather_stream(
-        self, meta: Meta, prepared: Interference, blocks: Callable[[], Iterator[RampBlock]]
+        self, meta: Meta, prepared: Interference, blocks: Callable[[], Iterator[RampBlock]], scratch: str | None = None
     ) -> list[Wave] | list[Table]:
         return self._joint(prepared, blocks) if prepared.joint else self._sequential(meta, prepared, blocks)
 

@@ -207,7 +207,7 @@ def gather(prepared: Prepared, blocks: Callable[[], Iterator[RampBlock]], scratc
     blocks
         Walks over :func:`gather_windows`.
     scratch
-        Folder of temporary files; None for the system's.
+        Folder of temporary files; None for none.
     """
     readout = prepared.readout
     samples = _Samples.of(readout, blocks(), scratch)
@@ -306,9 +306,13 @@ def _mean(samples: np.ndarray) -> np.ndarray:
     return total / samples.shape[0]
 
 
-def apply(block: RampBlock, prepared: Prepared, gathered: Gathered) -> None:
-    """Correct a block and, unless they are preserved, drop its reference samples."""
+def apply(block: RampBlock, prepared: Prepared, gathered: Gathered | None) -> None:
+    """Correct a block, if there is a correction, and drop its reference samples, unless they are preserved."""
     readout, window = prepared.readout, block.window
+    if gathered is None:
+        if not prepared.preserve:
+            without_references(block, readout)
+        return
     science, places = local_rows(readout.science, window)
     rows = readout.science[science]
     block.pixeldq[gathered.bad[window.rows]] |= _BAD
