@@ -20,7 +20,7 @@ from jwstdask.engine.executor import Executor, Serial
 from jwstdask.engine.outcome import measured
 from jwstdask.engine.passes import open_references, reason_of
 from jwstdask.io.exposure import Exposure
-from jwstdask.io.product import ProductHandle, ProductWriter
+from jwstdask.io.product import ProductHandle, ProductWriter, make_folder
 from jwstdask.io.schema import model_schema
 from jwstdask.io.temporary import scratch_folder, temporary_path
 
@@ -153,7 +153,7 @@ def _resample(item: StepPlan, path: str, members: Sequence[Exposure], tools: Too
 
 def write_resampled(result: Any, path: str, tools: Tools) -> str:
     """Compute a resampled image tile by tile into its product."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path)
     arrays = {name: (tuple(shape), np.dtype(dtype).name) for name, (shape, dtype) in result.arrays.items()}
     tables = {} if result.table is None else {"hdrtab": result.table}
     with ProductWriter(path, "ImageModel", known_metadata(result.meta), arrays, tables, result.wcs) as writer:

@@ -633,6 +633,8 @@ class _Plan:
             if link.table is not None:
                 hdu.structure, hdu.table, hdu.table_dtype = _table_hdu(np.asarray(link.table), name.upper())
                 link.dtype = hdu.table_dtype
+                if name.upper() == "HDRTAB":
+                    hdu.set_version(1)  # jwst adds this table to the schema of the combined image
             else:
                 hdu.shape, hdu.dtype = link.shape, link.dtype
             hdu.array = link.name
@@ -854,6 +856,18 @@ def _sync_folder(folder: str) -> None:
             os.close(descriptor)
 
 
+def make_folder(path: str) -> None:
+    """Make the folder of a product.
+
+    Raises
+    ------
+    ProductError
+        If it cannot be made.
+    """
+    with _reported(path):
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+
+
 @contextlib.contextmanager
 def _reported(path: str) -> Iterator[None]:
     """Errors of the operating system in the user's words."""
@@ -872,6 +886,7 @@ def _reported(path: str) -> Iterator[None]:
             errno.EACCES: (f"writing into folder {folder} is not permitted", "choose another output_dir"),
             errno.EPERM: (f"writing into folder {folder} is not permitted", "choose another output_dir"),
             errno.ENOENT: (f"there is no folder {folder}", "make it or choose another output_dir"),
-            errno.ENOTDIR: (f"{folder} is not a folder", "choose another output_dir"),
+            errno.ENOTDIR: (f"{folder} is not in a folder", "choose another output_dir"),
+            errno.EEXIST: (f"{folder} is not a folder", "choose another output_dir"),
         }.get(error.errno or 0, (f"writing failed ({error})", "check the disk"))
         raise ProductError(path, message, remedy) from error

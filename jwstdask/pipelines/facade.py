@@ -25,6 +25,7 @@ from jwstdask.engine.executor import Cluster, Executor, Serial, Threads
 from jwstdask.io.backend import WCS
 from jwstdask.io.dataset import open_exposure, write_exposure
 from jwstdask.io.metadata import has_wcs, read_metadata, read_wcs
+from jwstdask.io.product import make_folder
 from jwstdask.pipelines.associate import combines, plan_association
 from jwstdask.pipelines.planner import (
     Request,
@@ -401,7 +402,7 @@ def _in_memory(
         for kind, found in products.items():
             path = plan.taps[kind.removeprefix("tap:")] if kind.startswith("tap:") else plan.products.get(kind)
             if path is not None:
-                os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+                make_folder(path)
                 write_exposure(found, path)
     return _main(target, products)
 

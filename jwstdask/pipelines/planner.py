@@ -310,6 +310,8 @@ def check_exposure(target: type, meta: Mapping[str, Any], path: str, shape: tupl
         "meta.instrument.name": "INSTRUME",
         "meta.instrument.detector": "DETECTOR",
         "meta.exposure.type": "EXP_TYPE",
+        "meta.observation.date": "DATE-OBS",
+        "meta.observation.time": "TIME-OBS",
     }
     for name, keyword in needed.items():
         if meta.get(name) is None:

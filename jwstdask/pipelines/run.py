@@ -20,6 +20,7 @@ from jwstdask.engine.exposure import run_exposure
 from jwstdask.io.layout import is_url, open_layout
 from jwstdask.io.metadata import read_metadata
 from jwstdask.io.naming import split_suffix
+from jwstdask.io.product import make_folder
 from jwstdask.io.temporary import sweep
 from jwstdask.pipelines.associate import plan_association
 from jwstdask.pipelines.detector1 import Detector1Pipeline
@@ -337,7 +338,7 @@ def run_program(
     if planned is not None:
         planned(plan)
     if settings.output_dir:
-        Path(settings.output_dir).mkdir(parents=True, exist_ok=True)
+        make_folder(os.path.join(settings.output_dir, "products"))
     outcomes = run_chains(plan.chains, executor, report, grain)
     if through >= 3:
         calibrated = [*plan.finished, *(item.products["cal"] for item in outcomes if "cal" in item.products)]
