@@ -341,6 +341,9 @@ def check_exposure(target: type, meta: Mapping[str, Any], path: str, shape: tupl
         "rows (SUBSIZE2)": (meta.get("meta.subarray.ysize"), -2, 2),
         "columns (SUBSIZE1)": (meta.get("meta.subarray.xsize"), -1, 2),
     }
+    if "IRS2" in str(meta.get("meta.exposure.readpatt")) and meta.get("meta.subarray.ysize") == 2048:
+        # Rows of reference samples are not counted.
+        stated["rows (SUBSIZE2)"] = (shape[-2] if shape[-2] in (2048, 3200) else 2048, -2, 2)
     segmented = meta.get("meta.exposure.integration_start") is not None
     for what, (number, axis, dimensions) in stated.items():
         if number is None or len(shape) < dimensions or (axis == 0 and segmented) or len(shape) == 4 < dimensions:
