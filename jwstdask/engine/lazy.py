@@ -191,8 +191,10 @@ def _demand(plan: ExposurePlan, meta: Mapping[str, Any], shape: tuple[int, ...])
         if item.step.kind != "block":
             continue
         around = 0 if item.step.gathers_alone else halo
-        for window in item.step.gather_windows(meta):
-            found.append(Window.around(window.y0, window.y1, window.x0, window.x1, around, (shape[-2], shape[-1])))
+        found += [
+            Window.around(window.y0, window.y1, window.x0, window.x1, around, (shape[-2], shape[-1]))
+            for window in item.step.gather_windows(meta)
+        ]
         halo += item.step.halo
     return found
 

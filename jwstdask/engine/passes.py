@@ -82,6 +82,11 @@ class Prepared:
         return self.plan.step
 
 
+def frame_of(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Rows and columns of an array (..., y, x)."""
+    return shape[-2], shape[-1]
+
+
 def tile_shape(shape: tuple[int, ...], halo: int) -> tuple[int, int]:
     """Rows and columns of a tile of an exposure of ``shape`` (..., y, x).
 
@@ -240,7 +245,7 @@ class Pass:
 
     def _upstream(self, window: Window, stop: int, halo: int) -> RampBlock:
         """A block of a window that has gone through the steps before ``stop``."""
-        wide = Window.around(window.y0, window.y1, window.x0, window.x1, halo, self.source.shape[-2:])
+        wide = Window.around(window.y0, window.y1, window.x0, window.x1, halo, frame_of(self.source.shape))
         block = self.block(wide)
         assert isinstance(block, RampBlock)
         self.apply(block, 0, stop)
@@ -335,7 +340,7 @@ class Pass:
         tally: dict[str, float] = {}
         index = self.frame_step if frame is not None else None
         end = len(self.steps)
-        for window in tiles(rows, self.shape[-2:], tile_shape(self.shape, self.halo), self.halo):
+        for window in tiles(rows, frame_of(self.shape), tile_shape(self.shape, self.halo), self.halo):
             if touched is not None and not touched[window.inner_absolute].any():
                 continue
             block = self.tile(window)

@@ -149,7 +149,8 @@ def _check(cls: type, name: str, value: Any, owner: str, origin: str) -> None:
         allowed = getattr(cls, "reference_types", ())
         if reftype not in allowed:
             known = [_OVERRIDE + item for item in allowed]
-            raise ParameterError(f"{owner} has no parameter {name!r} (from {origin})", suggest(name, known or declared(cls)))
+            remedy = suggest(name, known or declared(cls))
+            raise ParameterError(f"{owner} has no parameter {name!r} (from {origin})", remedy)
         return
     try:
         coerce(cls, name, value, owner)
@@ -237,7 +238,9 @@ def plan_exposures(target: type, requests: Sequence[Request], settings: Settings
     return [_finish(target, item, settings) for item in opened]
 
 
-def reference_choices(target: type, requests: Sequence[Request], settings: Settings) -> list[dict[str, ReferenceChoice]]:
+def reference_choices(
+    target: type, requests: Sequence[Request], settings: Settings
+) -> list[dict[str, ReferenceChoice]]:
     """Every reference that the exposures need: parameter references, and those of the steps that run.
 
     Where a parameter reference is missing, the steps of its exposures cannot be known yet: ask again once it is there.
@@ -378,7 +381,8 @@ def configure_all(target: type, drafts: list[Draft], settings: Settings) -> None
                     for name, parts in layers.steps.items()
                     for origin, values in parts
                 ]
-                resolved[id(layers)] = configure(target, [*(_known(target, layer) for layer in below), *settings.layers])
+                known = [_known(target, layer) for layer in below]
+                resolved[id(layers)] = configure(target, [*known, *settings.layers])
             draft.configured = resolved[id(layers)]
         except JwstdaskError as error:
             draft.error = f"{draft.request.path}: {error}"
@@ -473,7 +477,8 @@ def choose_references(drafts: list[Draft], settings: Settings) -> None:
             for reftype in item.step.references_for(draft.meta):
                 choice = chosen[reftype]
                 if reftype in overrides:
-                    choice = resolve([draft.meta], [reftype], settings.context, {reftype: overrides[reftype]})[0][reftype]
+                    override = {reftype: overrides[reftype]}
+                    choice = resolve([draft.meta], [reftype], settings.context, override)[0][reftype]
                 else:
                     draft.context = draft.context or choice.origin
                 problem = _problem(choice, draft.request.path, item.name)
@@ -553,7 +558,8 @@ def _side_product(draft: Draft, settings: Settings, step: Step, suffix: str) -> 
     assert draft.configured is not None
     own = draft.configured.parameters
     base = own.output_file or draft.request.product or draft.request.path
-    return product_path(base, suffix, step.output_dir or settings.output_dir or own.output_dir, extension=own.output_ext)
+    folder = step.output_dir or settings.output_dir or own.output_dir
+    return product_path(base, suffix, folder, extension=own.output_ext)
 
 
 def _products(target: type, draft: Draft, settings: Settings) -> tuple[dict[str, str], dict[str, str]]:
@@ -601,10 +607,11 @@ def _products(target: type, draft: Draft, settings: Settings) -> tuple[dict[str,
         for name, item in ((item.name, item) for item in draft.steps):
             # A step that finds nothing to do saves what it was given.
             if item.step.save_results and item.step.kind == "block" and item.recorded and item.skip != SKIP_SET:
-                taps[name] = path(item.step.suffix or name, item.step.output_dir)
+                suffix = item.step.suffix or {"bkg_subtract": "bsubints" if cube else "bsub"}.get(name, name)
+                taps[name] = path(suffix, item.step.output_dir)
         if getattr(own, "save_calibrated_ramp", False) and "ramp_fit" in running:
             taps["before:ramp_fit"] = path("ramp")
     return products, taps
 
 
-__all__ = ["PARITY_VERSION", "Configured", "Cost", "Request", "check_layers", "configure", "plan_exposures", "step_names"]
+__all__ = ["PARITY_VERSION", "Configured", "Request", "check_layers", "configure", "plan_exposures", "step_names"]

@@ -127,7 +127,7 @@ def _read(path: str, stamp: int, size: int) -> ParameterReference:
 
 
 _KEYS = ("class", "name", "parameters", "steps")
-_PLAIN_TAGS = ("tag:stsci.edu:asdf/core/asdf-", "tag:stsci.edu:asdf/core/software-", "tag:stsci.edu:asdf/core/extension_")
+_PLAIN_TAGS = tuple(f"tag:stsci.edu:asdf/core/{name}" for name in ("asdf-", "software-", "extension_"))
 
 
 def _plain_tree(path: str) -> dict[str, Any] | None:
