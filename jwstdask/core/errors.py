@@ -79,3 +79,10 @@ class StepError(JwstdaskError):
 
     def __reduce__(self):
         return type(self), (self.exposure, self.step, self.reason, self.remedy, self.place)
+
+
+class StepUndone(Exception):
+    """A step cannot be done on an exposure, which is left as it was; the pipeline goes on.
+
+    The message is the reason.
+    """

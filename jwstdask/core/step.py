@@ -39,7 +39,8 @@ class Step(Parameters):
 
     A step on blocks implements :meth:`prepare` and :meth:`apply`. A step that couples more than a block declares what
     it gathers: :meth:`gather_windows` for parts of the frame it must see first (reference pixels), or
-    :meth:`frame_gather` for the flags of the whole frame (snowballs).
+    :meth:`frame_gather` for the flags of the whole frame (snowballs). A step of kind ``frame`` implements
+    :meth:`prepare`, :meth:`frame_shared` and :meth:`frame_integration`.
     """
 
     alias: ClassVar[str]
@@ -54,7 +55,7 @@ class Step(Parameters):
     status_by_member: ClassVar[bool] = False
     """True for a step that records its status in each member by itself."""
     kind: ClassVar[str] = "block"
-    """``block``, ``metadata`` (no pixel work) or ``association`` (several exposures)."""
+    """``block``, ``frame`` (whole frames), ``metadata`` (no pixel work) or ``association`` (several exposures)."""
     available: ClassVar[bool] = True
     """False for a step whose place and parameters are known but which this version cannot run."""
     streams: ClassVar[bool] = False
@@ -140,6 +141,21 @@ class Step(Parameters):
     def frame_gather(self, meta: Meta, prepared: Any) -> bool:
         """True if :meth:`revise` must see the flags of the whole frame after :meth:`apply`."""
         return False
+
+    def frame_shared(self, meta: Meta, prepared: Any, exposure: Any) -> Any:
+        """What all integrations need, for a step on whole frames.
+
+        ``exposure`` is a block of the whole exposure as the earlier steps left it, whose arrays may be memory-mapped
+        and of any byte order. :class:`~jwstdask.core.errors.StepUndone` leaves it as it is.
+        """
+        return None
+
+    def frame_integration(self, meta: Meta, prepared: Any, shared: Any, exposure: Any, integration: int) -> None:
+        """Work on one integration of the exposure in place, for a step on whole frames.
+
+        :class:`~jwstdask.core.errors.StepUndone` leaves the whole exposure as it was.
+        """
+        raise NotImplementedError
 
     def finish(self, meta: Meta, prepared: Any, tally: Mapping[str, float]) -> dict[str, Any]:
         """Metadata that the step sets, given the counts of all blocks."""

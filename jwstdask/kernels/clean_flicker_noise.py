@@ -14,14 +14,14 @@ import math
 import warnings
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 
 from jwstdask.core import dq as flags
 
-_OPTIONS: dict[str, bool] = {"cache": True, "nogil": True}
+_OPTIONS: dict[str, Any] = {"cache": True, "nogil": True}
 
 _CLIP = 3.0
 """Clipping level [sigma] of statistics."""
@@ -482,6 +482,8 @@ _BLUR_SIGMA = 1.5
 """Width of the Gaussian across lines by which the noise of a full frame is smoothed [pixel]."""
 _BORDER = 4
 """Lines of reference pixels at both ends of a full frame."""
+_UNEVEN = 15.0
+"""Weights from which on the equations of a line are so ill-conditioned that jwst's rounding shows."""
 _LINE_OVERHEAD = 12
 """Pixel times between lines of a subarray."""
 _PIXEL_TIME = 1e-5
@@ -495,7 +497,7 @@ _OUTLIER = 4
 
 
 def _to_detector(array: np.ndarray, flipped: bool) -> np.ndarray:
-    """A view in detector coordinates; the same call leads back for one that is not flipped."""
+    """A view in detector coordinates."""
     return array.T[::-1] if flipped else array.T
 
 
@@ -554,10 +556,11 @@ def _solve(matrix, right):
 
 
 @numba.njit(**_OPTIONS)
-def _fit_lines(image, mask, weight, waves, gain, level, first, last, model):
-    """Low-frequency noise of each line by weighted least squares.
+def _fit_lines(image, mask, weight, waves, gain, level, uneven, first, last, model):
+    """Low-frequency noise of each line by weighted least squares; False if a line cannot be fitted.
 
-    Normal equations in one-sided Fourier vectors: their matrix depends only on differences of frequencies.
+    Normal equations in one-sided Fourier vectors: their matrix depends only on differences of frequencies. Lines with a
+    weight above ``uneven`` are left out.
     """
     nx, count = waves.shape
     values, distance, places = np.empty(nx, np.float32), np.empty(nx, np.float32), np.empty(nx, np.int64)
@@ -565,11 +568,13 @@ def _fit_lines(image, mask, weight, waves, gain, level, first, last, model):
     matrix = np.empty((count, count), np.complex128)
     for y in range(first, last):
         samples = 0
+        heaviest = np.float32(0)
         for x in range(nx):
             if mask[y, x]:
                 values[samples], places[samples] = image[y, x], x
                 samples += 1
-        if samples == 0:
+            heaviest = max(heaviest, weight[y, x])
+        if samples == 0 or heaviest > uneven:
             continue
         distance[:samples] = values[:samples]
         middle = _median(distance, samples)
@@ -598,6 +603,27 @@ def _fit_lines(image, mask, weight, waves, gain, level, first, last, model):
                 total += 2.0 * gain[k] * (right[k].real * waves[x, k].real - right[k].imag * waves[x, k].imag)
             model[y, x] = total
     return True
+
+
+def _fit_line(
+    image: np.ndarray, mask: np.ndarray, weight: np.ndarray, waves: np.ndarray, gain: np.ndarray, level: float
+) -> np.ndarray:
+    """The same for one line, in single precision and by the inverse of the matrix, since here its rounding shows."""
+    values, weight = image[mask], weight[mask]
+    middle = np.median(values)
+    width = level * (1.4826 * np.median(np.abs(values - middle)))
+    values = np.where((middle - width <= values) & (values <= middle + width), values, middle)
+    vectors = (waves[mask] / values.size).astype(np.complex64) * weight[:, np.newaxis]
+    adjoint = np.conjugate(vectors.T)
+    try:
+        inverse = np.linalg.inv(adjoint @ vectors) @ adjoint
+    except np.linalg.LinAlgError as error:
+        raise CleaningError("the mask leaves a line with too few samples") from error
+    spectrum = np.zeros(mask.size // 2 + 1, np.complex64)
+    spectrum[: gain.size] = inverse @ (weight * values)
+    spectrum *= mask.size / values.size
+    spectrum[: gain.size] *= gain
+    return np.fft.irfft(spectrum, mask.size)
 
 
 @numba.njit(**_OPTIONS)
@@ -634,21 +660,24 @@ def fourier_clean_frame(image: np.ndarray, mask: np.ndarray, flipped: bool) -> N
     CleaningError
         If a line cannot be fitted.
     """
-    frame, usable = _to_detector(image, flipped), _to_detector(mask, flipped)
+    frame = np.ascontiguousarray(_to_detector(image, flipped))
+    usable = np.ascontiguousarray(_to_detector(mask, flipped))
     ny, nx = frame.shape
     gain = _low_pass(nx)
     gain = gain[gain > 0]
     waves = np.exp(2j * np.pi * np.outer(np.arange(nx), np.arange(gain.size)) / nx)
     model = np.zeros((ny, nx), np.float32)
     weight = _inverse_density(usable)
-    if not _fit_lines(frame, usable, weight, waves, gain, 3.0, _BORDER, ny - _BORDER, model):
+    if not _fit_lines(frame, usable, weight, waves, gain, _CLIP, _UNEVEN, _BORDER, ny - _BORDER, model):
         raise CleaningError("the mask leaves a line with too few samples")
+    for y in _BORDER + np.flatnonzero(weight[_BORDER:-_BORDER].max(axis=1) > _UNEVEN):
+        model[y] = _fit_line(frame[y], usable[y], weight[y], waves, gain, _CLIP)
     # Beyond 12 sigma the Gaussian is zero in single precision.
     distance = np.arange(-18, 19) / _BLUR_SIGMA
     taps = np.exp(-(distance**2) / 2) / _BLUR_SIGMA / math.sqrt(2 * math.pi)
     smooth = np.empty_like(model)
     _blur(model, taps, smooth)
-    frame -= smooth
+    image -= (smooth[::-1] if flipped else smooth).T
 
 
 def _without_outliers(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -828,6 +857,7 @@ def clean_ramp(
     method: Method,
     flat: np.ndarray | None = None,
     median: np.ndarray | None = None,
+    scale: np.floating | float = 1.0,
     background: np.ndarray | None = None,
 ) -> list[int]:
     """Clean the groups of one integration, in place.
@@ -848,7 +878,10 @@ def clean_ramp(
     flat
         float32 (y, x) by which the differences are divided meanwhile.
     median
-        Scaled median of integrations, float (group, y, x): each group is cleaned of its difference to it instead.
+        Median of integrations, float32 (group, y, x): each group is cleaned of its difference to ``scale`` times that
+        instead, whatever its flags.
+    scale
+        Of the median.
     background
         float32 (group, y, x) to receive what was taken for background; left where nothing is cleaned.
 
@@ -862,27 +895,64 @@ def clean_ramp(
     CleaningError
         If the noise cannot be fitted; ``sci`` is then partly cleaned.
     """
+    if median is not None:
+        return clean_cube(sci, mask, method, flat, median, scale, background)
     skipped = []
-    before = None if median is not None else sci[0].copy()
-    for group in range(len(sci)) if median is not None else range(1, len(sci)):
-        usable = mask.copy()
-        if median is not None:
-            image = (sci[group] - median[group]).astype(np.float32)
-        else:
-            image = sci[group] - before
-            before = sci[group].copy()
-            usable &= (groupdq[group] & _UNUSABLE) == 0
-        found = clean_image(image, usable, method, flat)
+    before = sci[0].copy()
+    for group in range(1, len(sci)):
+        image = sci[group] - before
+        before = sci[group].copy()
+        found = clean_image(image, mask & ((groupdq[group] & _UNUSABLE) == 0), method, flat)
         if found is None:
             skipped.append(group)
             continue
-        cleaned, level = found
-        if median is not None:
-            sci[group], level = median[group] + cleaned, median[group]
-        else:
-            sci[group] = sci[group - 1] + cleaned
+        sci[group] = sci[group - 1] + found[0]
         if background is not None:
-            background[group] = level
+            background[group] = found[1]
+    return skipped
+
+
+def clean_cube(
+    sci: np.ndarray,
+    mask: np.ndarray,
+    method: Method,
+    flat: np.ndarray | None = None,
+    median: np.ndarray | None = None,
+    scale: np.floating | float = 1.0,
+    background: np.ndarray | None = None,
+) -> list[int]:
+    """Clean images, each by itself, in place.
+
+    Parameters
+    ----------
+    sci
+        float32 (image, y, x).
+    mask
+        bool (y, x), True for background.
+    method, flat, median, scale, background
+        As of :func:`clean_ramp`; ``median`` is (image, y, x).
+
+    Returns
+    -------
+    skipped
+        Images that stay as they are, since there was no background.
+
+    Raises
+    ------
+    CleaningError
+        If the noise cannot be fitted; ``sci`` is then partly cleaned.
+    """
+    skipped = []
+    for index, image in enumerate(sci):
+        level = None if median is None else scale * median[index]
+        rest = image.copy() if level is None else (image - level).astype(np.float32)
+        found = clean_image(rest, mask.copy(), method, flat)
+        if found is None:
+            skipped.append(index)
+            continue
+        sci[index] = found[0] if level is None else level + found[0]
+        if background is not None:
+            background[index] = found[1] if level is None else level
     return skipped
 
 
@@ -968,11 +1038,36 @@ def median_fluxes(rateints: np.ndarray) -> np.ndarray:
         return np.array([np.nanmedian(image) for image in rateints])
 
 
-def median_of_integrations(sci: np.ndarray) -> np.ndarray:
-    """Median over integrations, NaN left out: float32 (integration, ...) to (...)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        return np.nanmedian(sci, axis=0)
+@numba.njit(**_OPTIONS)
+def _medians_of_first(values, out):
+    integrations, groups, ny, nx = values.shape
+    sample = np.empty(integrations, np.float32)
+    for group in range(groups):
+        for y in range(ny):
+            for x in range(nx):
+                count = 0
+                for integration in range(integrations):
+                    value = values[integration, group, y, x]
+                    if value == value:
+                        sample[count] = value
+                        count += 1
+                out[group, y, x] = _median(sample, count) if count else np.float32(np.nan)
+
+
+def median_of_integrations(sci: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """Median over integrations, NaN left out.
+
+    Parameters
+    ----------
+    sci
+        float32 (integration, group, y, x).
+    out
+        float32 (group, y, x) to fill.
+    """
+    if out is None:
+        out = np.empty(sci.shape[1:], np.float32)
+    _medians_of_first(sci, out)
+    return out
 
 
 # -- choice of parameters
@@ -1016,9 +1111,7 @@ LIMITS = {
 }
 
 
-def quick_clean(
-    image: np.ndarray, axis: int, flat: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+def quick_clean(image: np.ndarray, axis: int, flat: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Clean a rate image by medians along lines.
 
     Parameters
@@ -1070,7 +1163,7 @@ def _channel_step(values: np.ndarray) -> float:
 
 
 def _part(length: int, start: Fraction, stop: Fraction) -> slice:
-    return slice(int(round(start * length)), int(round(stop * length)))
+    return slice(round(start * length), round(stop * length))
 
 
 def measure(image: np.ndarray, axis: int, instrument: str, flat: np.ndarray | None = None) -> Levels:

@@ -2,21 +2,106 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
+import numpy as np
+
+from jwstdask.core import dq as flags
+from jwstdask.core.block import RampBlock, tiles
+from jwstdask.core.errors import ParameterError, StepUndone
 from jwstdask.core.params import par
-from jwstdask.core.step import Step
+from jwstdask.core.step import Meta, Step
+from jwstdask.io.layout import open_layout
+from jwstdask.kernels import clean_flicker_noise as kernels
+from jwstdask.kernels.clean_flicker_noise import CleaningError, Method
+from jwstdask.kernels.flat_field import flat_field
+from jwstdask.steps.detector.ramp_fit import RampFitData, RampFitStep
+
+_TILE = (32, 512)
+"""Rows and columns of the ramp that are fitted at a time."""
+
+_NOT_SCIENCE = np.uint32(flags.DO_NOT_USE | flags.NON_SCIENCE)
+_FOURIER = frozenset(("NRS_MSASPEC", "NRS_IFU", "NRS_FIXEDSLIT", "NRS_BRIGHTOBJ"))
+_AUTOMATIC = {"NIS_IMAGE": "NIRISS", "NRC_IMAGE": "NIRCAM"}
+_SCALED_BY_SOURCE = frozenset(("NIS_SOSS", "NRS_BRIGHTOBJ", "NRC_TSGRISM", "NRC_TSIMAGE"))
+"""Exposures whose median image jwst scales by the flux of the source in each integration."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the step knows of an exposure.
+
+    Attributes
+    ----------
+    instrument
+        Whose automatic choice of parameters applies; None for none.
+    flat
+        The flat reference, cut to the science frame, or None.
+    ramp_fit
+        How the draft rate is fitted, or None for an exposure that is no ramp.
+    """
+
+    instrument: str | None
+    flat: Any
+    ramp_fit: RampFitData | None
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What all integrations of an exposure have in common.
+
+    Attributes
+    ----------
+    method
+        How images are cleaned.
+    mask
+        bool ([integration,] y, x), True for background.
+    flat
+        float32 (y, x), or None.
+    median, scale
+        Median of integrations, float32 ([group,] y, x), and what each one scales it with; or None.
+    """
+
+    method: Method
+    mask: np.ndarray
+    flat: np.ndarray | None
+    median: np.ndarray | None = None
+    scale: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A rate image or cube: float32 sci, its variances, uint32 dq."""
+
+    sci: np.ndarray
+    dq: np.ndarray
+    var_poisson: np.ndarray
+    var_rnoise: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)
 class CleanFlickerNoiseStep(Step):
-    """Remove 1/f noise from the groups, with the sources masked by a draft rate image."""
+    """Remove 1/f noise from the groups, with the sources masked by a draft rate image.
+
+    The sources are masked in a rate fitted to the ramp with standard parameters. What is cleaned are differences of
+    successive groups: a background is taken off, sources are clipped, and the median of each line along the slow axis,
+    or a fit in frequency space (NIRSpec), is subtracted.
+    """
 
     alias = "clean_flicker_noise"
     class_name = "CleanFlickerNoiseStep"
     status = "clean_flicker_noise"
-    available = False
+    status_if_undone: ClassVar[str] = "FAILED"
+    kind = "frame"
     reference_types = ("flat", "pastasoss")
+    equations = (
+        "d_j = (SCI_j - SCI_(j-1)) / flat - background;\n"
+        "d_j - median of d_j over background pixels of a line (median), or\n"
+        "d_j - sum_k c_k exp(2 pi i k x / n), c by least squares weighted by 1 / density (fft);\n"
+        "SCI_j = cleaned SCI_(j-1) + (cleaned d_j + background) * flat"
+    )
 
     skip: bool = par(True, "do not run")
     autoparam: bool = par(False, "choose fit and background parameters for the exposure")
@@ -35,3 +120,268 @@ class CleanFlickerNoiseStep(Step):
     save_mask: bool = par(False, "save the mask")
     save_background: bool = par(False, "save the background")
     save_noise: bool = par(False, "save the noise")
+
+    # -- what the metadata tell
+
+    def check(self, meta: Meta) -> None:
+        exposure_type = str(meta.get("meta.exposure.type"))
+        lacking = None
+        if self.mask_science_regions and exposure_type.startswith("NRS"):
+            lacking = "mask_science_regions=True for NIRSpec", "Give a user_mask."
+        elif self.background_method == "median_image" and (
+            exposure_type in _SCALED_BY_SOURCE or (exposure_type == "MIR_IMAGE" and meta.get("meta.visit.tsovisit"))
+        ):
+            lacking = f"background_method=median_image for {exposure_type}", "Use median or model."
+        for name in ("save_mask", "save_background", "save_noise"):
+            if getattr(self, name):
+                lacking = f"{name}=True", f"Leave {name} at False."
+        if lacking:
+            raise ParameterError(f"clean_flicker_noise: {lacking[0]} is not available in this version", lacking[1])
+
+    def skip_reason(self, meta: Meta) -> str | None:
+        exposure_type = str(meta.get("meta.exposure.type"))
+        if exposure_type.startswith("MIR") and exposure_type != "MIR_IMAGE":
+            return f"EXP_TYPE {exposure_type} is not supported"
+        if self.fit_method == "fft" and exposure_type not in _FOURIER:
+            return f"Fit method 'fft' cannot be applied to exp_type {exposure_type}"
+        return None
+
+    def references_for(self, meta: Meta) -> tuple[str, ...]:
+        exposure_type = meta.get("meta.exposure.type")
+        types: list[str] = []
+        if (
+            self.apply_flat_field
+            or (self.autoparam and exposure_type in _AUTOMATIC)
+            or (self.mask_science_regions and exposure_type == "MIR_IMAGE")
+        ):
+            types.append("flat")
+        if exposure_type == "NIS_SOSS":
+            types.append("pastasoss")
+        if meta.get("meta.exposure.ngroups") is not None and meta.get("meta.cal_step.ramp_fit") != "COMPLETE":
+            types += RampFitStep.reference_types
+        return tuple(types)
+
+    def reference_skip_reason(self, meta: Meta, references: Mapping[str, Any]) -> str | None:
+        if any(name in references and references[name] is None for name in RampFitStep.reference_types):
+            return "no gain or readnoise reference for this exposure"
+        return None
+
+    def prepare(self, meta: Meta, references: Mapping[str, Any]) -> Prepared:
+        instrument = _AUTOMATIC.get(str(meta.get("meta.exposure.type"))) if self.autoparam else None
+        flat = references.get("flat")
+        fitted = all(name in references for name in RampFitStep.reference_types)
+        return Prepared(
+            instrument,
+            None if flat is None else flat.match(meta),
+            RampFitStep().prepare(meta, references) if fitted else None,
+        )
+
+    # -- what all integrations need
+
+    def frame_shared(self, meta: Meta, prepared: Prepared, ramp: Any) -> Scene:
+        """Mask, method and flat of an exposure.
+
+        Parameters
+        ----------
+        ramp
+            The whole exposure, a ramp block; or an image block of a rate. Its arrays may be memory-mapped, of any byte
+            order.
+
+        Raises
+        ------
+        StepUndone
+            If the exposure cannot be cleaned.
+        """
+        step, drafts = self._standard(meta), {}
+
+        def draft(cube: bool) -> _Draft:
+            if cube not in drafts:
+                drafts.update(_drafts(meta, prepared.ramp_fit, ramp))
+            return drafts[cube]
+
+        if prepared.instrument is not None:
+            step = step._chosen(meta, prepared, draft(False).sci)
+        flat = None
+        if step.apply_flat_field and prepared.flat is not None:
+            flat = kernels.fill_flat(np.asarray(prepared.flat.array("sci"), np.float32))
+        median = scale = None
+        try:
+            if step.user_mask is not None:
+                mask = _read_mask(step.user_mask, ramp.sci)
+            else:
+                mask = step._mask(meta, prepared, draft(not step.single_mask), flat)
+            if step.background_method == "median_image":
+                rateints = draft(True).sci
+                median, scale = _median_image(ramp.sci, rateints if flat is None else rateints / flat)
+        except CleaningError as error:
+            raise StepUndone(str(error)) from error
+        return Scene(step._method(meta), mask, flat, median, scale)
+
+    def _standard(self, meta: Meta) -> CleanFlickerNoiseStep:
+        """The step with parameters that suit the exposure."""
+        step = self
+        if step.background_method == "median_image":
+            step = replace(step, single_mask=False)
+        if meta.get("meta.subarray.name") != "FULL" or str(meta.get("meta.exposure.type")).startswith("MIR"):
+            step = replace(step, fit_by_channel=False)
+        return step
+
+    def _chosen(self, meta: Meta, prepared: Prepared, rate: np.ndarray) -> CleanFlickerNoiseStep:
+        """The step with the parameters that suit the image."""
+        assert prepared.instrument is not None
+        flat = None
+        if prepared.flat is not None:
+            flat = kernels.fill_flat(np.asarray(prepared.flat.array("sci"), np.float32))
+        levels = kernels.measure(rate, _axis(meta), prepared.instrument, flat)
+        choice = kernels.choose(levels, kernels.LIMITS[prepared.instrument])
+        return replace(
+            self,
+            apply_flat_field=flat is not None,
+            background_method=choice.background_method,
+            fit_by_channel=choice.fit_by_channel,
+        )._standard(meta)
+
+    def _method(self, meta: Meta) -> Method:
+        box = self.background_box_size
+        return Method(
+            fit_method=self.fit_method,
+            axis=_axis(meta),
+            fit_by_channel=self.fit_by_channel,
+            background_method=None if self.background_method == "median_image" else self.background_method,
+            background_box_size=None if box is None else (int(box[0]), int(box[1])),
+            n_sigma=self.n_sigma,
+            flipped=meta.get("meta.instrument.detector") != "NRS1",
+            frequencies=(
+                kernels.FREQUENCIES_ALLSLITS if meta.get("meta.subarray.name") == "ALLSLITS" else kernels.FREQUENCIES
+            ),
+        )
+
+    def _mask(self, meta: Meta, prepared: Prepared, draft: _Draft, flat: np.ndarray | None) -> np.ndarray:
+        excluded = None
+        if self.mask_science_regions and meta.get("meta.exposure.type") == "MIR_IMAGE":
+            excluded = (_flat_flags(draft, prepared.flat) & _NOT_SCIENCE) != 0
+        rate = draft.sci if flat is None else draft.sci / flat
+        return kernels.scene_mask(rate, excluded, self.n_sigma, self.fit_histogram, self.single_mask)
+
+    # -- one integration
+
+    def frame_integration(self, meta: Meta, prepared: Prepared, shared: Scene, ramp: Any, integration: int) -> None:
+        """Clean one integration of the exposure in place.
+
+        Raises
+        ------
+        StepUndone
+            If it cannot be cleaned: the exposure must be left as it was.
+        """
+        mask = shared.mask[integration] if shared.mask.ndim == 3 else shared.mask
+        plane = ramp.sci[integration] if ramp.sci.ndim > 2 else ramp.sci
+        sci = np.array(plane, np.float32)
+        images = sci if sci.ndim == 3 else sci[np.newaxis]
+        median, scale = None, np.float32(1)
+        if shared.median is not None and shared.scale is not None:
+            median, scale = shared.median.reshape(images.shape), shared.scale[integration]
+        try:
+            if isinstance(ramp, RampBlock):
+                groupdq = np.asarray(ramp.groupdq[integration])
+                kernels.clean_ramp(images, groupdq, mask, shared.method, shared.flat, median, scale)
+            else:
+                kernels.clean_cube(images, mask, shared.method, shared.flat, median, scale)
+        except CleaningError as error:
+            raise StepUndone(f"integration {integration + 1}: {error}") from error
+        plane[...] = sci
+
+
+def _axis(meta: Meta) -> int:
+    """Array axis along which the noise of a line is taken: the slow axis; y for MIRI."""
+    if str(meta.get("meta.exposure.type")).startswith("MIR"):
+        return 0
+    return abs(int(meta["meta.subarray.slowaxis"])) - 1
+
+
+def _drafts(meta: Meta, fit: RampFitData | None, ramp: Any) -> dict[bool, _Draft]:
+    """Rate image (False) and cube of integrations (True), fitted by standard parameters."""
+    if not isinstance(ramp, RampBlock):
+        arrays = [np.array(array) for array in (ramp.sci, ramp.dq, ramp.var_poisson, ramp.var_rnoise)]
+        arrays[0] = arrays[0].astype(np.float32)
+        given = _Draft(*arrays)
+        if ramp.sci.ndim == 2:
+            return {False: given, True: given}
+        with np.errstate(invalid="ignore"):
+            mean = replace(given, sci=np.nanmean(given.sci, axis=0))
+        return {False: mean, True: given}
+    assert fit is not None
+    step, shape = RampFitStep(), ramp.sci.shape
+    sizes = {False: shape[-2:], True: (shape[0], *shape[-2:])}
+    drafts = {
+        cube: _Draft(
+            np.empty(size, np.float32),
+            np.empty(size, np.uint32),
+            np.empty(size, np.float32),
+            np.empty(size, np.float32),
+        )
+        for cube, size in sizes.items()
+    }
+    gathered = None
+    for _ in range(2):
+        tally: dict[str, float] = {}
+        for window in tiles((0, shape[-2]), shape[-2:], _TILE, 0):
+            tile = (..., window.rows, window.columns)
+            block = RampBlock(
+                window,
+                np.array(ramp.sci[tile], np.float32, order="C"),
+                np.array(ramp.groupdq[tile], order="C"),
+                np.array(ramp.pixeldq[tile], np.uint32, order="C"),
+                None if ramp.zeroframe is None else np.array(ramp.zeroframe[tile], np.float32, order="C"),
+                _dark_current(ramp, tile),
+            )
+            step.apply(block, fit, gathered)
+            for cube, name in ((False, "rate"), (True, "rateints")):
+                for field in ("sci", "dq", "var_poisson", "var_rnoise"):
+                    getattr(drafts[cube], field)[tile] = getattr(block.products[name], field)
+            for name, count in block.tally.items():
+                tally[name] = tally.get(name, 0.0) + count
+        gathered = step.again(meta, fit, gathered, tally)
+        if gathered is None:
+            break
+    return drafts
+
+
+def _dark_current(ramp: RampBlock, tile: tuple[Any, ...]) -> np.ndarray | float | None:
+    dark = ramp.average_dark_current
+    return np.array(dark[tile], np.float32) if isinstance(dark, np.ndarray) and dark.ndim == 2 else dark
+
+
+def _read_mask(path: str, sci: np.ndarray) -> np.ndarray:
+    """A mask that the user gives: bool ([integration,] y, x)."""
+    mask = open_layout(path).read("SCI").astype(np.bool_)
+    if mask.shape[-2:] != sci.shape[-2:] or (mask.ndim == 3 and sci.ndim > 2 and mask.shape[0] != sci.shape[0]):
+        raise CleaningError(f"{path} does not match the shape of the exposure")
+    return mask
+
+
+def _flat_flags(draft: _Draft, flat: Any) -> np.ndarray:
+    """Flags of a rate after division by the flat."""
+    if flat is None:
+        return draft.dq
+    values = np.asarray(flat.array("sci"), np.float32)
+    errors = np.asarray(flat.array("err"), np.float32) if "err" in flat else np.zeros_like(values)
+    arrays = draft.sci, draft.dq, draft.var_poisson, draft.var_rnoise
+    return draft.dq | flat_field(*arrays, values, errors, np.asarray(flat.dq, np.uint32)).dq
+
+
+def _median_image(sci: np.ndarray, rateints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Median of integrations, float32 ([group,] y, x), and the scale of each one.
+
+    For a cube of rates it is that of the rates as divided by the flat, as in jwst.
+    """
+    if sci.ndim < 3 or sci.shape[0] < 2:
+        raise CleaningError("a median image needs more than one integration")
+    scale = kernels.flux_scale(kernels.median_fluxes(rateints))
+    groups = sci if sci.ndim == 4 else rateints[:, np.newaxis]
+    median = np.empty(groups.shape[1:], np.float32)
+    for start in range(0, sci.shape[-2], _TILE[0]):
+        rows = slice(start, start + _TILE[0])
+        for group in range(groups.shape[1]):
+            part = np.array(groups[:, group : group + 1, rows], np.float32, order="C")
+            median[group, rows] = kernels.median_of_integrations(part)[0]
+    return (median if sci.ndim == 4 else median[0]), scale

@@ -1,0 +1,392 @@
+"""CleanFlickerNoiseStep against jwst's."""
+
+from __future__ import annotations
+
+import types
+import warnings
+
+import numpy as np
+import pytest
+
+from jwstdask.core import dq
+from jwstdask.core.block import ImageBlock, RampBlock, Window
+from jwstdask.core.errors import ParameterError, StepUndone
+from jwstdask.kernels import clean_flicker_noise as kernels
+from jwstdask.steps.detector.clean_flicker_noise import CleanFlickerNoiseStep
+from tests.steps.fakes import FakeReference, Ramp, metadata, oracle_ramp
+from tests.steps.images import Image
+
+READ_NOISE = 12.0
+ORACLE = "jwst.clean_flicker_noise.clean_flicker_noise"
+
+
+def ramps(seed, shape, axis=0, jumps=0.01):
+    """Ramps with sources, a sloping background, 1/f noise along an axis, jumps, saturated and unusable groups."""
+    rng = np.random.default_rng(seed)
+    integrations, groups, ny, nx = shape
+    y, x = np.mgrid[:ny, :nx]
+    rate = 20 + 0.05 * x + 0.02 * y
+    for _ in range(max(ny * nx // 1500, 3)):
+        distance = (y - rng.uniform(0, ny)) ** 2 + (x - rng.uniform(0, nx)) ** 2
+        rate += rng.exponential(800) * np.exp(-distance / 8)
+    noise = rng.normal(0, READ_NOISE, shape)
+    stripes = rng.normal(0, 8, (integrations, groups, 1, nx) if axis == 0 else (integrations, groups, ny, 1))
+    sci = rate * np.arange(1, groups + 1)[:, np.newaxis, np.newaxis] + noise + stripes
+    groupdq = np.zeros(shape, np.uint8)
+    hit = rng.random((integrations, ny, nx)) < jumps
+    for integration in range(integrations):
+        after = rng.integers(1, groups)
+        sci[integration, after:, hit[integration]] += 3000
+        groupdq[integration, after, hit[integration]] |= dq.JUMP_DET
+    groupdq[rng.random(shape) < 0.003] |= dq.DO_NOT_USE
+    full = rng.random((ny, nx)) < 0.004
+    groupdq[:, groups // 2 :, full] |= dq.SATURATED
+    sci = sci.astype(np.float32)
+    sci[:, :, rng.random((ny, nx)) < 0.002] = np.nan
+    pixeldq = np.where(rng.random((ny, nx)) < 0.01, dq.DO_NOT_USE, 0).astype(np.uint32)
+    return Ramp(sci, groupdq, pixeldq)
+
+
+def references(seed, shape):
+    rng = np.random.default_rng(seed + 100)
+    flat = rng.normal(1, 0.04, shape).astype(np.float32)
+    flat[rng.random(shape) < 0.01] = np.nan
+    flat[rng.random(shape) < 0.01] = 0
+    err = np.full(shape, 0.01, np.float32)
+    flat_dq = np.where(rng.random(shape) < 0.02, dq.DO_NOT_USE | dq.NO_FLAT_FIELD, 0).astype(np.uint32)
+    flat_dq[: shape[0] // 4] |= dq.NON_SCIENCE
+    return {
+        "gain": FakeReference({"sci": np.full(shape, 1.8, np.float32)}),
+        "readnoise": FakeReference({"sci": np.full(shape, READ_NOISE, np.float32)}),
+        "flat": FakeReference({"sci": flat, "err": err}, flat_dq),
+    }
+
+
+def exposure(seed, shape, axis=0, **more):
+    values = {
+        "exposure__ngroups": shape[1],
+        "exposure__nints": shape[0],
+        "exposure__group_time": 10.73677,
+        "exposure__frame_time": 10.73677,
+        "exposure__type": "NRC_IMAGE",
+        "subarray__slowaxis": axis + 1,
+        "subarray__fastaxis": 2 - axis,
+        "filename": "exposure_ramp.fits",
+    }
+    return ramps(seed, shape, axis), metadata(shape[-2:], **(values | more)), references(seed, shape[-2:])
+
+
+def block_of(data):
+    window = Window.plain(0, data.sci.shape[-2], 0, data.sci.shape[-1])
+    if isinstance(data, Ramp):
+        return RampBlock(window, data.sci.copy(), data.groupdq.copy(), data.pixeldq.copy(), data.zeroframe)
+    return ImageBlock(window, data.sci.copy(), data.err, data.dq, data.var_poisson, data.var_rnoise)
+
+
+def clean(step, meta, references, data):
+    """The exposure after the step."""
+    assert step.skip_reason(meta) is None
+    step.check(meta)
+    used = {name: references.get(name) for name in step.references_for(meta)}
+    assert step.reference_skip_reason(meta, used) is None
+    prepared = step.prepare(meta, used)
+    block = block_of(data)
+    shared = step.frame_shared(meta, prepared, block)
+    for integration in range(block.sci.shape[0] if block.sci.ndim > 2 else 1):
+        step.frame_integration(meta, prepared, shared, block, integration)
+    return block, shared
+
+
+class References:
+    """jwst's steps that the oracle calls inside, with references given."""
+
+    def __init__(self, monkeypatch, meta, references):
+        from stdatamodels.jwst import datamodels
+
+        arrays = references["flat"].arrays
+        self.models = {
+            "gain": datamodels.GainModel(data=references["gain"].arrays["sci"].copy()),
+            "readnoise": datamodels.ReadnoiseModel(data=references["readnoise"].arrays["sci"].copy()),
+            "flat": datamodels.FlatModel(data=arrays["sci"].copy(), err=arrays["err"].copy()),
+        }
+        self.models["flat"].dq = references["flat"].dq.copy()
+        for model in self.models.values():
+            for name in ("xstart", "ystart", "xsize", "ysize", "fastaxis", "slowaxis"):
+                model[f"meta.subarray.{name}"] = meta[f"meta.subarray.{name}"]
+        for name, kinds in (("RampFitStep", ("gain", "readnoise")), ("FlatFieldStep", ("flat",))):
+            monkeypatch.setattr(f"{ORACLE}.{name}", self.factory(name, kinds))
+        # The WCS is assigned for median images of any kind, and used for few.
+        monkeypatch.setattr(f"{ORACLE}.AssignWcsStep", self.nothing)
+
+    @staticmethod
+    def nothing():
+        return types.SimpleNamespace(run=lambda model: model)
+
+    def factory(self, name, kinds):
+        import importlib
+
+        step_class = getattr(importlib.import_module(ORACLE), name)
+
+        def make():
+            step = step_class()
+            for kind in kinds:
+                setattr(step, f"override_{kind}", self.models[kind])
+            # Neither references from CRDS nor logging around.
+            step.run = lambda model: step.process(model.copy())
+            return step
+
+        return make
+
+
+def oracle(monkeypatch, tmp_path, step, meta, references, data):
+    """jwst's model after its step, and its draft mask."""
+    from jwst.clean_flicker_noise import CleanFlickerNoiseStep as Oracle
+    from stdatamodels.jwst import datamodels
+
+    given = References(monkeypatch, meta, references)
+    if isinstance(data, Ramp):
+        model = oracle_ramp(data, meta)
+    else:
+        kind = datamodels.ImageModel if data.sci.ndim == 2 else datamodels.CubeModel
+        model = kind(data=data.sci.copy())
+        model.dq = data.dq.copy()
+        model.var_poisson, model.var_rnoise, model.err = data.var_poisson, data.var_rnoise, data.err
+        for name, value in meta.items():
+            model[name] = value
+    theirs = Oracle()
+    for name in (
+        "autoparam fit_method fit_by_channel background_method background_box_size mask_science_regions "
+        "apply_flat_field n_sigma fit_histogram single_mask user_mask"
+    ).split():
+        value = getattr(step, name)
+        setattr(theirs, name, list(value) if isinstance(value, tuple) else value)
+    path = str(tmp_path / "flat.fits")
+    given.models["flat"].save(path)
+    theirs.get_reference_file = lambda model, kind: path if kind == "flat" else "N/A"
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        return theirs.process(model)
+
+
+def assert_same(block, model):
+    """Identical bits; NaN at the same places."""
+    np.testing.assert_array_equal(block.sci, model.data)
+    if isinstance(block, RampBlock):
+        np.testing.assert_array_equal(block.groupdq, model.groupdq)
+        np.testing.assert_array_equal(block.pixeldq, model.pixeldq)
+
+
+SHAPE = (2, 4, 96, 128)
+
+
+@pytest.mark.parametrize(
+    ("seed", "axis", "parameters"),
+    [
+        (0, 0, {}),
+        (1, 1, {}),
+        (2, 1, {"background_method": "model"}),
+        (3, 0, {"background_method": "model", "background_box_size": (20, 30)}),
+        (4, 1, {"background_method": None, "n_sigma": 3.0}),
+        (5, 0, {"n_sigma": 0.0}),
+        (6, 1, {"single_mask": False}),
+        (7, 0, {"fit_histogram": True}),
+        (8, 1, {"apply_flat_field": True}),
+        (9, 0, {"apply_flat_field": True, "background_method": "model", "single_mask": False}),
+        (10, 1, {"background_method": "median_image"}),
+        (11, 0, {"background_method": "median_image", "apply_flat_field": True}),
+        (12, 1, {"fit_by_channel": True}),
+        (13, 1, {"autoparam": True}),
+    ],
+)
+def test_same_bits_as_the_oracle(monkeypatch, tmp_path, seed, axis, parameters):
+    """An imaging subarray in each branch."""
+    ramp, meta, references = exposure(seed, SHAPE, axis)
+    step = CleanFlickerNoiseStep(**parameters)
+    block, _ = clean(step, meta, references, ramp)
+    model = oracle(monkeypatch, tmp_path, step, meta, references, ramp)
+    assert model.meta.cal_step.clean_flicker_noise == "COMPLETE"
+    assert_same(block, model)
+    changed = np.nanstd(block.sci - ramp.sci)
+    assert changed > 2
+
+
+@pytest.mark.parametrize("by_channel", [False, True])
+def test_same_bits_on_the_lines_of_a_full_frame(monkeypatch, tmp_path, by_channel):
+    ramp, meta, references = exposure(0, (1, 3, 32, 2048), 1, subarray__name="FULL")
+    step = CleanFlickerNoiseStep(fit_by_channel=by_channel)
+    block, shared = clean(step, meta, references, ramp)
+    assert shared.method.fit_by_channel == by_channel
+    assert_same(block, oracle(monkeypatch, tmp_path, step, meta, references, ramp))
+
+
+@pytest.mark.parametrize(
+    "parameters", [{}, {"mask_science_regions": True}, {"fit_by_channel": True, "mask_science_regions": True}]
+)
+def test_same_bits_for_miri(monkeypatch, tmp_path, parameters):
+    """The noise of MIRI runs along y; what is no science in the flat can be masked."""
+    ramp, meta, references = exposure(
+        1,
+        (2, 5, 96, 104),
+        0,
+        instrument__name="MIRI",
+        instrument__detector="MIRIMAGE",
+        exposure__type="MIR_IMAGE",
+        subarray__name="FULL",
+        subarray__slowaxis=2,
+        subarray__fastaxis=1,
+    )
+    # Unusable first and last groups, as after firstframe and lastframe.
+    ramp.groupdq[:, 0] |= dq.DO_NOT_USE
+    ramp.groupdq[:, -1] |= dq.DO_NOT_USE
+    step = CleanFlickerNoiseStep(**parameters)
+    block, shared = clean(step, meta, references, ramp)
+    assert_same(block, oracle(monkeypatch, tmp_path, step, meta, references, ramp))
+    assert shared.mask[:24].any() != bool(parameters)
+
+
+def test_same_bits_for_niriss(monkeypatch, tmp_path):
+    ramp, meta, references = exposure(
+        2, SHAPE, 0, instrument__name="NIRISS", instrument__detector="NIS", exposure__type="NIS_IMAGE"
+    )
+    step = CleanFlickerNoiseStep(autoparam=True)
+    block, shared = clean(step, meta, references, ramp)
+    assert shared.flat is not None
+    assert_same(block, oracle(monkeypatch, tmp_path, step, meta, references, ramp))
+
+
+def assert_close(block, model):
+    """Within 1e-5 of the read noise, or the rounding of the value: the oracle solves in single precision."""
+    finite = np.isfinite(model.data)
+    np.testing.assert_array_equal(finite, np.isfinite(block.sci))
+    limit = 1e-5 * READ_NOISE + 4 * np.spacing(np.abs(model.data[finite]))
+    assert (np.abs(block.sci[finite] - model.data[finite]) <= limit).all()
+
+
+@pytest.mark.parametrize(
+    ("seed", "detector", "exposure_type", "subarray"),
+    [
+        (0, "NRS1", "NRS_FIXEDSLIT", "ALLSLITS"),
+        (1, "NRS2", "NRS_FIXEDSLIT", "SUBS200A1"),
+        (2, "NRS2", "NRS_BRIGHTOBJ", "SUB2048"),
+        (3, "NRS1", "NRS_IFU", "FULL"),
+    ],
+)
+@pytest.mark.parametrize("given", [False, True])
+def test_fourier_fit_as_the_oracle(monkeypatch, tmp_path, seed, detector, exposure_type, subarray, given):
+    ramp, meta, references = exposure(
+        seed,
+        (1, 3, 64, 160),
+        0,
+        instrument__name="NIRSPEC",
+        instrument__detector=detector,
+        exposure__type=exposure_type,
+        subarray__name=subarray,
+    )
+    user_mask = None
+    if given:
+        from stdatamodels.jwst.datamodels import ImageModel
+
+        mask = np.ones((64, 160), np.float32)
+        mask[20:44] = 0
+        user_mask = str(tmp_path / "mask.fits")
+        ImageModel(data=mask).save(user_mask)
+    step = CleanFlickerNoiseStep(fit_method="fft", user_mask=user_mask)
+    block, shared = clean(step, meta, references, ramp)
+    if given:
+        np.testing.assert_array_equal(shared.mask, mask == 1)
+    assert_close(block, oracle(monkeypatch, tmp_path, step, meta, references, ramp))
+    assert np.nanstd(block.sci - ramp.sci) > 1
+
+
+@pytest.mark.parametrize("shape", [(96, 128), (3, 96, 128)], ids=["rate", "rateints"])
+@pytest.mark.parametrize(
+    "parameters",
+    [{}, {"apply_flat_field": True, "single_mask": False}, {"autoparam": True}, {"background_method": "median_image"}],
+)
+def test_rates_as_the_oracle(monkeypatch, tmp_path, shape, parameters):
+    """In Stage 2 the step cleans rates."""
+    if len(shape) == 2 and parameters.get("background_method") == "median_image":
+        pytest.skip("a median image needs integrations")
+    _, meta, references = exposure(0, (1, 2, *shape[-2:]), 1, cal_step__ramp_fit="COMPLETE")
+    sci = ramps(3, (shape[0] if len(shape) == 3 else 1, 2, *shape[-2:]), 1).sci[:, 0].reshape(shape) / np.float32(10)
+    quiet = np.ones_like(sci)
+    image = Image(sci, quiet, np.zeros(shape, np.uint32), quiet, quiet)
+    step = CleanFlickerNoiseStep(**parameters)
+    block, _ = clean(step, meta, references, image)
+    assert_same(block, oracle(monkeypatch, tmp_path, step, meta, references, image))
+
+
+def test_the_zeroframe_stays():
+    ramp, meta, references = exposure(0, (1, 3, 64, 64))
+    ramp.zeroframe = ramp.sci[:, 0] / 2
+    block, _ = clean(CleanFlickerNoiseStep(), meta, references, ramp)
+    np.testing.assert_array_equal(block.zeroframe, ramp.sci[:, 0] / 2)
+
+
+def test_noise_is_removed():
+    """Stripes of 8 DN are gone but for the noise of a median of some hundred pixels of a group difference.
+
+    Its standard deviation is sqrt(pi / 2 / 128) * sqrt(2) * 12 DN = 1.9 DN a difference; clipping makes it less sure.
+    """
+    ramp, meta, references = exposure(5, (1, 2, 128, 128), 0)
+    block, _ = clean(CleanFlickerNoiseStep(background_method="model"), meta, references, ramp)
+    before, after = (np.nanmedian(data.sci[0, 1] - data.sci[0, 0], axis=0) for data in (ramp, block))
+    assert np.std(before) > 10
+    assert np.std(after) < 3
+
+
+# -- refusals
+
+
+def test_the_exposure_is_left_where_there_is_no_integration_to_compare():
+    ramp, meta, references = exposure(0, (1, 3, 64, 64))
+    with pytest.raises(StepUndone, match="more than one integration"):
+        clean(CleanFlickerNoiseStep(background_method="median_image"), meta, references, ramp)
+
+
+def test_a_mask_of_another_shape(tmp_path):
+    from stdatamodels.jwst.datamodels import ImageModel
+
+    ramp, meta, references = exposure(0, (1, 3, 64, 64))
+    ImageModel(data=np.ones((64, 60), np.float32)).save(tmp_path / "mask.fits")
+    with pytest.raises(StepUndone, match="does not match the shape"):
+        clean(CleanFlickerNoiseStep(user_mask=str(tmp_path / "mask.fits")), meta, references, ramp)
+
+
+@pytest.mark.parametrize(
+    ("exposure_type", "fit_method", "reason"),
+    [
+        ("MIR_LRS-FIXEDSLIT", "median", "not supported"),
+        ("NRC_IMAGE", "fft", "cannot be applied"),
+        ("NRS_IFU", "fft", ""),
+    ],
+)
+def test_what_is_skipped(exposure_type, fit_method, reason):
+    found = CleanFlickerNoiseStep(fit_method=fit_method).skip_reason({"meta.exposure.type": exposure_type})
+    assert (found is None) == (reason == "") and reason in (found or "")
+
+
+@pytest.mark.parametrize(
+    ("exposure_type", "parameters"),
+    [
+        ("NRS_IFU", {"mask_science_regions": True}),
+        ("NIS_SOSS", {"background_method": "median_image"}),
+        ("NRC_IMAGE", {"save_noise": True}),
+    ],
+)
+def test_what_is_not_available_is_refused(exposure_type, parameters):
+    with pytest.raises(ParameterError, match="not available"):
+        CleanFlickerNoiseStep(**parameters).check({"meta.exposure.type": exposure_type})
+
+
+def test_references_that_are_needed():
+    meta = {"meta.exposure.type": "NRC_IMAGE", "meta.exposure.ngroups": 5}
+    assert set(CleanFlickerNoiseStep().references_for(meta)) == {"gain", "readnoise"}
+    assert set(CleanFlickerNoiseStep(autoparam=True).references_for(meta)) == {"flat", "gain", "readnoise"}
+    assert CleanFlickerNoiseStep().references_for({**meta, "meta.cal_step.ramp_fit": "COMPLETE"}) == ()
+
+
+def test_kernels_and_step_agree_on_the_frequencies():
+    ramp, meta, references = exposure(0, (1, 3, 64, 64), subarray__name="ALLSLITS", exposure__type="NRS_FIXEDSLIT")
+    _, shared = clean(CleanFlickerNoiseStep(), meta, references, ramp)
+    assert shared.method.frequencies == kernels.FREQUENCIES_ALLSLITS
