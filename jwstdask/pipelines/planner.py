@@ -18,7 +18,7 @@ from jwstdask.core.errors import InputError, JwstdaskError, ParameterError, Plan
 from jwstdask.core.exposure_types import GUIDER
 from jwstdask.core.params import build, coerce, declared, suggest
 from jwstdask.core.pipeline import Pipeline
-from jwstdask.core.plan import Cost, ExposurePlan, StepPlan
+from jwstdask.core.plan import ExposurePlan, StepPlan
 from jwstdask.core.settings import Layer, Settings
 from jwstdask.core.step import Step
 from jwstdask.engine.passes import reason_of
