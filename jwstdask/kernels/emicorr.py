@@ -39,7 +39,7 @@ _CLIP = 3.0
 _BAD_PACKETS = (1, 2)
 """Packets of a row that are not used: their columns are unsteady after the reference pixels."""
 
-_TABLE_VALUES = 2_000_000
+_INTEGRATIONS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -223,15 +223,21 @@ def subtract_waves(
 def _subtract_wave(sci, x0, first, step, phases, amplitudes, pieces):
     integrations, groups, ny, nx = sci.shape
     lead = x0 % PACKET
-    noise = np.empty(first.shape[1])
+    # Whole packets, of which the first and the last may reach beyond the block.
+    noise = np.empty(first.shape[1] * PACKET)
     for i in range(integrations):
+        if amplitudes[i] == 0:
+            continue
         for group in range(groups):
             for y in range(ny):
-                for p in range(noise.size):
+                for p in range(first.shape[1]):
                     phase = first[y, p] + step * group + phases[i]
-                    noise[p] = amplitudes[i] * _value(pieces, phase - np.floor(phase))
+                    value = amplitudes[i] * _value(pieces, phase - np.floor(phase))
+                    for k in range(PACKET):
+                        noise[p * PACKET + k] = value
+                row = sci[i, group, y]
                 for x in range(nx):
-                    sci[i, group, y, x] = np.float32(sci[i, group, y, x] - noise[(x + lead) // PACKET])
+                    row[x] = np.float32(row[x] - noise[x + lead])
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -454,26 +460,53 @@ def _trial_phases() -> np.ndarray:
 def _chi_squared(
     sums: np.ndarray, counts: np.ndarray, pieces: np.ndarray, step: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Coefficients of the square and of the first power of the amplitude, float64 (integration, trial phase)."""
-    integrations, bins, groups = sums.shape
-    time = np.arange(groups)
-    t, tt = np.sum(time), np.sum(time**2)
-    delta = groups * tt - t**2
-    y, ty = np.sum(sums, axis=2), np.sum(sums * time, axis=2)
-    phase = (((np.arange(1, bins + 1) - 0.5) / bins)[:, np.newaxis] + time * step) % 1
-    a, b = np.empty((integrations, TRIALS)), np.empty((integrations, TRIALS))
-    at_once = max(_TABLE_VALUES // (bins * groups), 1)
-    trials = _trial_phases()
-    for start in range(0, TRIALS, at_once):
-        chunk = slice(start, start + at_once)
-        wave = wave_at(pieces, phase + trials[chunk, np.newaxis, np.newaxis])
-        z, tz, zz = np.sum(wave, axis=2), np.sum(time * wave, axis=2), np.sum(wave**2, axis=2)
-        square = (-tt * z**2 + 2 * t * z * tz - groups * tz**2 + zz * delta) / delta
-        a[:, chunk] = counts @ square.T
-        lines = y @ (tt * z - t * tz).T + ty @ (groups * tz - t * z).T
-        products = sums.reshape(integrations, -1) @ wave.reshape(len(wave), -1).T
-        b[:, chunk] = (2 / delta) * lines - 2 * products
+    """Coefficients of the square and of the first power of the amplitude, float64 (integration, trial phase).
+
+    A line fitted to the ramps takes what is straight of the wave with it; what is left of the wave, r, gives
+    a = sum n r^2 and b = -2 sum r y.
+    """
+    bins = counts.shape[1]
+    phase = (((np.arange(1, bins + 1) - 0.5) / bins)[:, np.newaxis] + np.arange(sums.shape[2]) * step) % 1
+    a, b = np.zeros((len(sums), TRIALS)), np.zeros((len(sums), TRIALS))
+    for start in range(0, len(sums), _INTEGRATIONS_AT_ONCE):
+        part = slice(start, start + _INTEGRATIONS_AT_ONCE)
+        _add_bins(sums[part], counts[part], pieces, phase, _trial_phases(), a[part], b[part])
     return a, b
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_bins(sums, counts, pieces, phase, trials, a, b):
+    integrations, bins, groups = sums.shape
+    t, tt = 0.0, 0.0
+    for group in range(groups):
+        t += group
+        tt += group * group
+    delta = groups * tt - t * t
+    left, ramps = np.empty(groups), np.empty((groups, integrations))
+    total_a, total_b = np.zeros((trials.size, integrations)), np.zeros((trials.size, integrations))
+    for k in range(bins):
+        for i in range(integrations):
+            for group in range(groups):
+                ramps[group, i] = sums[i, k, group]
+        for trial in range(trials.size):
+            z, tz = 0.0, 0.0
+            for group in range(groups):
+                now = phase[k, group] + trials[trial]
+                left[group] = _value(pieces, now - np.floor(now))
+                z += left[group]
+                tz += group * left[group]
+            slope, intercept = (groups * tz - t * z) / delta, (tt * z - t * tz) / delta
+            squares = 0.0
+            for group in range(groups):
+                left[group] -= intercept + slope * group
+                squares += left[group] * left[group]
+            for i in range(integrations):
+                total_a[trial, i] += counts[i, k] * squares
+            for group in range(groups):
+                for i in range(integrations):
+                    total_b[trial, i] -= 2 * left[group] * ramps[group, i]
+    a[...] = total_a.T
+    b[...] = total_b.T
 
 
 def _best(a: np.ndarray, b: np.ndarray, leap: float, integrations: list[int] | range) -> tuple[float, float]:
@@ -804,13 +837,17 @@ def _subtract_table(sci, y0, x0, numbers, period, table):
     groups, frame, row, samples, reset, last = numbers
     integrations, _, ny, nx = sci.shape
     lead, packet0 = x0 % PACKET, x0 // PACKET
-    noise = np.empty((nx + lead + PACKET - 1) // PACKET)
+    packets = (nx + lead + PACKET - 1) // PACKET
+    noise = np.empty(packets * PACKET)
     for i in range(integrations):
         for group in range(groups):
             for y in range(ny):
-                for p in range(noise.size):
+                for p in range(packets):
                     clock = _clock(i, group, y + y0, p + packet0, groups, frame, row, samples, reset, last)
                     turns = clock / period
-                    noise[p] = table[min(int((turns - np.floor(turns)) * period), table.size - 1)]
+                    value = table[min(int((turns - np.floor(turns)) * period), table.size - 1)]
+                    for k in range(PACKET):
+                        noise[p * PACKET + k] = value
+                line = sci[i, group, y]
                 for x in range(nx):
-                    sci[i, group, y, x] = np.float32(sci[i, group, y, x] - noise[(x + lead) // PACKET])
+                    line[x] = np.float32(line[x] - noise[x + lead])

@@ -310,3 +310,18 @@ def test_tables_are_subtracted_packet_by_packet(tile, readout):
         np.testing.assert_array_equal(result, expected[..., rows, columns])
         np.testing.assert_array_equal(part, ramp[..., rows, columns])
         np.testing.assert_array_equal(emicorr.subtract_tables(part, readout, tables, rows, columns, part), result)
+
+
+@pytest.mark.parametrize(("integrations", "bins", "groups"), [(1, 16, 3), (70, 8, 5)])
+def test_chi_squared_is_that_of_lines_and_a_wave(integrations, bins, groups):
+    rng = np.random.default_rng(integrations)
+    sums, counts = rng.normal(1e4, 30, (integrations, bins, groups)), rng.integers(0, 9, (integrations, bins)) * 1.0
+    pieces, step, time = emicorr.spline_pieces(shape_of(bins)), 0.3137, np.arange(groups)
+    a, b = emicorr._chi_squared(sums, counts, pieces, step)
+    assert a.shape == b.shape == (integrations, 500)
+    for trial in (0, 77, 499):
+        wave = emicorr.wave_at(pieces, ((np.arange(bins) + 0.5) / bins)[:, None] + time * step + trial / 500)
+        left = wave - np.array([np.polyval(np.polyfit(time, row, 1), time) for row in wave])
+        # Lines fitted to numbers of order one, and sums of some hundred products of order 1e4.
+        np.testing.assert_allclose(a[:, trial], counts @ (left**2).sum(axis=1), rtol=1e-10)
+        np.testing.assert_allclose(b[:, trial], -2 * (left * sums).sum(axis=(1, 2)), rtol=0, atol=1e-7)
