@@ -57,7 +57,7 @@ def print_plans(plans: Sequence[ExposurePlan]) -> None:
     broken = sum(plan.error is not None for plan in plans)
     peak = max((plan.cost.memory for plan in plans), default=0)
     print(
-        f"{len(plans)} tasks, {duration(total)} CPU, {size(peak)} memory a task, "
+        f"{len(plans)} task{'s' * (len(plans) != 1)}, {duration(total)} CPU, {size(peak)} memory a task, "
         f"{size(sum(plan.cost.written for plan in plans))} to write" + (f", {broken} with errors" if broken else "")
     )
 

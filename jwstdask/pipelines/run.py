@@ -291,6 +291,15 @@ class ProgramResult:
     outcomes: list[Outcome]
     wall: float
 
+    def products(self, kind: str) -> list[str]:
+        """Paths of the products of a kind (``rate``, ``cal``, ``i2d``, ``crf``, ``cat`` ...), in order of the inputs."""
+        return [
+            path
+            for outcome in self.outcomes
+            for name, path in outcome.products.items()
+            if name == kind or name.startswith(f"{kind}:")
+        ]
+
     @property
     def failed(self) -> list[Outcome]:
         """Outcomes with an error."""

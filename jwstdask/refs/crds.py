@@ -179,7 +179,8 @@ def context_name(context: str | None = None) -> str:
     except (exceptions.CrdsError, OSError, SystemExit, KeyError, AttributeError) as error:
         raise ReferenceFileError(
             context or "operational context",
-            f"the CRDS context cannot be determined ({error or type(error).__name__})",
+            "the CRDS context cannot be determined"
+            + ("" if isinstance(error, SystemExit) else f" ({error or type(error).__name__})"),
             "set CRDS_CONTEXT to a context in the cache (for example jwst_1234.pmap), or CRDS_SERVER_URL to a server",
         ) from error
 
