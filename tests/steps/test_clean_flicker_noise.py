@@ -113,8 +113,8 @@ class References:
         for model in self.models.values():
             for name in ("xstart", "ystart", "xsize", "ysize", "fastaxis", "slowaxis"):
                 model[f"meta.subarray.{name}"] = meta[f"meta.subarray.{name}"]
-        for name, kinds in (("RampFitStep", ("gain", "readnoise")), ("FlatFieldStep", ("flat",))):
-            monkeypatch.setattr(f"{ORACLE}.{name}", self.factory(name, kinds))
+        for name in ("RampFitStep", "FlatFieldStep"):
+            monkeypatch.setattr(f"{ORACLE}.{name}", self.factory(name))
         # The WCS is assigned for median images of any kind, and used for few.
         monkeypatch.setattr(f"{ORACLE}.AssignWcsStep", self.nothing)
 
@@ -122,16 +122,16 @@ class References:
     def nothing():
         return types.SimpleNamespace(run=lambda model: model)
 
-    def factory(self, name, kinds):
-        import importlib
+    def factory(self, name):
+        import jwst.flatfield
+        import jwst.ramp_fitting
 
-        step_class = getattr(importlib.import_module(ORACLE), name)
+        step_class = {"RampFitStep": jwst.ramp_fitting.RampFitStep, "FlatFieldStep": jwst.flatfield.FlatFieldStep}[name]
 
         def make():
             step = step_class()
-            for kind in kinds:
-                setattr(step, f"override_{kind}", self.models[kind])
-            # Neither references from CRDS nor logging around.
+            # Copies, since the fit changes them.
+            step.get_reference_file = lambda model, kind: self.models[kind].copy() if kind in self.models else "N/A"
             step.run = lambda model: step.process(model.copy())
             return step
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -192,11 +193,12 @@ class CleanFlickerNoiseStep(Step):
         StepUndone
             If the exposure cannot be cleaned.
         """
-        step, drafts = self._standard(meta), {}
+        step = self._standard(meta)
+        drafts: dict[bool, _Draft] = {}
 
         def draft(cube: bool) -> _Draft:
             if cube not in drafts:
-                drafts.update(_drafts(meta, prepared.ramp_fit, ramp))
+                drafts[cube] = _draft(meta, prepared.ramp_fit, ramp, cube)
             return drafts[cube]
 
         if prepared.instrument is not None:
@@ -209,7 +211,7 @@ class CleanFlickerNoiseStep(Step):
             if step.user_mask is not None:
                 mask = _read_mask(step.user_mask, ramp.sci)
             else:
-                mask = step._mask(meta, prepared, draft(not step.single_mask), flat)
+                mask = step._mask(meta, prepared, draft(prepared.ramp_fit is None or not step.single_mask), flat)
             if step.background_method == "median_image":
                 rateints = draft(True).sci
                 median, scale = _median_image(ramp.sci, rateints if flat is None else rateints / flat)
@@ -298,52 +300,43 @@ def _axis(meta: Meta) -> int:
     return abs(int(meta["meta.subarray.slowaxis"])) - 1
 
 
-def _drafts(meta: Meta, fit: RampFitData | None, ramp: Any) -> dict[bool, _Draft]:
-    """Rate image (False) and cube of integrations (True), fitted by standard parameters."""
-    if not isinstance(ramp, RampBlock):
-        arrays = [np.array(array) for array in (ramp.sci, ramp.dq, ramp.var_poisson, ramp.var_rnoise)]
-        arrays[0] = arrays[0].astype(np.float32)
-        given = _Draft(*arrays)
-        if ramp.sci.ndim == 2:
-            return {False: given, True: given}
-        with np.errstate(invalid="ignore"):
-            mean = replace(given, sci=np.nanmean(given.sci, axis=0))
-        return {False: mean, True: given}
-    assert fit is not None
-    step, shape = RampFitStep(), ramp.sci.shape
-    sizes = {False: shape[-2:], True: (shape[0], *shape[-2:])}
-    drafts = {
-        cube: _Draft(
-            np.empty(size, np.float32),
-            np.empty(size, np.uint32),
-            np.empty(size, np.float32),
-            np.empty(size, np.float32),
-        )
-        for cube, size in sizes.items()
-    }
+def _draft(meta: Meta, fit: RampFitData | None, exposure: Any, cube: bool) -> _Draft:
+    """Rate of an exposure, or cube of the rates of its integrations, fitted by standard parameters."""
+    if fit is None:
+        arrays = (exposure.sci, exposure.dq, exposure.var_poisson, exposure.var_rnoise)
+        rate = _Draft(*(np.array(array, array.dtype.newbyteorder("=")) for array in arrays))
+        if cube or rate.sci.ndim == 2:
+            return rate
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            return replace(rate, sci=np.nanmean(rate.sci, axis=0))
+    step, frame = RampFitStep(), exposure.sci.shape[-2:]
+    shape = (exposure.sci.shape[0], *frame) if cube else frame
+    draft = _Draft(*(np.empty(shape, kind) for kind in (np.float32, np.uint32, np.float32, np.float32)))
     gathered = None
+    # Once more where the whole frame contradicts a tile.
     for _ in range(2):
         tally: dict[str, float] = {}
-        for window in tiles((0, shape[-2]), shape[-2:], _TILE, 0):
+        for window in tiles((0, frame[0]), frame, _TILE, 0):
             tile = (..., window.rows, window.columns)
             block = RampBlock(
                 window,
-                np.array(ramp.sci[tile], np.float32, order="C"),
-                np.array(ramp.groupdq[tile], order="C"),
-                np.array(ramp.pixeldq[tile], np.uint32, order="C"),
-                None if ramp.zeroframe is None else np.array(ramp.zeroframe[tile], np.float32, order="C"),
-                _dark_current(ramp, tile),
+                np.array(exposure.sci[tile], np.float32, order="C"),
+                np.array(exposure.groupdq[tile], order="C"),
+                np.array(exposure.pixeldq[tile], np.uint32, order="C"),
+                None if exposure.zeroframe is None else np.array(exposure.zeroframe[tile], np.float32, order="C"),
+                _dark_current(exposure, tile),
             )
             step.apply(block, fit, gathered)
-            for cube, name in ((False, "rate"), (True, "rateints")):
-                for field in ("sci", "dq", "var_poisson", "var_rnoise"):
-                    getattr(drafts[cube], field)[tile] = getattr(block.products[name], field)
+            product = block.products["rateints" if cube else "rate"]
+            for name in ("sci", "dq", "var_poisson", "var_rnoise"):
+                getattr(draft, name)[tile] = getattr(product, name)
             for name, count in block.tally.items():
                 tally[name] = tally.get(name, 0.0) + count
         gathered = step.again(meta, fit, gathered, tally)
         if gathered is None:
             break
-    return drafts
+    return draft
 
 
 def _dark_current(ramp: RampBlock, tile: tuple[Any, ...]) -> np.ndarray | float | None:
