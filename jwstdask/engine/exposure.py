@@ -246,7 +246,8 @@ def _folder(plan: ExposurePlan) -> str | None:
 
 def run_metadata_steps(plan: ExposurePlan, meta: Mapping[str, Any]) -> tuple[Any, dict[str, Any], list[StepRecord]]:
     """Run the steps that touch no pixel (assign_wcs): wcs, metadata updates, records."""
-    wcs, updates, records = None, {}, []
+    wcs, records = None, []
+    updates: dict[str, Any] = {}
     for item in plan.steps:
         if item.step.kind != "metadata":
             continue
@@ -362,7 +363,12 @@ def open_products(
             if step in template.taps:
                 found = template.taps[step]
                 model = data_model("", found["sci"][0], plan.exp_type)
-                taps[step] = _writer(path, model, found, arrays.layout, tapped_meta(plan, step, meta), wcs)
+                if before_wcs(plan, step):
+                    given = {**read_metadata(arrays.layout, complete=True), **plan.updates}
+                    own = read_wcs(arrays.layout) if has_wcs(arrays.layout) else None
+                else:
+                    given, own = meta, wcs
+                taps[step] = _writer(path, model, found, arrays.layout, tapped_meta(plan, step, given), own)
         yield writers, taps
     finally:
         for writer in (*writers.values(), *taps.values()):
@@ -377,7 +383,7 @@ def trim_fitopt(padded: str, path: str, tally: Mapping[str, float]) -> str:
     segments, jumps = most_segments(tally)
     layout = open_layout(padded)
     try:
-        images = [hdu for hdu in layout if hdu.kind == "image" and hdu.size]
+        images = [hdu for hdu in layout if hdu.kind == "image" and hdu.ndim]
         planes = {hdu.name: jumps if hdu.name == "CRMAG" else segments for hdu in images if hdu.ndim == 4}
         shapes = {
             hdu.name.lower(): (
@@ -388,6 +394,8 @@ def trim_fitopt(padded: str, path: str, tally: Mapping[str, float]) -> str:
         }
         with ProductWriter(path, "RampFitOutputModel", read_metadata(layout, complete=True), shapes) as writer:
             for hdu in images:
+                if planes.get(hdu.name) == 0:
+                    continue
                 leading = (slice(None), slice(0, planes[hdu.name])) if hdu.name in planes else ()
                 for start, stop in strips(hdu.shape, 128):
                     rows = slice(start, stop)
@@ -405,11 +413,20 @@ def most_segments(tally: Mapping[str, float]) -> tuple[int, int]:
 
 def new_meta(plan: ExposurePlan, kind: str, meta: Mapping[str, Any]) -> dict[str, Any]:
     """Metadata with which a product starts."""
+    if kind in LAST_STEP:
+        meta = tapped_meta(plan, LAST_STEP[kind], meta)
     if kind == "fitopt":
         meta = {name: value for name, value in meta.items() if not name.startswith(_IMAGES_ONLY)}
     if kind in _NEW_MODELS or (kind == "cal" and any(item.name == "guider_cds" for item in plan.active)):
         return {**without_extra(meta), **without_extra(plan.updates, keep=True)}
     return dict(meta)
+
+
+def before_wcs(plan: ExposurePlan, step: str) -> bool:
+    """Whether a step comes before one that gives the exposure its WCS."""
+    names = [item.name for item in plan.steps]
+    later = plan.steps[names.index(step) :] if step in names else ()
+    return any(item.step.kind == "metadata" and item.skip is None for item in later)
 
 
 def tapped_meta(plan: ExposurePlan, last: str, meta: Mapping[str, Any]) -> dict[str, Any]:

@@ -156,11 +156,14 @@ class Pass:
 
     def __post_init__(self) -> None:
         for item in self.plan.steps:
-            if item.step.kind != "block":
+            if item.step.kind in ("metadata", "association"):
                 continue
             if item.skip is not None:
                 self._skip(item, item.skip)
                 continue
+            if item.step.kind != "block":
+                remedy = f"skip it: --steps.{item.name}.skip=true"
+                raise StepError(self.source.name, item.name, "it needs the whole exposure at once", remedy)
             started = time.thread_time()
             try:
                 references = open_references(item)

@@ -59,6 +59,9 @@ class BackgroundStep(Step):
             return None
         return None if any(self.bkg_list or ()) else "no background exposures"
 
+    def references_for(self, meta: Meta) -> tuple[str, ...]:
+        return self.reference_types if meta.get("meta.exposure.type") in _MODELLED else ()
+
     def reference_skip_reason(self, meta: Meta, references: Mapping[str, Any]) -> str | None:
         # Only modes with a model of the background have references.
         if meta.get("meta.instrument.name") == "NIRSPEC":
