@@ -156,12 +156,12 @@ def programs(session_folder) -> Programs:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--parity-readme", action="store_true", help="write the parity table into README.md")
+    parser.addoption("--parity-readme", action="store_true", help="write the parity table, in short, into README.md")
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Print the parity table from what the tests recorded (``record_property("parity", rows)``)."""
-    from tests.oracle.table import table, write_readme
+    from tests.oracle.table import summary, table, write_readme
 
     rows = []
     for reports in terminalreporter.stats.values():
@@ -174,4 +174,4 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     terminalreporter.section("parity with jwst 3.0.0")
     terminalreporter.write_line(text)
     if config.getoption("--parity-readme"):
-        write_readme(ROOT / "README.md", text)
+        write_readme(ROOT / "README.md", summary(rows))

@@ -144,6 +144,10 @@ def compare(ours: str | Path, oracle: str | Path, tolerance: float = 0.0, ignore
         for name in shared:
             key = (name.split(",")[0], int(name.split(",")[1])) if "," in name else name
             a, b = left[key], right[key]
+            if name == "AREA" and not b.size:
+                # The oracle takes every area map for one of the full frame, as real ones are, and cuts nothing out of
+                # that of a subarray away from the corner.
+                continue
             if type(a) is not type(b):
                 result.structure.append(f"{name}: {type(a).__name__} != {type(b).__name__}")
                 continue

@@ -63,6 +63,27 @@ def table(rows: Iterable[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+SUMMARY = ("pipeline", "mode", "products", *HEAD[3:])
+
+
+def summary(rows: Iterable[Mapping[str, Any]]) -> str:
+    """The table in short: a line for each pipeline and mode, and for what is resampled."""
+    rows = [dict(row) for row in rows]
+    for row in rows:
+        alone = not row["pipeline"].startswith("calwebb_")
+        row["products"] = row["pipeline"] if alone else row["product"]
+        row["pipeline"] = "single steps" if alone else row["pipeline"]
+        row["group"] = row["product"] in ("i2d", "resample", "cat")
+    names: dict[tuple, list[str]] = {}
+    for row in rows:
+        key = row["pipeline"], row["mode"], row["group"]
+        names.setdefault(key, []).append(row["products"])
+    for row in rows:
+        row["product"] = ", ".join(dict.fromkeys(sorted(names[row["pipeline"], row["mode"], row["group"]])))
+    lines = table(rows).splitlines()
+    return "\n".join(["| " + " | ".join(SUMMARY) + " |", *lines[1:]])
+
+
 def write_readme(path: Path, text: str) -> bool:
     """Put the table between the markers of the README; False if it has none."""
     content = path.read_text()
