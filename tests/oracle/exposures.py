@@ -109,12 +109,18 @@ GUIDER_MODES = {
 """Integrations, groups and pixels along a side by EXP_TYPE."""
 
 
-def guider_exposure(path: Path, exposure_type: str) -> Path:
-    """Reads of a guider, with the tables that its mode has."""
+def guider_exposure(path: Path, exposure_type: str, rates: bool = False) -> Path:
+    """Reads of a guider, or count rates, with the tables that its mode has."""
     integrations, groups, size = GUIDER_MODES[exposure_type]
     rng = np.random.default_rng(size)
     sci = rng.normal(800, 60, (integrations, groups, size, size)) + 40 * np.arange(groups)[:, None, None]
-    model = datamodels.GuiderRawModel(data=sci.astype(np.float32))
+    if rates:
+        model = datamodels.GuiderCalModel(data=sci[:, 0].astype(np.float32))
+        model.err = np.sqrt(np.abs(model.data))
+        model.err[0, 3, 5] = np.nan
+        model.dq = rng.choice([0, 1, 4], (size, size)).astype(np.uint32)
+    else:
+        model = datamodels.GuiderRawModel(data=sci.astype(np.float32))
     meta = {
         **whole_frame("GUIDER2", f"{size}X{size}", (size, size)),
         "meta.subarray.xstart": 301,

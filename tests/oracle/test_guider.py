@@ -14,11 +14,16 @@ from tests.oracle.exposures import GUIDER_MODES, environment, guider_cache, guid
 
 REAL = os.environ.get("JWSTDASK_REALDATA")
 REAL_NAME = "jw01019001001_gs-acq1_2022117003102_uncal.fits"
+SKIPPED = {"dq_init": {"skip": True}, "guider_cds": {"skip": True}}
 SAVED = {"dq_init": {"save_results": True}, "guider_cds": {"save_results": True}}
 
 
 def _uncal(folder: Path, exposure_type: str) -> Path:
     return folder / f"jw01019001001_gs-{exposure_type[4:].lower()}_2022274000000_uncal.fits"
+
+
+def _rates(folder: Path) -> Path:
+    return folder / "jw01019001001_gs-track_2022274000001_rates.fits"
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +33,7 @@ def products(session_folder):
     def inputs(folder: Path) -> None:
         for exposure_type in GUIDER_MODES:
             guider_exposure(_uncal(folder, exposure_type), exposure_type)
+        guider_exposure(_rates(folder), "FGS_TRACK", rates=True)
         if REAL:
             (folder / REAL_NAME).symlink_to(Path(REAL) / "products" / "add_wcs_default_acq1.fits")
 
@@ -41,6 +47,8 @@ def products(session_folder):
     calls += [
         Call("dq_init", "jwst.step.DQInitStep", alone, subfolder="alone"),
         Call("guider_cds", "jwst.step.GuiderCdsStep", alone, subfolder="alone"),
+        Call("flat_field", "jwst.step.FlatFieldStep", _rates(exposures), {"inverse": True}, "alone"),
+        Call("calwebb_guider", "jwst.pipeline.GuiderPipeline", _rates(exposures), {"steps": SKIPPED}, "rates"),
     ]
     return [
         once(root / who, lambda folder, run=run: run(folder, calls, environment(cache)))
@@ -72,6 +80,10 @@ def test_modes(products, exposure_type, record_property):
 
 def test_steps_alone(products, record_property):
     check(products, "*.fits", "steps alone", record_property, "alone")
+
+
+def test_count_rates(products, record_property):
+    check(products, "*.fits", "count rates", record_property, "rates")
 
 
 @pytest.mark.skipif(not REAL, reason="JWSTDASK_REALDATA is not set")

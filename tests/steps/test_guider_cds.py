@@ -170,6 +170,14 @@ def test_skips_and_refusals():
         ours(reads(0, 2, 2), meta, refs, [FlatFieldStep()], SHAPE)
 
 
+def test_count_rates_cannot_be_read_again():
+    (window,) = tiles((0, SHAPE[0]), SHAPE, SHAPE, 0)
+    block = ImageBlock(window, np.zeros((2, *SHAPE), np.float32), dq=np.zeros(SHAPE, np.uint32))
+    for step in (DQInitStep(), GuiderCdsStep()):
+        with pytest.raises(ValueError, match="holds count rates"):
+            step.apply(block, step.prepare(setting(), references(0)))
+
+
 class Small(FakeReference):
     """A reference that does not cover the exposure."""
 

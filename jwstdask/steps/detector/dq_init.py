@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from astropy.io import fits
 
-from jwstdask.core.block import GuiderBlock, RampBlock
+from jwstdask.core.block import GuiderBlock, ImageBlock, RampBlock
 from jwstdask.core.errors import InputError
 from jwstdask.core.params import par
 from jwstdask.core.step import Meta, Step
@@ -49,6 +49,8 @@ class DQInitStep(Step):
         return mask | flags.astype(np.uint32)
 
     def apply(self, block: RampBlock, prepared: np.ndarray, gathered: Any = None) -> None:
+        if isinstance(block, ImageBlock):
+            raise ValueError("the exposure holds count rates, not reads: skip the step")
         mask = np.ascontiguousarray(prepared[block.window.rows, block.window.columns], np.uint32)
         if isinstance(block, GuiderBlock):
             block.pixeldq |= mask

@@ -65,6 +65,8 @@ class GuiderCdsStep(Step):
         )
 
     def apply(self, block: GuiderBlock, prepared: PreparedRates, gathered: Any = None) -> None:
+        if isinstance(block, ImageBlock):
+            raise ValueError("the exposure holds count rates, not reads: skip the step")
         integrations, groups = block.sci.shape[:2]
         if groups < 2 and not prepared.means:
             raise ValueError(f"needs two groups, has {groups}")
