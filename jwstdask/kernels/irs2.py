@@ -699,13 +699,15 @@ def _weigh(spectrum, weight, other, other_weight):
 
 
 @numba.njit(cache=True, nogil=True)
-def subtract(sci, levels, output, time, start, intercept, slope, correction, out):
+def subtract(sci, rows, levels, output, time, start, intercept, slope, correction, out):
     """Correct the pixels of a window.
 
     Parameters
     ----------
     sci
-        float32 (integration, group, y, x) [DN].
+        float32 (integration, group, y, x) [DN], with reference samples.
+    rows
+        int64 (y,), the rows of ``sci`` that hold pixels. All that follows counts these.
     levels
         float64 (integration, group, y) [DN], subtracted first.
     output, time
@@ -717,27 +719,33 @@ def subtract(sci, levels, output, time, start, intercept, slope, correction, out
     correction
         float32 (integration, group, y, x) [DN] of :meth:`Correction.compute`.
     out
-        float32, shape of ``sci``; may be ``sci``.
+        float32 (integration, group, y, x) [DN].
     """
-    integrations, groups, ny, nx = sci.shape
+    integrations, groups, ny, nx = out.shape
     mean = np.empty(nx)
+    values = np.empty(nx, np.float32)
     for integration in range(integrations):
         for y in range(ny):
             mean[:] = 0
             since, number = np.float32(time[y]), output[y]
             for group in range(groups):
-                level = levels[integration, group, y]
+                _take(sci[integration, group, rows[y]], levels[integration, group, y], values)
                 for x in range(nx):
-                    value = np.float32(np.float64(sci[integration, group, y, x]) - level)
-                    out[integration, group, y, x] = value
-                    mean[x] += value
+                    mean[x] += values[x]
             for x in range(nx):
                 mean[x] /= groups
             for group in range(groups):
+                _take(sci[integration, group, rows[y]], levels[integration, group, y], values)
                 level, steepness = intercept[integration, group, number], slope[integration, group, number]
                 for x in range(nx):
-                    value = np.float32(np.float64(out[integration, group, y, x]) - mean[x])
+                    value = np.float32(np.float64(values[x]) - mean[x])
                     line = level + (since + start[x]) * steepness
                     value -= line if value != 0 else np.float32(0)
                     value -= correction[integration, group, y, x]
                     out[integration, group, y, x] = np.float32(np.float64(value) + mean[x])
+
+
+@numba.njit(cache=True, nogil=True)
+def _take(row, level, values):
+    for x in range(values.size):
+        values[x] = row[x] if level == 0 else np.float32(np.float64(row[x]) - level)

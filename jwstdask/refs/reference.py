@@ -242,6 +242,26 @@ class Reference:
             rows = self.layout.table(_hdu_name(name), version)
         return rows.view(_lower_case(rows.dtype))
 
+    def column(self, name: str, column: str, version: int = 1) -> np.ndarray:
+        """One column of a binary table, native byte order; of a large local table no other is held in memory.
+
+        Raises
+        ------
+        ReferenceFileError
+            If there is no such table or column.
+        """
+        with _as_reference_error(self.path):
+            hdu = self.layout.hdu(_hdu_name(name), version)
+            stored = {str(field).lower(): field for field in hdu.stored.names or ()}
+            field = stored.get(column.lower())
+            if field is None:
+                raise ReferenceFileError(self.path, f"table {hdu.name} has no column {column}", _FETCH)
+            plain = hdu.stored[field].newbyteorder("=") == hdu.dtype[field]
+            if not plain or hdu.kind != "table" or is_url(self.path):
+                return self.table(name, version)[column.lower()]
+            rows = np.memmap(self.path, hdu.stored, "r", hdu.data_offset, hdu.shape)
+            return rows[field].astype(hdu.dtype[field])
+
     @property
     def asdf(self) -> Mapping[str, Any]:
         """Tree of an ASDF file, with the transforms of `stdatamodels` and `gwcs`; arrays are in memory."""

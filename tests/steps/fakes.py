@@ -29,6 +29,9 @@ class FakeReference:
     def table(self, name: str) -> Any:
         return self.tables[name]
 
+    def column(self, name: str, column: str) -> np.ndarray:
+        return self.tables[name][column]
+
     def array(self, name: str) -> np.ndarray:
         return self.arrays[name]
 

@@ -249,10 +249,10 @@ def test_skip_rules_and_references():
 
 
 def test_a_reference_for_another_readout_is_refused():
-    table = {name: np.zeros(10, np.float32) for name in ("alpha_0", "beta_0")}
+    names = [f"{name}_{k}" for name in ("alpha", "beta") for k in range(4)]
+    table = np.rec.fromarrays([np.zeros(10, np.float32)] * 8, names=names)
+    weights = irs2.Weights(FakeReference(tables={"irs2": table}))
     with pytest.raises(ReferenceFileError, match="10 rows"):
-        RefPixStep().prepare(
-            metadata_of("NRS1"), {"refpix": FakeReference(tables={"irs2": np.rec.fromarrays(table.values())})}
-        )
+        weights.read(Readout())
     with pytest.raises(PlanError, match="13 pixels"):
         RefPixStep().check(metadata_of("NRS1", exposure__nrs_normal=13))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,15 +64,25 @@ def local_rows(rows: np.ndarray, window: Window) -> tuple[slice, np.ndarray]:
     return slice(int(first), int(last)), rows[first:last] - window.y0
 
 
-def without_references(block: RampBlock, readout: Readout) -> None:
-    """Drop the rows of reference samples from a block, whose window becomes one of the detector's frame."""
+def without_references(block: RampBlock, readout: Readout, sci: np.ndarray | None = None) -> None:
+    """Drop the rows of reference samples from a block, whose window becomes one of the detector's frame.
+
+    Parameters
+    ----------
+    block
+        Changed in place.
+    readout
+        Of the exposure.
+    sci
+        What becomes of the pixels; they stay what they are if None.
+    """
     window = block.window
     _, places = local_rows(readout.science, window)
     bounds = np.searchsorted(readout.science, (window.y0, window.y1, window.inner_y0, window.inner_y1))
     y0, y1, inner_y0, inner_y1 = (int(bound) for bound in bounds)
     block.window = Window(y0, y1, window.x0, window.x1, inner_y0, inner_y1, window.inner_x0, window.inner_x1)
-    block.sci, block.groupdq = block.sci[:, :, places], block.groupdq[:, :, places]
-    block.pixeldq = block.pixeldq[places]
+    block.sci = block.sci[:, :, places] if sci is None else sci
+    block.groupdq, block.pixeldq = block.groupdq[:, :, places], block.pixeldq[places]
     if block.zeroframe is not None:
         block.zeroframe = block.zeroframe[:, places]
 
@@ -83,27 +93,28 @@ class Weights:
 
     reference: Any
 
-    def check(self, readout: Readout) -> None:
-        """Refuse a file whose tables do not fit the readout (ReferenceFileError)."""
-        found, expected = len(self._table), 2 * readout.line * irs2.SIZE
-        if found != expected:
-            raise ReferenceFileError(
-                self.reference.path,
-                f"the table IRS2 has {found} rows where {expected} are needed",
-                "Use a reference for this readout.",
-            )
+    def read(self, readout: Readout) -> tuple[np.ndarray, np.ndarray]:
+        """alpha and beta, complex64 (output, sample): real and imaginary parts alternate in the file.
 
-    @property
-    def _table(self) -> np.ndarray:
-        return self.reference.table("irs2")
-
-    def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """alpha and beta, complex64 (output, sample): real and imaginary parts alternate in the file."""
-        table = self._table
-        return tuple(  # type: ignore[return-value]
-            np.stack([np.ascontiguousarray(table[f"{name}_{k}"], np.float32).view(np.complex64) for k in range(4)])
-            for name in ("alpha", "beta")
-        )
+        Raises
+        ------
+        ReferenceFileError
+            If the table does not fit the readout.
+        """
+        samples = readout.line * irs2.SIZE
+        found = {}
+        for name in ("alpha", "beta"):
+            found[name] = np.empty((irs2.OUTPUTS - 1, samples), np.complex64)
+            for number, target in enumerate(found[name]):
+                values = self.reference.column("irs2", f"{name}_{number}")
+                if values.size != 2 * samples:
+                    raise ReferenceFileError(
+                        self.reference.path,
+                        f"the table IRS2 has {values.size} rows where {2 * samples} are needed",
+                        "Use a reference for this readout.",
+                    )
+                target.view(np.float32)[:] = values
+        return found["alpha"], found["beta"]
 
     def bad(self, readout: Readout) -> list[list[int]]:
         """Rows of bad reference samples, of each entry of the file's list."""
@@ -276,7 +287,7 @@ def _correct(
         times = np.full(readout.line, -1)
         times[readout.time[rows[own]]] = own
         targets.append(times)
-    work = irs2.Correction(readout, *prepared.weights.read())
+    work = irs2.Correction(readout, *prepared.weights.read(readout))
     difference = np.empty(held.shape[2:], np.float32)
     for integration in range(integrations):
         mean = _mean(held[integration])
@@ -316,31 +327,23 @@ def apply(block: RampBlock, prepared: Prepared, gathered: Gathered | None) -> No
     science, places = local_rows(readout.science, window)
     rows = readout.science[science]
     block.pixeldq[gathered.bad[window.rows]] |= _BAD
-    if prepared.preserve:
-        sci = block.sci[:, :, places]
-        correction = gathered.correction.array[:, :, rows, window.columns]
-        held, others = local_rows(readout.held, window)
-        block.sci[:, :, others] = gathered.correction.array[:, :, readout.held[held], window.columns]
-    else:
-        without_references(block, readout)
-        sci, correction = block.sci, gathered.correction.array[:, :, science, window.columns]
+    correction = gathered.correction.array
+    sci = np.empty((*block.sci.shape[:2], rows.size, window.shape[1]), np.float32)
     irs2.subtract(
-        sci,
+        block.sci,
+        places,
         gathered.levels[:, :, rows],
         readout.output[rows],
         readout.time[rows],
         readout.start[window.columns],
         gathered.intercept,
         gathered.slope,
-        correction,
+        correction[:, :, rows if prepared.preserve else science, window.columns],
         sci,
     )
     if prepared.preserve:
+        held, others = local_rows(readout.held, window)
         block.sci[:, :, places] = sci
-
-
-def references_of(meta: Meta, references: Mapping[str, Any]) -> Weights:
-    """The weights, checked."""
-    weights = Weights(references["refpix"])
-    weights.check(readout_of(meta))
-    return weights
+        block.sci[:, :, others] = correction[:, :, readout.held[held], window.columns]
+    else:
+        without_references(block, readout, sci)

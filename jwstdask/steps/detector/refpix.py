@@ -203,7 +203,7 @@ class RefPixStep(Step):
         if irs2.is_irs2(meta):
             return irs2.Prepared(
                 irs2.readout_of(meta),
-                irs2.references_of(meta, references),
+                irs2.Weights(references["refpix"]),
                 self.ovr_corr_mitigation_ftr,
                 self.preserve_irs2_refpix,
                 self.irs2_mean_subtraction,
