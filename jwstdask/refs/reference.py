@@ -208,6 +208,20 @@ class Reference:
         """Data-quality array with the standard bits, uint32, cut like `array`; see `dq_of`."""
         return self.dq_of()
 
+    @property
+    def flags(self) -> FlagMap | np.ndarray:
+        """As `dq`, but read and moved to the standard bits piece by piece, when it is indexed."""
+        if self.kind != "fits" or is_url(self.path) or "DQ" not in self or self.layout.hdu("DQ").size == 0:
+            return self.dq
+        with _as_reference_error(self.path):
+            hdu = self._image("DQ", 1)
+            offset = _SIGN_BITS.get((hdu.stored.str, hdu.dtype.name))
+            if offset is None:
+                return self.dq
+            raw = self._apply_cut(self.layout.raw("DQ"))
+        definitions = self._definitions(1)
+        return FlagMap(raw, offset, flag_tables(definitions, self.path) if definitions else None)
+
     def dq_of(self, version: int = 1) -> np.ndarray:
         """Data-quality array, uint32, with each flag moved to its standard bit by its name in the DQ_DEF table.
 
@@ -219,16 +233,19 @@ class Reference:
             return self._apply_cut(zeros)
         with _as_reference_error(self.path):
             values = self._read(self._image("DQ", version), version)
-            if "DQ_DEF" not in self.layout:
-                return values.astype(np.uint32, copy=False)
+        definitions = self._definitions(version)
+        return remap_dq(values, definitions, self.path) if definitions else values.astype(np.uint32, copy=False)
+
+    def _definitions(self, version: int) -> list[tuple[int, str]]:
+        """Value and name of each flag, of the DQ_DEF table; empty without one."""
+        if "DQ_DEF" not in self.layout:
+            return []
+        with _as_reference_error(self.path):
             table = self.layout.table("DQ_DEF", version if ("DQ_DEF", version) in _versions(self.layout) else 1)
         columns = {str(name).upper(): name for name in table.dtype.names or ()}
         if "VALUE" not in columns or "NAME" not in columns:
             raise ReferenceFileError(self.path, "DQ_DEF has no columns VALUE and NAME", _FETCH)
-        definitions = [
-            (int(row[columns["VALUE"]]) & 0xFFFFFFFF, str(row[columns["NAME"]]).strip()) for row in table.ravel()
-        ]
-        return remap_dq(values, definitions, self.path) if definitions else values.astype(np.uint32, copy=False)
+        return [(int(row[columns["VALUE"]]) & 0xFFFFFFFF, str(row[columns["NAME"]]).strip()) for row in table.ravel()]
 
     def table(self, name: str, version: int = 1) -> np.ndarray:
         """Rows of a binary table: structured array, native byte order, lower-case column names, text not padded.
@@ -425,6 +442,19 @@ def remap_dq(values: np.ndarray, definitions: list[tuple[int, str]], path: str =
         uint32, same shape: the union of the standard bits of all flags set; bits without a definition are lost.
     """
     values = np.asarray(values).astype(np.uint32, copy=False)
+    return _moved(values, flag_tables(definitions, path))
+
+
+def _moved(values: np.ndarray, tables: tuple[np.ndarray, np.ndarray | None]) -> np.ndarray:
+    low, high = tables
+    result = low[values & np.uint32(0xFFFF)]
+    if high is not None:
+        result |= high[values >> np.uint32(16)]
+    return result
+
+
+def flag_tables(definitions: list[tuple[int, str]], path: str = "") -> tuple[np.ndarray, np.ndarray | None]:
+    """The standard bits by the lower and by the upper 16 bits of a value; None where the upper ones mean nothing."""
     moves = []
     for value, name in definitions:
         standard = flags.PIXEL.get(name)
@@ -439,10 +469,48 @@ def remap_dq(values: np.ndarray, definitions: list[tuple[int, str]], path: str =
     for value, standard in moves:
         low[(index & np.uint32(value & 0xFFFF)) != 0] |= np.uint32(standard)
         high[(index & np.uint32(value >> 16)) != 0] |= np.uint32(standard)
-    result = low[values & np.uint32(0xFFFF)]
-    if high.any():
-        result |= high[values >> np.uint32(16)]
-    return result
+    return low, high if high.any() else None
+
+
+# What undoes BZERO, by dtype as stored and as meant.
+_SIGN_BITS = {
+    ("|u1", "uint8"): 0,
+    (">i2", "int16"): 0,
+    (">i2", "uint16"): 1 << 15,
+    (">i4", "int32"): 0,
+    (">i4", "uint32"): 1 << 31,
+}
+
+
+class FlagMap:
+    """A data-quality array that stays in its file: uint32 with the standard bits of what is indexed.
+
+    Parameters
+    ----------
+    raw
+        As it stands in the file, (..., y, x).
+    sign
+        Bit that undoes BZERO.
+    tables
+        From `flag_tables`; None if the bits are standard.
+    """
+
+    dtype = np.dtype(np.uint32)
+
+    def __init__(self, raw: np.ndarray, sign: int, tables: tuple[np.ndarray, np.ndarray | None] | None) -> None:
+        self.raw, self.sign, self.tables = raw, sign, tables
+        self.shape, self.ndim = raw.shape, raw.ndim
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        stored = np.asarray(self.raw[key])
+        values = stored.astype(stored.dtype.newbyteorder("="))
+        if self.sign:
+            values = values.view(f"u{values.dtype.itemsize}") ^ np.array(self.sign, f"u{values.dtype.itemsize}")
+        values = values.astype(np.uint32, copy=False)
+        return values if self.tables is None else _moved(values, self.tables)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self[...] if dtype is None else self[...].astype(dtype, copy=False)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -486,3 +486,26 @@ def test_real_arrays_as_the_oracle(real_data, name, model):
         np.testing.assert_array_equal(reference.dq, theirs.dq)
         assert reference.meta["meta.instrument.name"] == theirs.meta.instrument.name
         assert reference.meta["meta.subarray.xsize"] == theirs.meta.subarray.xsize
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.uint32])
+@pytest.mark.parametrize("definitions", [None, [(0, 1, "DO_NOT_USE"), (1, 2, "HOT"), (6, 64, "NON_SCIENCE")]])
+def test_flags_are_the_dq_piece_by_piece(tmp_path, write_reference, dtype, definitions):
+    """Read by pieces, of any stored type, with and without DQ_DEF, cut to a subarray or whole."""
+    rng = np.random.default_rng(8)
+    values = rng.integers(0, np.iinfo(dtype).max, (40, 30), dtype, endpoint=True)
+    if np.iinfo(dtype).min < 0:
+        values[rng.random(values.shape) < 0.1] = np.iinfo(dtype).min
+    path = write_reference(
+        tmp_path / "mask.fits", {"dq": values}, definitions, REFTYPE="MASK", SUBSTRT1=1, SUBSTRT2=1, SUBSIZE1=30,
+        SUBSIZE2=40, FASTAXIS=-1, SLOWAXIS=2,
+    )  # fmt: skip
+    whole = open_reference(str(path), "mask")
+    subarray = {"meta.subarray.xstart": 5, "meta.subarray.ystart": 11, "meta.subarray.xsize": 20}
+    cut = whole.match({**subarray, "meta.subarray.ysize": 16, "meta.subarray.fastaxis": -1, "meta.subarray.slowaxis": 2})
+    for reference in (whole, cut):
+        assert reference.flags.shape == reference.dq.shape
+        assert reference.flags[3:9, 2:7].dtype == np.uint32
+        np.testing.assert_array_equal(np.asarray(reference.flags), reference.dq)
+        np.testing.assert_array_equal(reference.flags[3:9, 2:7], reference.dq[3:9, 2:7])
+    assert cut.dq.shape == (16, 20)

@@ -35,6 +35,10 @@ class FakeReference:
     def array(self, name: str) -> np.ndarray:
         return self.arrays[name]
 
+    @property
+    def flags(self) -> np.ndarray | None:
+        return self.dq
+
     def match(self, meta: Mapping[str, Any]) -> FakeReference:
         return self
 
@@ -117,6 +121,8 @@ def walk(
         step.apply(block, prepared, gathered)
         inner, absolute = (..., *block.window.inner), (..., *block.window.inner_absolute)
         for name, array in block.arrays().items():
+            if name == "avdrkcur":
+                continue  # a number, not kept with the ramp
             getattr(result, name)[absolute] = array[inner]
         for name, value in block.tally.items():
             result.tally[name] = result.tally.get(name, 0.0) + value

@@ -86,7 +86,7 @@ class DarkCurrentStep(Step):
                 f"a dark of {planes} groups cannot be sampled at {ngroups} groups with gaps of {groupgap}",
                 "Use a dark with the sampling of the exposure or a finer one.",
             )
-        flags = reference.dq
+        flags = reference.flags
         if flags.ndim == 4:
             flags = np.bitwise_or.reduce(flags[:, 0], axis=0)
         first = meta.get("meta.exposure.integration_start") in (None, 1)

@@ -32,7 +32,7 @@ class DQInitStep(Step):
         return "No MASK reference file found" if references.get("mask") is None else None
 
     def prepare(self, meta: Meta, references: Mapping[str, Any]) -> np.ndarray:
-        mask = references["mask"].match(meta).dq
+        mask = references["mask"].match(meta).flags
         if self.user_supplied_dq is None:
             return mask
         try:
@@ -46,7 +46,7 @@ class DQInitStep(Step):
                 f"flags have shape {shape}, the exposure {mask.shape}",
                 "Cut them to its subarray.",
             )
-        return mask | flags.astype(np.uint32)
+        return np.asarray(mask) | flags.astype(np.uint32)
 
     def apply(self, block: RampBlock, prepared: np.ndarray, gathered: Any = None) -> None:
         if isinstance(block, ImageBlock):

@@ -43,7 +43,7 @@ class LinearityStep(Step):
         # Frames can be told apart only if a group has several, and only if their times are regular.
         if nframes > 1 and not meta.get("meta.exposure.read_times"):
             inverse = reference.array("inv_coeffs") if "inv_coeffs" in reference else None
-        return Polynomials(reference.array("coeffs"), reference.dq, inverse, nframes)
+        return Polynomials(reference.array("coeffs"), reference.flags, inverse, nframes)
 
     def apply(self, block: RampBlock, prepared: Polynomials, gathered: Any = None) -> None:
         tile = block.window.rows, block.window.columns

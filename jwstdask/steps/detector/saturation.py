@@ -63,7 +63,7 @@ class SaturationStep(Step):
         bias = references.get("superbias") if self.use_readpatt else None
         return Levels(
             level.array("sci"),
-            level.dq,
+            level.flags,
             None if bias is None else bias.match(meta).array("sci"),
             int(meta.get("meta.exposure.nframes") or 1) if self.use_readpatt else None,
             irs2.readout_of(meta) if irs2.is_irs2(meta) else None,

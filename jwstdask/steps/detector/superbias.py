@@ -28,7 +28,7 @@ class SuperBiasStep(Step):
 
     def prepare(self, meta: Meta, references: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         reference = references["superbias"].match(meta)
-        return reference.array("sci"), reference.dq
+        return reference.array("sci"), reference.flags
 
     def apply(self, block: RampBlock, prepared: tuple[np.ndarray, np.ndarray], gathered: Any = None) -> None:
         tile = block.window.rows, block.window.columns
