@@ -23,7 +23,9 @@ from jwstdask.io.naming import split_suffix
 from jwstdask.io.product import make_folder
 from jwstdask.io.temporary import sweep
 from jwstdask.pipelines.associate import plan_association
+from jwstdask.pipelines.dark import DarkPipeline
 from jwstdask.pipelines.detector1 import Detector1Pipeline
+from jwstdask.pipelines.guider import GuiderPipeline
 from jwstdask.pipelines.image2 import Image2Pipeline
 from jwstdask.pipelines.image3 import Image3Pipeline
 from jwstdask.pipelines.planner import Request, plan_exposures
@@ -231,7 +233,7 @@ def plan_program(program: Program, through: int, settings: Settings, steps: Mapp
     raw = [path for path, stage in program.exposures.items() if stage == 0]
     rates = [path for path, stage in program.exposures.items() if stage == 1]
     plan.finished = [path for path, stage in program.exposures.items() if stage == 2]
-    first = plan_exposures(Detector1Pipeline, [Request(path) for path in raw], steps.get("calwebb_detector1", settings))
+    first = _plan_first(raw, settings, steps)
     chains = [[item] for item in first]
     if through >= 2:
         requests = [_second_request(item) for item in first]
@@ -243,6 +245,19 @@ def plan_program(program: Program, through: int, settings: Settings, steps: Mapp
         chains += [[item] for item in plan_exposures(Image2Pipeline, [Request(path) for path in rates], image2)]
     plan.chains = chains
     return plan
+
+
+def _plan_first(raw: Sequence[str], settings: Settings, steps: Mapping[str, Settings]) -> list[ExposurePlan]:
+    """Stage 1 of exposures; darks and those of the guiders have pipelines of their own."""
+    plans = plan_exposures(Detector1Pipeline, [Request(path) for path in raw], steps.get("calwebb_detector1", settings))
+    for pipeline in (DarkPipeline, GuiderPipeline):
+        places = [place for place, plan in enumerate(plans) if plan.exp_type in pipeline.exp_types]
+        if places:
+            requests = [Request(raw[place]) for place in places]
+            found = plan_exposures(pipeline, requests, steps.get(pipeline.alias, settings))
+            for place, plan in zip(places, found, strict=True):
+                plans[place] = plan
+    return plans
 
 
 def _second_request(plan: ExposurePlan) -> Request | None:

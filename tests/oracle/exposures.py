@@ -11,14 +11,15 @@ from stdatamodels.jwst import datamodels
 
 from jwstdask.simulate.crds import ReferenceMap, Rule, write_cache
 
-CONTEXT = "jwst_9998.pmap"
+SERIALS = {"FGS": 97, "MIRI": 98}
+"""Numbers in the names of mappings, which CRDS remembers."""
 
 
 def environment(folder: Path) -> dict[str, str]:
     """How both pipelines find the cache in ``folder``."""
     return {
         "CRDS_PATH": str(folder),
-        "CRDS_CONTEXT": CONTEXT,
+        "CRDS_CONTEXT": next((folder / "mappings" / "jwst").glob("*.pmap")).name,
         "CRDS_SERVER_URL": "https://crds-serverless-mode.stsci.edu",
     }
 
@@ -57,7 +58,8 @@ def make_cache(folder: Path, instrument: str, references: Iterable[tuple[str, An
         model.save(path)
         key = ("META.INSTRUMENT.DETECTOR",)
         maps.append(ReferenceMap(reftype, key, (Rule((meta["meta.instrument.detector"],), path.name),)))
-    write_cache(folder, CONTEXT, {instrument: maps}, serial=98)
+    serial = SERIALS[instrument]
+    write_cache(folder, f"jwst_99{serial}.pmap", {instrument: maps}, serial=serial)
 
 
 def whole_frame(detector: str, name: str, shape: tuple[int, int]) -> dict[str, Any]:

@@ -219,9 +219,7 @@ class EmiCorrStep(Step):
             waves.append(emicorr.fit_wave(sums, pieces, self.fit_ints_separately))
         return waves
 
-    def _sequential(
-        self, meta: Meta, prepared: Interference, blocks: Callable[[], Iterator[RampBlock]]
-    ) -> list[Table]:
+    def _sequential(self, meta: Meta, prepared: Interference, blocks: Callable[[], Iterator[RampBlock]]) -> list[Table]:
         readout = prepared.readout
         tables: list[Table] = []
         folded: list[np.ndarray] = []
