@@ -307,7 +307,7 @@ class ProgramResult:
     wall: float
 
     def products(self, kind: str) -> list[str]:
-        """Paths of the products of a kind (``rate``, ``cal``, ``i2d``, ``crf``, ``cat`` ...), in order of the inputs."""
+        """Paths of the products of a kind (``rate``, ``cal``, ``i2d``, ``crf``, ``cat`` ...), in order."""
         return [
             path
             for outcome in self.outcomes
