@@ -14,8 +14,18 @@ import numpy as np
 
 from jwstdask.core.plan import Cost, ExposurePlan
 
-_SECONDS_PER_SAMPLE: Mapping[str, float] = {"calwebb_detector1": 3.5e-8, "calwebb_image2": 4.0e-7}
+_SECONDS_PER_SAMPLE: Mapping[str, float] = {
+    "calwebb_dark": 1.5e-8,
+    "calwebb_detector1": 3.5e-8,
+    "calwebb_image2": 4.0e-7,
+}
 """CPU seconds of a sample (pixel of a group or image) on one core of 2.6 GHz."""
+
+_EMICORR_SECONDS = 1.3e-8
+"""CPU seconds of a sample and of a wave."""
+
+_EMICORR_BINS = 500
+"""Bins of a wave."""
 
 _FIXED_SECONDS = 0.15
 """CPU seconds of an exposure whatever its size: headers, references, products."""
@@ -50,4 +60,15 @@ def predict(plan: ExposurePlan, size: int) -> Cost:
     elif "i2d" in plan.products:
         memory += 60 * pixels
     cpu = _FIXED_SECONDS + samples * _SECONDS_PER_SAMPLE.get(plan.pipeline, 1e-8)
+    emicorr = next((item.step for item in plan.active if item.name == "emicorr"), None)
+    if emicorr is not None and len(plan.shape) == 4:
+        # How many waves there are, the reference knows: two are usual.
+        cpu += samples * 2 * _EMICORR_SECONDS
+        if emicorr.algorithm == "joint" and emicorr.onthefly_corr_freq is None:  # type: ignore[attr-defined]
+            memory += 8 * _EMICORR_BINS * plan.shape[0] * plan.shape[1]
+        else:
+            # Residuals of the integrations that are phased, by place and by phase, for each packet of four pixels.
+            every = emicorr.nints_to_phase is None and emicorr.use_n_cycles is None  # type: ignore[attr-defined]
+            phased = plan.shape[0] if every else emicorr.nints_to_phase or 1  # type: ignore[attr-defined]
+            memory += 10 * (samples // 4) * min(phased, plan.shape[0]) // plan.shape[0]
     return replace(plan.cost, memory=memory, read=read, written=written, cpu=cpu)

@@ -160,9 +160,9 @@ class EmiCorrStep(Step):
             raise InputError(exposure, "keyword NSAMPLES is missing", "set it: 1 for FAST, 9 for SLOW")
         if nx % emicorr.PACKET:
             raise InputError(exposure, f"{nx} columns are no multiple of the {emicorr.PACKET} outputs", "skip emicorr")
-        if reference is None:
-            frequencies, waves = tuple(self.onthefly_corr_freq or ()), ()
-        else:
+        frequencies: tuple[float, ...] = self.onthefly_corr_freq or ()
+        waves: tuple[np.ndarray, ...] = ()
+        if reference is not None:
             frequencies, waves = self._waves(reference, names)
         resets = str(meta.get("meta.exposure.readpatt")).upper().endswith("R1")
         readout = Readout(
@@ -229,11 +229,15 @@ class EmiCorrStep(Step):
             if wanted is None and self.use_n_cycles is not None:
                 # As in jwst, what the first frequency needs holds for all.
                 wanted = math.ceil(self.use_n_cycles * period / (prepared.frame_clocks * readout.groups))
-            parts = []
+            whole = np.empty((0,), np.float32)
             for block in blocks():
                 self._subtract(block, prepared, tables)
-                parts.append(np.stack([emicorr.residuals(ramp) for ramp in block.sci[:wanted]]))
-            whole = emicorr.whole_residuals(np.concatenate(parts, axis=2))
+                if not whole.size:
+                    shape = (len(block.sci[:wanted]), readout.groups, readout.ny, readout.packets)
+                    whole = np.empty(shape, np.float32)
+                for i in range(len(whole)):
+                    whole[i, :, block.window.rows] = emicorr.residuals(block.sci[i])
+            emicorr.whole_residuals(whole)
             wave = emicorr.fold(whole, readout, period, emicorr.folding_bins(period, self.nbins))
             reference = prepared.references[k] if prepared.references else None
             tables.append(Table(period, emicorr.noise_table(wave, period, reference, self.scale_reference)))
