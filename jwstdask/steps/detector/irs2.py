@@ -203,7 +203,9 @@ class _Samples:
             else:
                 held, places = local_rows(readout.held, window)
                 if places.size:
-                    found.held.array[:, :, held] = block.sci[:, :, places]
+                    # The rows of a window are either all held or none.
+                    for each in np.ndindex(integrations, groups):
+                        found.held.write((*each, held.start), block.sci[each])
         assert found is not None
         return found
 
@@ -288,7 +290,7 @@ def _correct(
         times[readout.time[rows[own]]] = own
         targets.append(times)
     work = irs2.Correction(readout, *prepared.weights.read(readout))
-    difference = np.empty(held.shape[2:], np.float32)
+    difference, out = np.empty(held.shape[2:], np.float32), np.empty(correction.shape[2:], np.float32)
     for integration in range(integrations):
         mean = _mean(held[integration])
         border_mean = _mean(border[integration])
@@ -298,7 +300,6 @@ def _correct(
             fits[0][each], fits[1][each] = intercept, slope
             irs2.subtract_mean(held[each], mean, output, time, readout.start, intercept, slope, difference)
             work.prepare(difference)
-            out = correction.array[each]
             for number, places in enumerate(targets, 1):
                 work.compute(difference, number, places, out)
             if prepared.preserve:
@@ -306,6 +307,7 @@ def _correct(
                 rest = output == 0
                 final[rest] = work.filled() + mean[rest]
                 out[readout.held] = final
+            correction.write(each, out)
     return Gathered(bad, levels, fits[0], fits[1], correction)
 
 
