@@ -73,7 +73,7 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class _Draft:
+class DraftRate:
     """A rate image or cube: float32 sci, its variances, uint32 dq."""
 
     sci: np.ndarray
@@ -194,11 +194,11 @@ class CleanFlickerNoiseStep(Step):
             If the exposure cannot be cleaned.
         """
         step = self._standard(meta)
-        drafts: dict[bool, _Draft] = {}
+        drafts: dict[bool, DraftRate] = {}
 
-        def draft(cube: bool) -> _Draft:
+        def draft(cube: bool) -> DraftRate:
             if cube not in drafts:
-                drafts[cube] = _draft(meta, prepared.ramp_fit, ramp, cube)
+                drafts[cube] = draft_rate(meta, prepared.ramp_fit, ramp, cube)
             return drafts[cube]
 
         if prepared.instrument is not None:
@@ -258,7 +258,7 @@ class CleanFlickerNoiseStep(Step):
             ),
         )
 
-    def _mask(self, meta: Meta, prepared: Prepared, draft: _Draft, flat: np.ndarray | None) -> np.ndarray:
+    def _mask(self, meta: Meta, prepared: Prepared, draft: DraftRate, flat: np.ndarray | None) -> np.ndarray:
         excluded = None
         if self.mask_science_regions and meta.get("meta.exposure.type") == "MIR_IMAGE":
             excluded = (_flat_flags(draft, prepared.flat) & _NOT_SCIENCE) != 0
@@ -300,11 +300,11 @@ def _axis(meta: Meta) -> int:
     return abs(int(meta["meta.subarray.slowaxis"])) - 1
 
 
-def _draft(meta: Meta, fit: RampFitData | None, exposure: Any, cube: bool) -> _Draft:
+def draft_rate(meta: Meta, fit: RampFitData | None, exposure: Any, cube: bool) -> DraftRate:
     """Rate of an exposure, or cube of the rates of its integrations, fitted by standard parameters."""
     if fit is None:
         arrays = (exposure.sci, exposure.dq, exposure.var_poisson, exposure.var_rnoise)
-        rate = _Draft(*(np.array(array, array.dtype.newbyteorder("=")) for array in arrays))
+        rate = DraftRate(*(np.array(array, array.dtype.newbyteorder("=")) for array in arrays))
         if cube or rate.sci.ndim == 2:
             return rate
         with warnings.catch_warnings():
@@ -312,7 +312,7 @@ def _draft(meta: Meta, fit: RampFitData | None, exposure: Any, cube: bool) -> _D
             return replace(rate, sci=np.nanmean(rate.sci, axis=0))
     step, frame = RampFitStep(), exposure.sci.shape[-2:]
     shape = (exposure.sci.shape[0], *frame) if cube else frame
-    draft = _Draft(*(np.empty(shape, kind) for kind in (np.float32, np.uint32, np.float32, np.float32)))
+    draft = DraftRate(*(np.empty(shape, kind) for kind in (np.float32, np.uint32, np.float32, np.float32)))
     gathered = None
     # Once more where the whole frame contradicts a tile.
     for _ in range(2):
@@ -352,7 +352,7 @@ def _read_mask(path: str, sci: np.ndarray) -> np.ndarray:
     return mask
 
 
-def _flat_flags(draft: _Draft, flat: Any) -> np.ndarray:
+def _flat_flags(draft: DraftRate, flat: Any) -> np.ndarray:
     """Flags of a rate after division by the flat."""
     if flat is None:
         return draft.dq
