@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,7 @@ from jwstdask.core.exposure_types import GUIDER
 from jwstdask.core.plan import ExposurePlan, Outcome, StepRecord
 from jwstdask.engine.association import resample_exposure
 from jwstdask.engine.executor import Cluster, Executor, Serial
+from jwstdask.engine.frames import divided, run_in_file
 from jwstdask.engine.outcome import measured
 from jwstdask.engine.passes import Block, Pass, merge_tallies, open_references, strips, whole_frame
 from jwstdask.engine.sources import FileArrays
@@ -208,28 +209,53 @@ def _run(plan: ExposurePlan, executor: Executor) -> Outcome:
     meta.update(wcs_updates)
     if wcs is None and has_wcs(arrays.layout):
         wcs = read_wcs(arrays.layout)
-    work = Pass(plan, meta, arrays, scratch=_folder(plan))
-    if not work.steps and plan.pipeline == "ramp_fit":
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in work.skipped.items())
-        raise StepError(arrays.name, plan.pipeline, f"nothing to do ({reasons})")
-    with open_products(plan, work, arrays, meta, wcs) as (writers, taps):
-        handles = {kind: writer.handle for kind, writer in writers.items()}
-        tap_handles = {step: writer.handle for step, writer in taps.items()}
-        tally = _walk(work, handles, tap_handles, executor)
-        found = {item.plan.name: item.step.finish(meta, item.data, tally) for item in work.steps}
-        saved = {
-            step: writer.finish(product_updates(plan, work, records, found, step)) for step, writer in taps.items()
-        }
-        paths = {
-            kind: writer.finish(product_updates(plan, work, records, found, LAST_STEP.get(kind)))
-            for kind, writer in writers.items()
-        }
+    parts, failed = divided(plan, meta)
+    records += failed
+    found: dict[str, dict[str, Any]] = {}
+    saved: dict[str, str] = {}
+    with contextlib.ExitStack() as stack:
+        source = arrays
+        for part in parts:
+            if part.frame_step is not None:
+                folder = stack.enter_context(scratch_folder(_folder(plan) or os.curdir))
+                # Messages name the exposure by the name of its file.
+                scratch = str(folder / os.path.basename(plan.path))
+            else:
+                scratch = None
+            work = Pass(replace(part.plan, path=source.layout.path), meta, source, scratch=_folder(plan))
+            if not work.steps and plan.pipeline == "ramp_fit":
+                reasons = "; ".join(f"{name}: {reason}" for name, reason in work.skipped.items())
+                raise StepError(arrays.name, plan.pipeline, f"nothing to do ({reasons})")
+            known = {**meta, **{name: value for updates in found.values() for name, value in updates.items()}}
+            with open_products(plan, work, arrays, known, wcs, scratch) as (writers, taps):
+                handles = {kind: writer.handle for kind, writer in writers.items()}
+                tap_handles = {step: writer.handle for step, writer in taps.items()}
+                tally = _walk(work, handles, tap_handles, executor)
+                found |= {item.plan.name: item.step.finish(meta, item.data, tally) for item in work.steps}
+                saved |= {
+                    step: writer.finish(product_updates(plan, work, records, found, step))
+                    for step, writer in taps.items()
+                }
+                paths = {
+                    kind: writer.finish(product_updates(plan, work, records, found, LAST_STEP.get(kind)))
+                    for kind, writer in writers.items()
+                }
+            records += work.records()
+            if part.frame_step is not None and scratch is not None:
+                outcome = run_in_file(part.frame_step, meta, scratch, executor)
+                records.append(outcome.record)
+                if outcome.spoiled:
+                    work.plan = replace(work.plan, taps={})
+                    with open_products(work.plan, work, arrays, known, wcs, scratch) as (writers, _):
+                        _walk(work, {kind: writer.handle for kind, writer in writers.items()}, {}, executor)
+                        writers[""].finish()
+                source = FileArrays.open(scratch)
     if "fitopt" in paths:
         paths["fitopt"] = trim_fitopt(paths["fitopt"], plan.products["fitopt"], tally)
     if "i2d" in plan.products:
         paths["i2d"], record = resample_exposure(plan, paths["cal"], plan.updates, executor)
         records.append(record)
-    ordered = {record.name: record for record in (*records, *work.records())}
+    ordered = {record.name: record for record in records}
     return Outcome(
         plan.path,
         plan.pipeline,
@@ -343,14 +369,21 @@ def walks(
 
 @contextlib.contextmanager
 def open_products(
-    plan: ExposurePlan, work: Pass, arrays: FileArrays, meta: Mapping[str, Any], wcs: Any
+    plan: ExposurePlan, work: Pass, arrays: FileArrays, meta: Mapping[str, Any], wcs: Any, scratch: str | None = None
 ) -> Iterator[tuple[dict[str, ProductWriter], dict[str, ProductWriter]]]:
-    """Writers of all products and intermediate products; those not finished are removed at the end."""
+    """Writers of all products and intermediate products; those not finished are removed at the end.
+
+    With ``scratch`` the pass is not the last one: its only product, called ``""``, goes to that path.
+    """
     template = Template(work)
     writers: dict[str, ProductWriter] = {}
     taps: dict[str, ProductWriter] = {}
     try:
-        for kind, path in plan.products.items():
+        if scratch is not None:
+            ramp = template.products[""]
+            model = data_model("", ramp["sci"][0], plan.exp_type)
+            writers[""] = ProductWriter(scratch, model, {}, ramp, sync=False)
+        for kind, path in plan.products.items() if scratch is None else ():
             found = template.products.get(kind) or template.products.get("")
             if found is None or kind == "i2d":
                 continue

@@ -20,10 +20,12 @@ from jwstdask.core.block import Window
 from jwstdask.core.dims import Y
 from jwstdask.core.errors import InputError, StepError
 from jwstdask.core.plan import ExposurePlan, StepRecord
+from jwstdask.engine.executor import Serial
 from jwstdask.engine.exposure import blocks_of, new_meta, product_updates, run_metadata_steps
-from jwstdask.engine.memory import MemorySink, assemble, product_kind, tables_of
+from jwstdask.engine.frames import divided
+from jwstdask.engine.memory import MemorySink, assemble, product_kind, tables_of, walk_parts
 from jwstdask.engine.passes import Pass, merge_tallies, strips, whole_frame
-from jwstdask.engine.sources import Arrays
+from jwstdask.engine.sources import Arrays, MemoryArrays
 from jwstdask.io.backend import WCS
 
 _SOURCES = (
@@ -158,6 +160,18 @@ def _refuse(recipe: Recipe, work: Pass, tally: Mapping[str, float], start: int =
         )
 
 
+def _whole(recipe: Recipe, *arrays: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
+    """All products at once, for a plan with a step on whole frames."""
+    given = MemoryArrays(dict(zip(recipe.names, arrays, strict=True)), recipe.name)
+    records: list[StepRecord] = []
+    values = walk_parts(recipe.plan, recipe.meta, given, records, Serial())[0]
+    for record in records:
+        if record.status == "FAILED":
+            remedy = "Lazy results cannot go on without it: use .call or .run."
+            raise StepError(recipe.name, record.name, record.reason, remedy)
+    return {(kind, name): array for kind, found in values.items() for name, array in found.items()}
+
+
 def _flags(
     recipe: Recipe, gathered: Mapping[str, Any], rows: tuple[int, int], window: Window, *arrays: np.ndarray
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
@@ -209,8 +223,10 @@ class _Probe:
     work: Pass
 
 
-def _probe(recipe: Recipe, leading: Mapping[str, tuple[int, ...]], records: list[StepRecord]) -> _Probe:
-    """Send zeros through the steps: shapes and dtypes of the products without reading a pixel."""
+def _probe(
+    recipe: Recipe, plan: ExposurePlan, leading: Mapping[str, tuple[int, ...]], records: list[StepRecord]
+) -> _Probe:
+    """Send zeros through the steps: shapes and dtypes of the products of ``plan`` without reading a pixel."""
     work = Pass(recipe.plan, recipe.meta, _Zeros(leading, recipe.shape, recipe.name), gathered={})
     shape = work.shape
     window = Window.around(0, min(8, shape[-2]), 0, min(16, shape[-1]), work.halo, (shape[-2], shape[-1]))
@@ -223,7 +239,7 @@ def _probe(recipe: Recipe, leading: Mapping[str, tuple[int, ...]], records: list
         if array.ndim >= 2 and kind not in _WHOLE_EXPOSURE
     }
     found = {item.plan.name: item.step.finish(recipe.meta, item.data, dict(block.tally)) for item in work.steps}
-    updates = product_updates(recipe.plan, work, records, found, None)
+    updates = product_updates(plan, work, records, found, None)
     for item in work.steps:
         # What counts of the whole frame decide is not known.
         updates.update(dict.fromkeys(item.step.counted))
@@ -271,14 +287,19 @@ def apply(plan: ExposurePlan, ds: xr.Dataset, rows: int = _ROWS) -> dict[str, xr
     }
     names = tuple(variables)
     recipe = Recipe(plan, meta, names, shape, name)
-    probe = _probe(recipe, {item: variable.shape[:-2] for item, variable in variables.items()}, records)
+    parts, failed = divided(plan, meta)
+    records += failed
+    # Steps on whole frames leave the shapes as they are.
+    tiled = replace(recipe, plan=replace(plan, steps=tuple(item for part in parts for item in part.plan.steps)))
+    records += [StepRecord(part.frame_step.name, "COMPLETE") for part in parts if part.frame_step is not None]
+    probe = _probe(tiled, plan, {item: variable.shape[:-2] for item, variable in variables.items()}, records)
 
     def pieces(windows: list[Window]) -> list[da.Array]:
         return [variables[item].data[..., window.rows, window.columns] for window in windows for item in names]
 
     # One node of the graph: it is tokenized and shipped once.
     shared = dask.delayed(recipe, name=f"recipe-{dask.base.tokenize(recipe)}", traverse=False)
-    windows = _demand(plan, meta, shape)
+    windows = _demand(tiled.plan, meta, shape)
     gathered = dask.delayed(_gather, pure=True)(shared, windows, *pieces(windows))
     halo = sum(item.step.halo for item in plan.active if item.step.kind == "block")
     frame, kept = probe.work.shape, probe.work.kept
@@ -297,6 +318,9 @@ def apply(plan: ExposurePlan, ds: xr.Dataset, rows: int = _ROWS) -> dict[str, xr
         dask.delayed(_strip, pure=True)(shared, gathered, revised, pair, box, *pieces([box]))
         for pair, box in zip(ranges, boxes, strict=True)
     ]
+    if len(parts) > 1:
+        ranges = [(0, frame[-2])]
+        done = [dask.delayed(_whole, pure=True)(shared, *(variables[item].data for item in names))]
     saved = [probe.work.rows_after(None, pair) for pair in ranges]
     products: dict[str, dict[str, da.Array]] = {}
     for (kind, array), (lead, dtype) in probe.layout.items():

@@ -14,7 +14,7 @@ import xarray as xr
 from jwstdask.core.block import RampBlock
 from jwstdask.core.dims import GROUP
 from jwstdask.core.errors import StepError
-from jwstdask.core.plan import ExposurePlan
+from jwstdask.core.plan import ExposurePlan, StepRecord
 from jwstdask.engine.executor import Executor, Serial
 from jwstdask.engine.exposure import (
     LAST_STEP,
@@ -27,8 +27,9 @@ from jwstdask.engine.exposure import (
     tapped_meta,
     walks,
 )
+from jwstdask.engine.frames import divided, run_in_memory, whole_block
 from jwstdask.engine.passes import Block, Pass, strips
-from jwstdask.engine.sources import Arrays
+from jwstdask.engine.sources import Arrays, MemoryArrays
 from jwstdask.io.backend import GROUP_TABLE, UNITS, WCS, dimensions, flag_attributes
 from jwstdask.io.schema import model_schema
 
@@ -117,22 +118,7 @@ def process(
     meta = {**meta, **plan.updates}
     found_wcs, wcs_updates, records = run_metadata_steps(plan, meta)
     meta.update(wcs_updates)
-    work = Pass(plan, meta, arrays)
-    if not work.steps and not records and plan.pipeline == "ramp_fit":
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in work.skipped.items())
-        raise StepError(arrays.name, plan.pipeline, f"nothing to do ({reasons})")
-    height, width = work.shape[-2:]
-    sink = MemorySink((0, height), width, work)
-    frame = work.frame(lambda name, shape, dtype: np.empty(shape, dtype))
-
-    def strip(walk: int, touched: np.ndarray | None) -> Any:
-        return partial(_strip, work, sink, frame, touched)
-
-    tally = walks(work, strip, executor or Serial(), strips(work.shape, _ROWS), frame)
-    found = {item.plan.name: item.step.finish(meta, item.data, tally) for item in work.steps}
-    kinds: dict[str, dict[str, np.ndarray]] = {}
-    for (kind, name), array in sink.arrays.items():
-        kinds.setdefault(kind, {})[name] = array
+    kinds, tally, found, work = walk_parts(plan, meta, arrays, records, executor or Serial())
     products = {}
     for kind, values in kinds.items():
         tap = kind.removeprefix("tap:") if kind.startswith("tap:") else None
@@ -145,6 +131,65 @@ def process(
         path = plan.taps.get(tap or "") or plan.products.get(kind, "")
         products[kind] = assemble(kind, values, own, plan.exp_type, path, tables, found_wcs or wcs)
     return products
+
+
+def walk_parts(
+    plan: ExposurePlan, meta: Mapping[str, Any], arrays: Arrays, records: list[StepRecord], executor: Executor
+) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, float], dict[str, dict[str, Any]], Pass]:
+    """Send an exposure through a plan.
+
+    Parameters
+    ----------
+    records
+        What became of earlier steps; those of the plan are added.
+
+    Returns
+    -------
+    kinds
+        Arrays by product and name.
+    tally
+        Counts of the last pass.
+    found
+        Step name to metadata that it sets.
+    work
+        The last pass.
+    """
+    parts, failed = divided(plan, meta)
+    records += failed
+    found: dict[str, dict[str, Any]] = {}
+    kinds: dict[str, dict[str, np.ndarray]] = {}
+    for part in parts:
+        work = Pass(part.plan, meta, arrays)
+        if not work.steps and not records and plan.pipeline == "ramp_fit":
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in work.skipped.items())
+            raise StepError(arrays.name, plan.pipeline, f"nothing to do ({reasons})")
+        values, tally = _walked(work, executor)
+        found |= {item.plan.name: item.step.finish(meta, item.data, tally) for item in work.steps}
+        records += work.records()
+        if part.frame_step is not None:
+            outcome = run_in_memory(part.frame_step, meta, arrays.name, whole_block(values[""]), executor)
+            records.append(outcome.record)
+            if outcome.spoiled:
+                values[""] = _walked(work, executor)[0][""]
+            arrays = MemoryArrays(values.pop(""), arrays.name)
+        kinds |= values
+    return kinds, tally, found, work
+
+
+def _walked(work: Pass, executor: Executor) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, float]]:
+    """Arrays of what a pass makes, by product and name, and its counts."""
+    height, width = work.shape[-2:]
+    sink = MemorySink((0, height), width, work)
+    frame = work.frame(lambda name, shape, dtype: np.empty(shape, dtype))
+
+    def strip(walk: int, touched: np.ndarray | None) -> Any:
+        return partial(_strip, work, sink, frame, touched)
+
+    tally = walks(work, strip, executor, strips(work.shape, _ROWS), frame)
+    kinds: dict[str, dict[str, np.ndarray]] = {}
+    for (kind, name), array in sink.arrays.items():
+        kinds.setdefault(kind, {})[name] = array
+    return kinds, tally
 
 
 def _strip(

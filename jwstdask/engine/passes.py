@@ -411,7 +411,7 @@ class Pass:
         for item in self.plan.steps:
             if item.name in self.skipped:
                 records.append(StepRecord(item.name, "SKIPPED", self.skipped[item.name]))
-            elif item.name in done:
+            elif item.name in done and not isinstance(done[item.name].step, Idle):
                 records.append(StepRecord(item.name, "COMPLETE", seconds=done[item.name].seconds))
         return records
 

@@ -606,7 +606,8 @@ def _products(target: type, draft: Draft, settings: Settings) -> tuple[dict[str,
     if issubclass(target, Pipeline):
         for name, item in ((item.name, item) for item in draft.steps):
             # A step that finds nothing to do saves what it was given.
-            if item.step.save_results and item.step.kind == "block" and item.recorded and item.skip != SKIP_SET:
+            works = item.step.kind in ("block", "frame") and item.skip != SKIP_SET
+            if item.step.save_results and works and item.recorded:
                 suffix = item.step.suffix or {"bkg_subtract": "bsubints" if cube else "bsub"}.get(name, name)
                 taps[name] = path(suffix, item.step.output_dir)
         if getattr(own, "save_calibrated_ramp", False) and "ramp_fit" in running:
