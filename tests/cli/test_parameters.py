@@ -110,5 +110,5 @@ def test_every_step_says_what_it_is():
     for alias in CLASSES:
         step = step_class(alias)
         assert step.alias == alias and step.class_name == CLASSES[alias]
-        assert step.kind in ("block", "metadata", "association")
+        assert step.kind in ("block", "frame", "metadata", "association")
         assert step.__doc__ and step.status

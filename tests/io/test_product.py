@@ -388,7 +388,7 @@ def test_wrong_writes(tmp_path):
     with ProductWriter(tmp_path / "a.fits", "ImageModel", {}, {"sci": ((4, 5), "float32")}) as product:
         with pytest.raises(ProductError, match=r"shape \(4, 4\) where \(4, 5\)"):
             product.write("sci", np.zeros((4, 4)))
-        with pytest.raises(ProductError, match=r"no array err .* it has sci"):
+        with pytest.raises(ProductError, match=r"no array err .* It has sci"):
             product.write("err", np.zeros((4, 5)))
         with pytest.raises(ProductError, match="shape"):
             product.write("sci", np.zeros((4, 5)), slice(2, 9))
@@ -417,7 +417,7 @@ def small_file_system(folder, options):
 def test_full_disk(tmp_path):
     """On a 1 MB file system: a large product is refused before any work, one that fills up later leaves nothing."""
     with small_file_system(tmp_path / "small", "size=1m") as folder:
-        with pytest.raises(ProductError, match=r"a\.fits: the disk is full.* make room"):
+        with pytest.raises(ProductError, match=r"a\.fits: the disk is full.* Make room"):
             ProductWriter(folder / "a.fits", "ImageModel", {}, {"sci": ((1000, 1000), "float32")})
         assert os.listdir(folder) == []
         product = ProductWriter(folder / "a.fits", "ImageModel", {}, {"sci": ((400, 400), "float32")})
@@ -431,7 +431,7 @@ def test_full_disk(tmp_path):
 def test_read_only_folder(tmp_path):
     with (
         small_file_system(tmp_path / "fixed", "ro") as folder,
-        pytest.raises(ProductError, match=r"fixed is read-only.* choose another output_dir"),
+        pytest.raises(ProductError, match=r"fixed is read-only.* Choose another output_dir"),
     ):
         ProductWriter(folder / "a.fits")
 

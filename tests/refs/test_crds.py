@@ -204,7 +204,7 @@ def test_overrides(detectors, tmp_path):
     assert choices["flat"].not_applicable
     assert not choices["dark"].present
     assert choices["mask"].path == str(detectors.root / "references/jwst/nircam/jwst_nircam_mask_0009.fits")
-    with pytest.raises(ReferenceFileError, match="correct the path"):
+    with pytest.raises(ReferenceFileError, match="Correct the path"):
         refs.required(choices["dark"])
 
 

@@ -351,7 +351,7 @@ def test_damaged_packs(program, tmp_path):
     maintain.pack(resolved(), target)
     whole = target.read_bytes()
     target.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ReferenceFileError, match=r"a\.tar.*copy or make it again"):
+    with pytest.raises(ReferenceFileError, match=r"a\.tar.*Copy or make it again"):
         maintain.unpack(target, tmp_path / "one")
     position = whole.index(b"SIMPLE  =") + 5 * 2880 // 2
     target.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])

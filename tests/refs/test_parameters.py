@@ -216,7 +216,7 @@ def test_damaged_cfg(tmp_path, text, line):
 
 
 def test_damaged_files(tmp_path):
-    with pytest.raises(ReferenceFileError, match=r"absent\.asdf.*correct the path"):
+    with pytest.raises(ReferenceFileError, match=r"absent\.asdf.*Correct the path"):
         pars.read_parameters(tmp_path / "absent.asdf")
     good = tmp_path / "good.asdf"
     pars.write_parameters(good, "JumpStep", "jump", {"skip": True})
