@@ -142,7 +142,7 @@ class JumpStep(Step):
         groups = tuple(self._groups_in(time, meta) for time in (self.after_jump_flag_time1, self.after_jump_flag_time2))
         electrons = (0.0, 0.0)
         if max(groups) > 0:
-            typical = np.nanmedian(np.asarray(gain, np.float32))
+            typical = np.nanmedian(np.array(gain, np.float32), overwrite_input=True)
             electrons = float(self.after_jump_flag_dn1 * typical), float(self.after_jump_flag_dn2 * typical)
         return JumpData(
             shape=(int(meta["meta.exposure.nints"]), int(meta["meta.exposure.ngroups"]), *gain.shape),

@@ -73,7 +73,7 @@ class FlatFieldStep(Step):
             name = str(meta.get("meta.filename") or "exposure")
             raise StepError(name, self.alias, f"{exposure_type} is not supported", "Give --steps.flat_field.skip=true.")
         flat = self._flat(references).match(meta)
-        return PreparedFlat(flat.array("sci"), flat.array("err") if "err" in flat else None, flat.dq)
+        return PreparedFlat(flat.array("sci"), flat.array("err") if "err" in flat else None, flat.flags)
 
     def apply(self, block: ImageBlock | GuiderBlock, prepared: PreparedFlat, gathered: Any = None) -> None:
         if isinstance(block, GuiderBlock):
