@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.conftest import RECIPES
 from tests.oracle.compare import compare, row
 from tests.oracle.conftest import Call, same_names
 from tests.oracle.test_image2 import resampled_differs
@@ -66,7 +67,7 @@ def test_step_equals_the_oracles(folders, alias, record_property):
     rows, wrong = [], []
     for name in names:
         result = compare(ours / name, oracle / name, 1e-9 if alias == "resample" else 0.0)
-        rows.append(row(alias, "single step", name.rpartition("nrcb1_")[2].removesuffix(".fits"), result))
+        rows.append(row(alias, RECIPES["bright2"].mode, name.rpartition("nrcb1_")[2].removesuffix(".fits"), result))
         wrong += result.headers
         # as in the pipelines
         if alias == "resample":
