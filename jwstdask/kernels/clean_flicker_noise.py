@@ -482,8 +482,8 @@ _BLUR_SIGMA = 1.5
 """Width of the Gaussian across lines by which the noise of a full frame is smoothed [pixel]."""
 _BORDER = 4
 """Lines of reference pixels at both ends of a full frame."""
-_UNEVEN = 15.0
-"""Weights from which on the equations of a line are so ill-conditioned that jwst's rounding shows."""
+_LEAST_PIVOT = 0.02
+"""Ratio of the least to the greatest pivot below which equations are so ill-conditioned that jwst's rounding shows."""
 _LINE_OVERHEAD = 12
 """Pixel times between lines of a subarray."""
 _PIXEL_TIME = 1e-5
@@ -509,6 +509,11 @@ def _low_pass(length: int) -> np.ndarray:
     return np.where(frequency <= _CUTOFF + _ROLLOFF / 2, gain, 0)
 
 
+def _waves(ticks: np.ndarray, frequencies: np.ndarray, length: int) -> np.ndarray:
+    """Fourier vectors, complex128 (tick, frequency); the order of products is that of jwst."""
+    return np.exp(2 * np.pi * 1j * ticks[:, np.newaxis] * frequencies / length)
+
+
 def _inverse_density(mask: np.ndarray) -> np.ndarray:
     """Weight of each sample: one over the density of samples around, float32 (y, x).
 
@@ -529,15 +534,24 @@ def _inverse_density(mask: np.ndarray) -> np.ndarray:
 
 @numba.njit(**_OPTIONS)
 def _solve(matrix, right):
-    """Solve Hermitian equations in place by elimination with pivots; False if they are singular."""
+    """Solve equations in place by elimination with pivots.
+
+    Returns
+    -------
+    ratio
+        Of the least to the greatest pivot; 0 if the equations are singular.
+    """
     size = len(right)
+    least, greatest = np.inf, 0.0
     for column in range(size):
         best = column
         for row in range(column + 1, size):
             if abs(matrix[row, column]) > abs(matrix[best, column]):
                 best = row
-        if matrix[best, column] == 0:
-            return False
+        pivot = abs(matrix[best, column])
+        if not pivot > 0:
+            return 0.0
+        least, greatest = min(least, pivot), max(greatest, pivot)
         if best != column:
             for k in range(size):
                 matrix[best, k], matrix[column, k] = matrix[column, k], matrix[best, k]
@@ -552,15 +566,15 @@ def _solve(matrix, right):
         for k in range(row + 1, size):
             right[row] -= matrix[row, k] * right[k]
         right[row] /= matrix[row, row]
-    return True
+    return least / greatest
 
 
 @numba.njit(**_OPTIONS)
-def _fit_lines(image, mask, weight, waves, gain, level, uneven, first, last, model):
-    """Low-frequency noise of each line by weighted least squares; False if a line cannot be fitted.
+def _fit_lines(image, mask, weight, waves, gain, level, first, last, model, ratio):
+    """Low-frequency noise of each line by weighted least squares, and how well the equations are conditioned.
 
-    Normal equations in one-sided Fourier vectors: their matrix depends only on differences of frequencies. Lines with a
-    weight above ``uneven`` are left out.
+    Normal equations in one-sided Fourier vectors: their matrix depends only on differences of frequencies. ``ratio`` is
+    1 for lines without samples.
     """
     nx, count = waves.shape
     values, distance, places = np.empty(nx, np.float32), np.empty(nx, np.float32), np.empty(nx, np.int64)
@@ -568,13 +582,11 @@ def _fit_lines(image, mask, weight, waves, gain, level, uneven, first, last, mod
     matrix = np.empty((count, count), np.complex128)
     for y in range(first, last):
         samples = 0
-        heaviest = np.float32(0)
         for x in range(nx):
             if mask[y, x]:
                 values[samples], places[samples] = image[y, x], x
                 samples += 1
-            heaviest = max(heaviest, weight[y, x])
-        if samples == 0 or heaviest > uneven:
+        if samples == 0:
             continue
         distance[:samples] = values[:samples]
         middle = _median(distance, samples)
@@ -594,15 +606,13 @@ def _fit_lines(image, mask, weight, waves, gain, level, uneven, first, last, mod
         for row in range(count):
             for column in range(count):
                 matrix[row, column] = sums[column - row] if column >= row else sums[row - column].conjugate()
-        if not _solve(matrix, right):
-            return False
+        ratio[y] = _solve(matrix, right)
         # The real transform counts all frequencies but zero twice.
         for x in range(nx):
             total = gain[0] * right[0].real
             for k in range(1, count):
                 total += 2.0 * gain[k] * (right[k].real * waves[x, k].real - right[k].imag * waves[x, k].imag)
             model[y, x] = total
-    return True
 
 
 def _fit_line(
@@ -665,12 +675,12 @@ def fourier_clean_frame(image: np.ndarray, mask: np.ndarray, flipped: bool) -> N
     ny, nx = frame.shape
     gain = _low_pass(nx)
     gain = gain[gain > 0]
-    waves = np.exp(2j * np.pi * np.outer(np.arange(nx), np.arange(gain.size)) / nx)
+    waves = _waves(np.arange(nx), np.arange(gain.size), nx)
     model = np.zeros((ny, nx), np.float32)
     weight = _inverse_density(usable)
-    if not _fit_lines(frame, usable, weight, waves, gain, _CLIP, _UNEVEN, _BORDER, ny - _BORDER, model):
-        raise CleaningError("the mask leaves a line with too few samples")
-    for y in _BORDER + np.flatnonzero(weight[_BORDER:-_BORDER].max(axis=1) > _UNEVEN):
+    ratio = np.ones(ny)
+    _fit_lines(frame, usable, weight, waves, gain, _CLIP, _BORDER, ny - _BORDER, model, ratio)
+    for y in np.flatnonzero(~(ratio > _LEAST_PIVOT)):
         model[y] = _fit_line(frame[y], usable[y], weight[y], waves, gain, _CLIP)
     # Beyond 12 sigma the Gaussian is zero in single precision.
     distance = np.arange(-18, 19) / _BLUR_SIGMA
@@ -697,7 +707,7 @@ def _without_outliers(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 def _band_pass(ticks: int, frequencies: tuple[float, float, float, float]) -> np.ndarray:
     """Filter of a subarray at the frequencies of the real Fourier transform of its time line, float32."""
     fall, fallen, rise, risen = (np.float32(value) for value in frequencies)
-    frequency = np.fft.rfftfreq(ticks, np.float32(_PIXEL_TIME)).astype(np.float32)
+    frequency = np.fft.rfftfreq(np.int32(ticks), np.float32(_PIXEL_TIME)).astype(np.float32)
     falling = 0.5 * (np.cos(np.pi / (fallen - fall) * (frequency - fall)) + 1)
     rising = 0.5 * (np.cos(np.pi / (risen - rise) * (frequency - rise) + np.pi) + 1)
     gain = np.select(
@@ -718,23 +728,52 @@ def _section_noise(image: np.ndarray, mask: np.ndarray, frequencies: tuple[float
     signal = np.zeros((ny, line))
     signal[:, :nx] = np.where(mask, image, 0)
 
-    center, width = np.float32(ticks // 2 + 1), np.float32(1 / ((frequencies[0] + frequencies[1]) / 2) / 1e-5 / 2 / 4)
+    center = np.float32(ticks // 2 + 1)
+    # In single precision as in jwst.
+    width = np.float32(1 / ((frequencies[0] + frequencies[1]) / 2)) / np.float32(_PIXEL_TIME) / 2 / 4
     distance = np.arange(ticks, dtype=np.float32) - center
     kernel = np.exp(-(distance**2) / width**2 / 2) / width / np.sqrt(2 * np.pi)
     density = np.fft.irfft(np.fft.rfft(used.astype(np.float32)) * np.fft.rfft(np.fft.ifftshift(kernel)), ticks)
     with np.errstate(divide="ignore"):
         weight = np.where(used, 1 / density, 0.0)
-    square = np.where(np.isfinite(weight), weight, 0.0) ** 2
+    weight[~np.isfinite(weight)] = 0.0
+    square = weight**2
 
-    # The matrix of the normal equations depends only on differences of frequencies.
     index = np.flatnonzero(gain > 0)
-    matrix = np.fft.fft(square)[(index[:, np.newaxis] - index[np.newaxis, :]) % ticks]
-    spectrum = np.zeros(gain.size, np.complex128)
+    spectrum = _spectrum(signal.ravel(), used, square, index)
+    if spectrum is None:
+        spectrum = _spectrum_by_inverse(image[mask], used, weight[used], index)
+    full = np.zeros(gain.size, np.complex64)
+    full[index] = spectrum
+    full *= np.float64(ticks / np.count_nonzero(used))
+    return np.fft.irfft(full * gain, ticks).reshape(ny, line)[:, :nx]
+
+
+def _spectrum(signal: np.ndarray, used: np.ndarray, square: np.ndarray, index: np.ndarray) -> np.ndarray | None:
+    """Coefficients of Fourier vectors over the number of samples, by normal equations; None if ill-conditioned.
+
+    The matrix of the equations depends only on differences of frequencies.
+    """
+    matrix = np.fft.fft(square)[(index[:, np.newaxis] - index[np.newaxis, :]) % signal.size]
     try:
-        spectrum[index] = np.linalg.solve(matrix, np.fft.fft(square * signal.ravel())[index])
+        pivots = np.abs(np.diagonal(np.linalg.cholesky(matrix))) ** 2
+    except np.linalg.LinAlgError:
+        return None
+    if pivots.min() < _LEAST_PIVOT * pivots.max():
+        return None
+    return np.linalg.solve(matrix, np.fft.fft(square * signal)[index]) * np.count_nonzero(used)
+
+
+def _spectrum_by_inverse(values: np.ndarray, used: np.ndarray, weight: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """The same by the inverse of the matrix with Fourier vectors in single precision, since here the rounding shows."""
+    vectors = (_waves(np.flatnonzero(used), index, used.size) / values.size).astype(np.complex64)
+    weighted = weight[:, np.newaxis] * vectors
+    adjoint = np.conjugate(weighted.T)
+    try:
+        inverse = np.linalg.inv(adjoint @ weighted) @ adjoint
     except np.linalg.LinAlgError as error:
         raise CleaningError("the mask leaves too few samples") from error
-    return np.fft.irfft(spectrum * gain * ticks, ticks).astype(np.float32).reshape(ny, line)[:, :nx]
+    return (inverse * weight) @ values
 
 
 def _sections(mask: np.ndarray) -> list[tuple[int, int]]:
