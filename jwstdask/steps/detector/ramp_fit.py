@@ -116,7 +116,7 @@ class RampFitStep(Step):
         )
         options = {
             "zeroframe": block.zeroframe,
-            "dark_current": block.average_dark_current,
+            "dark_current": 0.0 if block.average_dark_current is None else block.average_dark_current,
             "inner": block.window.inner,
         }
         if prepared.read_times is None:
