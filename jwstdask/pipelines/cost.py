@@ -86,12 +86,10 @@ def _walk(plan: ExposurePlan, written: int) -> int:
     if len(plan.shape) < 4:
         return memory
     jump: Any = next((item.step for item in plan.active if item.name == "jump"), None)
+    if jump is not None and (jump.expand_large_events or jump.find_showers):
+        # The flags of the whole frame, and the samples too where showers are searched.
+        memory += (6 if jump.find_showers else 1) * planes * pixels + pixels // 2
     if jump is not None and max(jump.after_jump_flag_time1, jump.after_jump_flag_time2) > 0:
-        # The median of the gain.
+        # Before the walk, the median of the gain.
         memory = max(memory, 4 * pixels)
-    memory += 5 * planes * min(_GATHERED_ROWS, ny) * nx
-    if jump is not None and jump.expand_large_events:
-        memory += planes * pixels + pixels // 2
-    if jump is not None and jump.find_showers:
-        memory += 9 * planes * pixels
-    return memory
+    return memory + 5 * planes * min(_GATHERED_ROWS, ny) * nx
