@@ -55,12 +55,8 @@ class Arrays:
 
     def _ramp(self, window: Window) -> RampBlock:
         sci = self.read("sci", window, np.float32)
-        groupdq = (
-            self.read("groupdq", window, np.uint8) if "groupdq" in self else np.zeros(sci.shape, np.uint8)
-        )
-        pixeldq = (
-            self.read("pixeldq", window, np.uint32) if "pixeldq" in self else np.zeros(window.shape, np.uint32)
-        )
+        groupdq = self.read("groupdq", window, np.uint8) if "groupdq" in self else np.zeros(sci.shape, np.uint8)
+        pixeldq = self.read("pixeldq", window, np.uint32) if "pixeldq" in self else np.zeros(window.shape, np.uint32)
         zeroframe = self.read("zeroframe", window, np.float32) if "zeroframe" in self else None
         dark = self.read("avdrkcur", window, np.float32) if "avdrkcur" in self else None
         return RampBlock(window, sci, groupdq, pixeldq, zeroframe, dark)

@@ -391,7 +391,7 @@ def _in_memory(
         plan, ds = _plan_dataset(target, _called(before, ds), settings, members)
         pixels = {str(name): item.values for name, item in ds.data_vars.items() if item.ndim > 1}
         arrays = MemoryArrays(pixels, plan.path)
-        meta, tables = ds.attrs, {name: rows.compute() for name, rows in tables_of(ds).items()}
+        meta, tables = ds.attrs, {name: rows.compute().copy() for name, rows in tables_of(ds).items()}
         wcs = ds[WCS].item() if WCS in ds.coords else None
     if not save:
         plan = replace(plan, taps={})

@@ -42,9 +42,7 @@ def pupil(samples: int = 256, diameter: float = 6.7) -> np.ndarray:
 
 
 @lru_cache(maxsize=16)
-def intensity(
-    wavelength: float, width: float, pixel_scale: float, half_size: int, jitter: float = 0.007
-) -> np.ndarray:
+def intensity(wavelength: float, width: float, pixel_scale: float, half_size: int, jitter: float = 0.007) -> np.ndarray:
     """Image of a point on a grid of :data:`OVERSAMPLE` samples a pixel, sum ``OVERSAMPLE**2``.
 
     Parameters

@@ -115,7 +115,9 @@ def test_saved_with_an_input_holds_the_parameter_references(command, uncal, tmp_
     status, printed = command("run", "calwebb_detector1", uncal, *options)
     assert status == 0, printed
     assert {item.name.split("_nrcb1_")[-1] for item in tmp_path.iterdir()} == {
-        "saved.asdf", "rate.fits", "rateints.fits"
+        "saved.asdf",
+        "rate.fits",
+        "rateints.fits",
     }
     oracle = OracleStep.from_config_file(str(path))
     references = OracleDetector1.get_config_from_reference(uncal)

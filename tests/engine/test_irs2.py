@@ -56,6 +56,7 @@ def _references(folder):
     mask[rng.random(mask.shape) < 0.002] |= dq.DO_NOT_USE
     mask[readout.held[700:702]] |= dq.BAD_REF_PIXEL
     none, ones = np.zeros((2048, 2048), np.uint32), np.ones((2048, 2048), np.float32)
+    edge = np.minimum.outer(*[np.minimum(np.arange(2048), np.arange(2048)[::-1])] * 2)
     bias = rng.normal(9000, 200, (readout.rows, 2048)).astype(np.float32)
     table = weights(5)
     listed = np.rec.fromarrays(list(LISTED.values()), dtype=[("output", "u2"), ("odd_even", "u2"), ("mask", "u4")])
@@ -66,6 +67,7 @@ def _references(folder):
         "refpix": datamodels.IRS2Model(irs2_table=np.asarray(table), dq_table=np.asarray(listed)),
         "linearity": datamodels.LinearityModel(coeffs=np.stack([0 * ones, ones, 1e-7 * ones]), dq=none),
         "dark": datamodels.DarkModel(data=rng.random((3, 2048, 2048)).astype(np.float32), dq=none),
+        "pictureframe": datamodels.PictureFrameModel(data=np.exp(-edge / 60) + ones, dq=none),
         "gain": datamodels.GainModel(data=rng.normal(1, 0.02, ones.shape).astype(np.float32)),
         "readnoise": datamodels.ReadnoiseModel(data=rng.normal(8, 0.5, ones.shape).astype(np.float32)),
     }
@@ -74,7 +76,11 @@ def _references(folder):
     folder.mkdir(parents=True)
     maps = []
     for kind, model in models.items():
-        values = {name: value for name, value in frame.items() if kind != "refpix" or "instrument" in name}
+        values = {
+            name: value
+            for name, value in frame.items()
+            if kind not in ("refpix", "pictureframe") or "instrument" in name
+        }
         values |= {"meta.reftype": kind.upper(), "meta.author": "test", "meta.pedigree": "DUMMY"}
         values |= {"meta.description": "test", "meta.useafter": "2020-01-01T00:00:00"}
         if kind == "dark":
@@ -151,6 +157,29 @@ def test_reference_samples_are_preserved_on_request(products, tmp_path):
         np.testing.assert_array_equal(found["pixeldq"].values[rows], file["PIXELDQ"].data)
 
 
+def test_picture_frame_after_the_rows_are_dropped(uncal, products, tmp_path):
+    """A step on whole frames, in the pipeline and one step after the other."""
+    from jwstdask.pipeline import Detector1Pipeline
+    from jwstdask.step import PictureFrameStep, RampFitStep
+
+    parameters = {"skip": False, "mask_science_regions": False}
+    Detector1Pipeline.call(
+        uncal, save_results=True, output_dir=str(tmp_path), steps={"picture_frame": parameters}, executor=Serial()
+    )
+    frame = PictureFrameStep.call(str(products["jump"]), mask_science_regions=False)
+    with open_exposure(products["jump"]) as before:
+        assert np.abs(frame["sci"].values - before["sci"].values).max() > 1
+    rate = RampFitStep.call(frame)
+    rate = (
+        rate[0] if isinstance(rate, tuple | list) else rate["rate"] if "rate" in getattr(rate, "children", {}) else rate
+    )
+    (path,) = tmp_path.glob("*_rate.fits")
+    with open_exposure(path) as found:
+        assert found.attrs["meta.cal_step.picture_frame"] == "COMPLETE"
+        np.testing.assert_array_equal(found["sci"].values, rate["sci"].values)
+        assert np.any(found["sci"].values != fits.getdata(products["rate"]))
+
+
 @pytest.mark.slow
 def test_products_are_those_of_the_oracle(uncal, products, tmp_path):
     from jwst.pipeline import Detector1Pipeline
@@ -168,8 +197,8 @@ def test_products_are_those_of_the_oracle(uncal, products, tmp_path):
                 if kind in SAVED[:3] or hdu.name == "AVDRKCUR":
                     np.testing.assert_array_equal(mine, hdu.data, err_msg=f"{kind} {hdu.name}")
                     continue
-                # The Fourier transforms in float32 differ by about 1e-6 DN: 1e-5 of the noise, and the last two bits, of
-                # which slopes have those of groups of up to 2000 DN.
+                # The Fourier transforms in float32 differ by about 1e-6 DN: 1e-5 of the noise, and the last two bits;
+                # slopes have those of groups of up to 2000 DN.
                 noise = READ_NOISE if hdu.data.ndim == 4 else oracle["ERR"].data
                 last = np.abs(hdu.data) if hdu.data.ndim == 4 else np.float32(2000)
                 limit = 1e-5 * noise + 4 * np.spacing(last) / (1 if hdu.data.ndim == 4 else 14.58888)

@@ -502,7 +502,9 @@ def test_flags_are_the_dq_piece_by_piece(tmp_path, write_reference, dtype, defin
     )  # fmt: skip
     whole = open_reference(str(path), "mask")
     subarray = {"meta.subarray.xstart": 5, "meta.subarray.ystart": 11, "meta.subarray.xsize": 20}
-    cut = whole.match({**subarray, "meta.subarray.ysize": 16, "meta.subarray.fastaxis": -1, "meta.subarray.slowaxis": 2})
+    cut = whole.match(
+        {**subarray, "meta.subarray.ysize": 16, "meta.subarray.fastaxis": -1, "meta.subarray.slowaxis": 2}
+    )
     for reference in (whole, cut):
         assert reference.flags.shape == reference.dq.shape
         assert reference.flags[3:9, 2:7].dtype == np.uint32
