@@ -400,7 +400,7 @@ def open_products(
                     given = {**read_metadata(arrays.layout, complete=True), **plan.updates}
                     own = read_wcs(arrays.layout) if has_wcs(arrays.layout) else None
                 else:
-                    given, own = meta, wcs
+                    given, own = dict(meta), wcs
                 taps[step] = _writer(path, model, found, arrays.layout, tapped_meta(plan, step, given), own)
         yield writers, taps
     finally:

@@ -131,7 +131,7 @@ class FileArray:
             return
         with open(self.path, "r+b", buffering=0) as file:
             file.seek(first * values.itemsize)
-            rest = memoryview(values.reshape(-1).view(np.uint8))
+            rest = values.reshape(-1).view(np.uint8).data
             while rest:
                 rest = rest[file.write(rest) :]
 
