@@ -1,0 +1,102 @@
+"""Executors: results in order, errors told, notified of each."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from jwstdask.engine.executor import Cluster, Serial, Threads, available_cores, connect
+from jwstdask.pipelines.run import choose_grain
+
+
+def double(item):
+    time.sleep(0.002 * (7 - item % 7))
+    return 2 * item
+
+
+def fail(item):
+    if item == 3:
+        raise ValueError("three")
+    return item
+
+
+@pytest.fixture(scope="module", params=["serial", "one thread", "threads", "cluster"])
+def executor(request):
+    if request.param == "cluster":
+        from distributed import Client, LocalCluster
+
+        # Threads for workers: what is tested is the sliding window, not the processes.
+        with (
+            LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0") as owner,
+            Client(owner) as client,
+        ):
+            yield Cluster(client, owner, window=2)
+    else:
+        yield {"serial": Serial(), "one thread": Threads(1), "threads": Threads(3)}[request.param]
+
+
+def test_results_in_order(executor):
+    notified = {}
+    assert executor.map(double, range(20), notified.__setitem__) == [2 * item for item in range(20)]
+    assert notified == {item: 2 * item for item in range(20)}
+    assert executor.map(double, []) == []
+    assert executor.map(double, [4]) == [8]
+    assert executor.map(double, iter([1, 2])) == [2, 4]
+
+
+def test_errors_end_the_map(executor):
+    with pytest.raises(ValueError, match="three"):
+        executor.map(fail, range(8))
+    assert executor.map(double, [1]) == [2]
+
+
+def test_everywhere(executor, tmp_path):
+    executor.everywhere(os.mkdir, str(tmp_path / "made"))
+    assert (tmp_path / "made").is_dir()
+
+
+def test_workers(executor):
+    assert executor.workers in (1, 2, 3)
+
+
+def test_threads_start_in_order():
+    """The first exposure first: reports and progress are read from top to bottom."""
+    started = []
+
+    def note(item):
+        started.append(item)
+        time.sleep(0.01)
+
+    Threads(2).map(note, range(6))
+    assert [item // 2 for item in started] == [0, 0, 1, 1, 2, 2]
+
+
+def test_available_cores(monkeypatch):
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
+    cores = available_cores()
+    assert 1 <= cores <= (os.cpu_count() or 1)
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "1")
+    assert available_cores() == 1
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "many")
+    assert available_cores() == cores
+
+
+@pytest.mark.parametrize(("exposures", "workers", "grain"), [(1, 2, "strip"), (2, 2, "exposure"), (8, 1, "exposure")])
+def test_grain(exposures, workers, grain):
+    assert choose_grain(exposures, workers) == grain
+
+
+def test_connect_by_scheduler_file(tmp_path):
+    from distributed import LocalCluster
+
+    with LocalCluster(1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0") as owner:
+        file = tmp_path / "scheduler.json"
+        import json
+
+        file.write_text(json.dumps(owner.scheduler.identity()))
+        for address in (str(file), owner.scheduler_address):
+            executor = connect(address)
+            assert executor.map(double, [5]) == [10]
+            executor.close()
