@@ -86,7 +86,14 @@ class Grid:
         """A response (samples,) for :meth:`forward`'s result, complex64 (half, even).
 
         The real part of a filtered real series depends on the Hermitian part of the response only.
+
+        Raises
+        ------
+        ValueError
+            If the response has another length than the series.
         """
+        if response.shape != (self.samples,):
+            raise ValueError(f"a response of {response.size} values is no filter for {self.samples} samples")
         out = np.empty((self.half, self.even), np.complex64)
         _hermitian(np.ascontiguousarray(response, np.complex64), self.frequency[:, 0], self._steps[1], out)
         return out

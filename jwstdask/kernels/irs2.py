@@ -435,8 +435,8 @@ class Correction:
     readout
         Of the exposure.
     alpha, beta
-        complex64 (output, sample): weights of the reference output and of the interleaved pixels for each of the four
-        outputs, by frequency.
+        Weights of the reference output and of the interleaved pixels for each of the four outputs, by frequency:
+        complex64 (sample,).
 
     Raises
     ------
@@ -444,12 +444,9 @@ class Correction:
         If the weights have not the length of the time line.
     """
 
-    def __init__(self, readout: Readout, alpha: np.ndarray, beta: np.ndarray) -> None:
-        samples = readout.line * SIZE
-        if alpha.shape[-1] != samples or beta.shape[-1] != samples:
-            raise ValueError(f"there are {alpha.shape[-1]} weights, the time line has {samples} samples")
+    def __init__(self, readout: Readout, alpha: Iterable[np.ndarray], beta: Iterable[np.ndarray]) -> None:
         self.readout = readout
-        self.grid = Grid.of(samples)
+        self.grid = Grid.of(readout.line * SIZE)
         self._alpha = [self.grid.filter(weights) for weights in alpha]
         self._beta = [self.grid.filter(weights) for weights in beta]
         self._smooth = _smoothing_on_grid(readout)

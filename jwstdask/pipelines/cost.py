@@ -31,6 +31,12 @@ _EMICORR_SECONDS = 1.3e-8
 _EMICORR_BINS = 500
 """Bins of a wave."""
 
+_IRS2_SECONDS = 2.0e-8
+"""CPU seconds of a sample, reference samples included, for the Fourier correction of IRS2 readouts."""
+
+_IRS2_BYTES = 165_000_000
+"""Weights and time lines of the Fourier correction, whatever the number of groups."""
+
 _FIXED_SECONDS = 0.15
 """CPU seconds of an exposure whatever its size: headers, references, products."""
 
@@ -63,6 +69,8 @@ def predict(plan: ExposurePlan, size: int) -> Cost:
     written = sum(bytes_of.get(kind, 0) for kind in plan.products) + 5 * samples * len(plan.taps)
     memory = _TASK_BYTES + (_RESAMPLED_BYTES * pixels if "i2d" in plan.products else _walk(plan, written))
     cpu = _FIXED_SECONDS + samples * _SECONDS_PER_SAMPLE.get(plan.pipeline, 1e-8)
+    if len(plan.shape) == 4 and plan.shape[-2] == 3200 and any(item.name == "refpix" for item in plan.active):
+        cpu, memory = cpu + samples * _IRS2_SECONDS, max(memory, _IRS2_BYTES)
     emicorr = next((item.step for item in plan.active if item.name == "emicorr"), None)
     if emicorr is not None and len(plan.shape) == 4:
         # How many waves there are, the reference knows: two are usual.

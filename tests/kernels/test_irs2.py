@@ -143,5 +143,5 @@ def test_pixels(shape, levels):
 
 
 def test_weights_of_another_length_are_refused():
-    with pytest.raises(ValueError, match="10 weights"):
+    with pytest.raises(ValueError, match="10 values"):
         irs2.Correction(Readout(), np.ones((4, 10), np.complex64), np.ones((4, 10), np.complex64))

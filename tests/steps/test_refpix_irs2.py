@@ -253,6 +253,6 @@ def test_a_reference_for_another_readout_is_refused():
     table = np.rec.fromarrays([np.zeros(10, np.float32)] * 8, names=names)
     weights = irs2.Weights(FakeReference(tables={"irs2": table}))
     with pytest.raises(ReferenceFileError, match="10 rows"):
-        weights.read(Readout())
+        next(weights.of("beta", Readout()))
     with pytest.raises(PlanError, match="13 pixels"):
         RefPixStep().check(metadata_of("NRS1", exposure__nrs_normal=13))

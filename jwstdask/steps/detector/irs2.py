@@ -93,28 +93,24 @@ class Weights:
 
     reference: Any
 
-    def read(self, readout: Readout) -> tuple[np.ndarray, np.ndarray]:
-        """alpha and beta, complex64 (output, sample): real and imaginary parts alternate in the file.
+    def of(self, name: str, readout: Readout) -> Iterator[np.ndarray]:
+        """``alpha`` or ``beta`` of each output, complex64 (sample,): real and imaginary parts alternate in the file.
 
         Raises
         ------
         ReferenceFileError
             If the table does not fit the readout.
         """
-        samples = readout.line * irs2.SIZE
-        found = {}
-        for name in ("alpha", "beta"):
-            found[name] = np.empty((irs2.OUTPUTS - 1, samples), np.complex64)
-            for number, target in enumerate(found[name]):
-                values = self.reference.column("irs2", f"{name}_{number}")
-                if values.size != 2 * samples:
-                    raise ReferenceFileError(
-                        self.reference.path,
-                        f"the table IRS2 has {values.size} rows where {2 * samples} are needed",
-                        "Use a reference for this readout.",
-                    )
-                target.view(np.float32)[:] = values
-        return found["alpha"], found["beta"]
+        expected = 2 * readout.line * irs2.SIZE
+        for number in range(irs2.OUTPUTS - 1):
+            values = self.reference.column("irs2", f"{name}_{number}")
+            if values.size != expected:
+                raise ReferenceFileError(
+                    self.reference.path,
+                    f"the table IRS2 has {values.size} rows where {expected} are needed",
+                    "Use a reference for this readout.",
+                )
+            yield np.ascontiguousarray(values, np.float32).view(np.complex64)
 
     def bad(self, readout: Readout) -> list[list[int]]:
         """Rows of bad reference samples, of each entry of the file's list."""
@@ -289,7 +285,7 @@ def _correct(
         times = np.full(readout.line, -1)
         times[readout.time[rows[own]]] = own
         targets.append(times)
-    work = irs2.Correction(readout, *prepared.weights.read(readout))
+    work = irs2.Correction(readout, prepared.weights.of("alpha", readout), prepared.weights.of("beta", readout))
     difference, out = np.empty(held.shape[2:], np.float32), np.empty(correction.shape[2:], np.float32)
     for integration in range(integrations):
         mean = _mean(held[integration])
