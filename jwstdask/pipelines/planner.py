@@ -56,6 +56,8 @@ _NUMBERS = {
 }
 """Keywords that must be finite numbers where they are given."""
 
+_POSITIVE = frozenset(("NINTS", "NGROUPS", "NFRAMES", "TFRAME", "TGROUP", "SUBSIZE1", "SUBSIZE2"))
+
 SKIP_SET = "skip is set"
 """Reason of a step that the user or a parameter reference skips."""
 
@@ -323,6 +325,8 @@ def check_exposure(target: type, meta: Mapping[str, Any], path: str, shape: tupl
         value = meta.get(name)
         if value is not None and (isinstance(value, str) or not math.isfinite(value)):
             raise InputError(path, f"keyword {keyword} is {value!r}, not a number", "get the file again from MAST")
+        if value is not None and keyword in _POSITIVE and value <= 0:
+            raise InputError(path, f"keyword {keyword} is {value!r}, not positive", "get the file again from MAST")
     exp_type = meta["meta.exposure.type"]
     if issubclass(target, Pipeline) and exp_type not in target.exp_types:
         near = [item for item in target.exp_types if item.startswith(exp_type[:3])]

@@ -139,6 +139,7 @@ BAD_RAMPS = {
     "no SUBSTRT1": r"keyword SUBSTRT1 .*is missing\. Get the file again",
     "no DATE-OBS": r"keyword DATE-OBS is missing\. Get the file again",
     "TGROUP is NaN": r"keyword TGROUP is nan, not a number\. Get the file again",
+    "TGROUP is zero": r"keyword TGROUP is 0\.0, not positive\. Get the file again",
     "NFRAMES is NaN": r"keyword NFRAMES is nan, not a number\. Get the file again",
     "SUBSTRT1 is infinite": r"keyword SUBSTRT1 is inf, not a number\. Get the file again",
     "NGROUPS is text": r"keyword NGROUPS is 'six', not a number\. Get the file again",
@@ -173,6 +174,7 @@ def ramps(programs, tmp_path_factory):
     for keyword in ("INSTRUME", "DETECTOR", "EXP_TYPE", "TGROUP", "SUBSTRT1", "DATE-OBS"):
         maker.keyword(f"no {keyword}", keyword, None)
     maker.keyword("TGROUP is NaN", "TGROUP", "NaN")
+    maker.keyword("TGROUP is zero", "TGROUP", "0.0")
     maker.keyword("NFRAMES is NaN", "NFRAMES", "NaN")
     maker.keyword("SUBSTRT1 is infinite", "SUBSTRT1", "1E999")
     maker.keyword("NGROUPS is text", "NGROUPS", "'six'")

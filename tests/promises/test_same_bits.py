@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+import jwstdask
 from jwstdask.engine import exposure, passes
 from jwstdask.engine.executor import Serial, Threads
-from jwstdask.testing import assert_same_products
+from jwstdask.pipeline import Detector1Pipeline
+from jwstdask.testing import assert_same_bits, assert_same_products
 from tests.promises.program import run
 
 
@@ -40,6 +42,13 @@ def test_threads(program, expected, tmp_path, threads, grain):
 def test_processes(program, expected, tmp_path, cluster, workers, grain):
     run(program, tmp_path, cluster(workers), grain)
     assert_same_products(expected, tmp_path)
+
+
+def test_lazy_on_processes(uncal, products, cluster):
+    """The graph of .apply on workers, that share nothing with this process but files."""
+    tree = Detector1Pipeline().apply(uncal, parameter_references=True, rows=40)
+    found = tree["rateints"].to_dataset().compute(scheduler=cluster(2).client)
+    assert_same_bits(jwstdask.open_exposure(next(products.glob("*_rateints.fits"))), found)
 
 
 def test_tiles_differ_in_the_test_itself(monkeypatch):
