@@ -24,7 +24,7 @@ class Executor(Protocol):
         """
 
     def everywhere(self, function: Callable[..., Any], *arguments: Any) -> None:
-        """Call ``function`` once on every machine; what fails there is not told."""
+        """Call ``function``, which may be called again, on every machine; what fails elsewhere is not told."""
 
     def close(self) -> None:
         """Release what the executor holds."""
@@ -95,6 +95,7 @@ class Cluster:
 
     def __init__(self, client: Any, owner: Any = None, window: int = 4) -> None:
         self.client, self.owner, self.window = client, owner, window
+        self._calls: dict[Any, tuple[Callable[..., Any], tuple[Any, ...]]] = {}
 
     @property
     def workers(self) -> int:
@@ -133,11 +134,16 @@ class Cluster:
         if self.owner is None:
             with contextlib.suppress(Exception):
                 self.client.run(function, *arguments, on_error="ignore")
+        else:
+            self._calls[function, repr(arguments)] = function, arguments
 
     def close(self) -> None:
         self.client.close()
         if self.owner is not None:
             self.owner.close()
+            # Workers that were busy have been killed: what is done everywhere is due once more.
+            for function, arguments in self._calls.values():
+                function(*arguments)
 
 
 def available_cores() -> int:
@@ -171,6 +177,8 @@ def local_cluster(workers: int) -> Cluster:
         worker_dashboard_address="127.0.0.1:0",
         silence_logs=40,
         memory_limit=0,
+        # Ctrl-C goes to all processes of a terminal; this one ends the workers.
+        preload=["import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"],
     )
     return Cluster(Client(owner), owner)
 

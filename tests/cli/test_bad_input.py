@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -414,6 +416,30 @@ def test_read_only_folder(programs, inside, tmp_path):
     assert str(tmp_path / "disk") in error
     assert re.search(r"(read-only|not permitted)\. Choose another output_dir", error)
     assert not list((tmp_path / "disk").iterdir())
+
+
+@pytest.mark.parametrize("where", ["--threads=1", "--workers=2"])
+def test_interrupted(programs, references, tmp_path, where):
+    """Ctrl-C, which all processes of a terminal get: what is finished is complete, nothing else is left."""
+    uncal = Path(programs("bright2").uncals[0])
+    inputs = [tmp_path / f"jw01234001001_02101_{number:05d}_nrcb1_uncal.fits" for number in range(1, 120)]
+    for path in inputs:
+        path.symlink_to(uncal)
+    out = tmp_path / "out"
+    command = [*ENTRY, "calwebb_detector1", *map(str, inputs), f"--output_dir={out}", where]
+    # As in a terminal: a session of its own, whose processes are signalled together.
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while process.poll() is None and not list(out.glob(".*.part")):
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGINT)
+    printed = process.communicate()[1]
+    assert process.returncode == 130
+    assert "Interrupted. Finished products are complete" in printed and "Traceback" not in printed
+    products = sorted(out.iterdir())
+    assert [path for path in products if path.name.startswith(".")] == []
+    assert len(products) < 2 * len(inputs)
+    for path in products:
+        assert jwstdask.open_exposure(path).load().attrs["meta.cal_step.ramp_fit"] == "COMPLETE"
 
 
 def test_folder_that_cannot_be_made(programs, inside, command, tmp_path):
