@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ import pytest
 from astropy.io import fits
 
 import jwstdask
+from tests.using import crds_of
 
 ENTRY = [sys.executable, "-m", "jwstdask", "run"]
 
@@ -154,7 +156,6 @@ GOOD_RAMPS = ("good", "all NaN", "zeros", "good at the end")
 @pytest.fixture(scope="module")
 def ramps(programs, tmp_path_factory):
     """All bad ramps and two good ones, through calwebb_detector1 in one command."""
-    from tests.using import crds_of
 
     folder = tmp_path_factory.mktemp("bad")
     (folder / "in").mkdir()
@@ -283,7 +284,6 @@ BAD_RATES = {
 @pytest.fixture(scope="module")
 def rates(ramps, programs, tmp_path_factory):
     """Bad rates and two good ones, through calwebb_image2 in one command."""
-    from tests.using import crds_of
 
     batch, made = ramps
     folder = tmp_path_factory.mktemp("bad_rates")
@@ -355,14 +355,17 @@ def test_bad_references(programs, inside, tmp_path):
 
 def test_a_damaged_reference_of_the_cache_stops_those_that_need_it(programs, inside, tmp_path):
     """The dark of NRCB1 is cut; the exposure of NRCA1 is calibrated all the same."""
-    dark = programs.cache("bright2").reference("nrcb1", "dark:SUB160")
-    whole = dark.read_bytes()
+    cache = programs.cache("bright2")
+    # The cache itself is in use elsewhere.
+    own = replace(cache, path=tmp_path / "cache")
+    shutil.copytree(cache.path, own.path, copy_function=os.symlink)
+    dark = own.reference("nrcb1", "dark:SUB160")
+    half = dark.read_bytes()[: dark.stat().st_size // 2]
+    dark.unlink()
+    dark.write_bytes(half)
     good, bad = Path(programs("two_groups").uncals[0]), Path(programs("bright2").uncals[0])
-    try:
-        dark.write_bytes(whole[: len(whole) // 2])
+    with crds_of(own):
         batch = inside("calwebb_detector1", [bad, good], tmp_path / "out")
-    finally:
-        dark.write_bytes(whole)
     assert batch.status == 1
     assert dark.name in batch.error(bad) and "truncated" in batch.error(bad)
     assert batch.done(good) and batch.products(good) == ["rate", "rateints"]
