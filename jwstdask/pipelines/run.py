@@ -35,7 +35,8 @@ Report = Callable[[Outcome], None]
 """Called with each outcome as it arrives."""
 
 _STAGE_OF_SUFFIX = {"uncal": 0, "rate": 1, "rateints": 1, "cal": 2, "calints": 2}
-_TSO = frozenset(("NRC_TSIMAGE", "NRC_TSGRISM", "NRS_BRIGHTOBJ"))
+TSO_TYPES = frozenset(("NRC_TSIMAGE", "NRC_TSGRISM", "NRS_BRIGHTOBJ"))
+"""EXP_TYPE values of time series, whatever the visit says."""
 
 
 def choose_grain(exposures: int, workers: int) -> str:
@@ -212,7 +213,7 @@ def _is_tso(path: Path) -> bool:
         meta = read_metadata(open_layout(path))
     except JwstdaskError:
         return False
-    return meta.get("meta.visit.tsovisit") is True or meta.get("meta.exposure.type") in _TSO
+    return meta.get("meta.visit.tsovisit") is True or meta.get("meta.exposure.type") in TSO_TYPES
 
 
 def plan_program(program: Program, through: int, settings: Settings, steps: Mapping[str, Settings]) -> ProgramPlan:
@@ -266,7 +267,7 @@ def _second_request(plan: ExposurePlan) -> Request | None:
         return None
     # The rate has none of the keywords that its data model does not know.
     meta = {name: value for name, value in read_metadata(open_layout(plan.path)).items() if name.startswith("meta.")}
-    tso = meta.get("meta.visit.tsovisit") is True or plan.exp_type in _TSO
+    tso = meta.get("meta.visit.tsovisit") is True or plan.exp_type in TSO_TYPES
     kind, shape = ("rateints", plan.shape[:1] + plan.shape[2:]) if tso else ("rate", plan.shape[2:])
     known = {name: value for name, value in plan.updates.items() if name.startswith("meta.")}
     meta = {**meta, **known, "meta.model_type": "CubeModel" if tso else "ImageModel"}

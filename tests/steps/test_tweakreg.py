@@ -536,7 +536,7 @@ def test_parameters_are_the_oracles():
     assert found.keys() == expected.keys()
     # Options are text in the oracle's specification.
     expected["connectivity"] = int(expected["connectivity"])
-    names = [name for name in expected if name not in ("pre_hooks", "post_hooks", "suffix", "input_dir")]
+    names = [name for name in expected if name not in ("pre_hooks", "post_hooks", "input_dir")]
     assert {name: found[name] for name in names} == {name: expected[name] for name in names}
 
 

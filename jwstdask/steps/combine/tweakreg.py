@@ -66,7 +66,6 @@ class TweakRegStep(Step):
         "exposure, q the same stars of the reference; residuals above sigma x rms are left out, nclip times"
     )
 
-    suffix: str | None = par("tweakreg", "suffix of the output file")
     output_use_model: bool = par(True, "name the output after the input exposure")
     save_catalogs: bool = par(False, "write the catalogue of each exposure")
     use_custom_catalogs: bool = par(False, "use the catalogues of the user")
