@@ -215,14 +215,14 @@ def _run(plan: ExposurePlan, executor: Executor) -> Outcome:
     saved: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
         source = arrays
+        folder = stack.enter_context(scratch_folder(_folder(plan) or os.curdir, make=False))
         for part in parts:
             if part.frame_step is not None:
-                folder = stack.enter_context(scratch_folder(_folder(plan) or os.curdir))
                 # Messages name the exposure by the name of its file.
                 scratch = str(folder / os.path.basename(plan.path))
             else:
                 scratch = None
-            work = Pass(replace(part.plan, path=source.layout.path), meta, source, scratch=_folder(plan))
+            work = Pass(replace(part.plan, path=source.layout.path), meta, source, scratch=str(folder))
             if not work.steps and plan.pipeline == "ramp_fit":
                 reasons = "; ".join(f"{name}: {reason}" for name, reason in work.skipped.items())
                 raise StepError(arrays.name, plan.pipeline, f"nothing to do ({reasons})")

@@ -42,12 +42,14 @@ def temporary_path(path: str | os.PathLike[str]) -> str:
 
 
 @contextlib.contextmanager
-def scratch_folder(near: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary folder in the folder ``near``, that all workers see; removed at the end."""
-    parent = Path(near).resolve()
-    parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(temporary_path(parent / "jwstdask"))
-    folder.mkdir()
+def scratch_folder(near: str | os.PathLike[str], make: bool = True) -> Iterator[Path]:
+    """A temporary folder in the folder ``near``, that all workers see; removed at the end.
+
+    Without ``make`` it is left to who first puts something there to make it.
+    """
+    folder = Path(temporary_path(Path(near).resolve() / "jwstdask"))
+    if make:
+        folder.mkdir(parents=True)
     try:
         yield folder
     finally:

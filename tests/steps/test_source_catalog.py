@@ -245,7 +245,7 @@ def test_reasons_of_a_missing_catalogue(save, references):
     assert "F070W" in reason(lambda model: setattr(model.meta.instrument, "filter", "F070W"))
     assert "2 rows of a Vega offset" in reason(lambda model: setattr(model.meta.instrument, "filter", "F150W"))
     assert "not unique" in reason(lambda model: setattr(model.meta.instrument, "filter", "F115W"))
-    assert "it has 30, 50, 70" in reason(aperture_ee2=60)
+    assert "It has 30, 50, 70" in reason(aperture_ee2=60)
     assert "PIXAR_SR" in reason(lambda model: setattr(model.meta.photometry, "pixelarea_steradians", None))
     assert "DN/s" in reason(lambda model: setattr(model.meta, "bunit_data", "DN/s"))
     path = save(only())
