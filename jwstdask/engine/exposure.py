@@ -219,7 +219,8 @@ def _run(plan: ExposurePlan, executor: Executor) -> Outcome:
         for part in parts:
             if part.frame_step is not None:
                 # Messages name the exposure by the name of its file.
-                scratch = str(folder / os.path.basename(plan.path))
+                scratch = str(folder / part.frame_step.name / os.path.basename(plan.path))
+                make_folder(scratch)
             else:
                 scratch = None
             work = Pass(replace(part.plan, path=source.layout.path), meta, source, scratch=str(folder))
