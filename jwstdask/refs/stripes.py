@@ -5,7 +5,7 @@ reads `multistripe_reads2`, and goes on with further reads of `multistripe_reads
 returns to its first row when `repeat_stripe` is set. With superstripes the second read moves by `superstripe_step` from
 one superstripe to the next. A full-frame reference is gathered in the same order.
 
-Source: JWST keyword dictionary (MSTRRDS1, MSTRSKP1, ... SPRSTRST) and the DHS and SOSS stripe documentation of JDox.
+Source: JWST keyword dictionary (MSTR_RD1, MSTR_SK1, ... SSTR_NST) and the DHS and SOSS stripe documentation of JDox.
 """
 
 from __future__ import annotations
@@ -16,11 +16,21 @@ from typing import Any
 
 import numpy as np
 
+from jwstdask.core.errors import InputError
+
 __all__ = ["is_multistripe", "slow_axis_is_y", "stripe_rows", "superstripes"]
 
 log = logging.getLogger(__name__)
 
 DETECTOR_SIZE = 2048
+
+
+def _inconsistent(meta: Mapping[str, Any], reason: str) -> InputError:
+    return InputError(
+        str(meta.get("meta.filename", "exposure")),
+        f"the multi-stripe keywords are inconsistent: {reason}",
+        "the exposure must be delivered again",
+    )
 
 
 def _value(meta: Mapping[str, Any], name: str) -> int:
@@ -63,7 +73,7 @@ def _reads(meta: Mapping[str, Any], stripe: int) -> Iterator[tuple[int, int]]:
     if reads2 <= 0 and superstripes(meta) > 0:
         reads2 = step
     if reads2 <= 0:
-        raise ValueError("MSTRRDS2 (multistripe_reads2) must be positive")
+        raise _inconsistent(meta, "MSTR_RD2 (multistripe_reads2) must be positive")
     first = row = _first_row(meta)
     skip = skips1 + step * stripe if superstripes(meta) > 0 else skips1
     interleaved = skips1
@@ -99,7 +109,7 @@ def stripe_rows(meta: Mapping[str, Any]) -> np.ndarray:
 
     Raises
     ------
-    ValueError
+    InputError
         If the stripes do not add up to the size of the subarray.
     """
     size = _value(meta, "ysize" if slow_axis_is_y(meta) else "xsize")
@@ -112,7 +122,7 @@ def stripe_rows(meta: Mapping[str, Any]) -> np.ndarray:
             if len(rows) >= size:
                 break
         if len(rows) != size:
-            raise ValueError(f"stripes of {len(rows)} rows do not fill the {size} rows of the subarray")
+            raise _inconsistent(meta, f"stripes of {len(rows)} rows do not fill the {size} rows of the subarray")
         lines.append(rows)
     index = np.array(lines, dtype=np.intp)
     if _value(meta, "slowaxis") < 0:

@@ -240,5 +240,3 @@ def test_what_is_not_available_is_refused_when_planning():
     with pytest.raises(PlanError, match="IRS2"):
         # NIRCam has no IRS2 mode.
         RefPixStep().check(full | {"meta.exposure.readpatt": "NRSIRS2"})
-    with pytest.raises(PlanError, match="multistripe"):
-        RefPixStep().check(full | {"meta.subarray.multistripe_reads1": 64})

@@ -11,6 +11,7 @@ import numpy as np
 from jwstdask.core.block import RampBlock
 from jwstdask.core.step import Meta, Step
 from jwstdask.kernels import linearity
+from jwstdask.refs.stripes import is_multistripe
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,9 @@ class LinearityStep(Step):
         nframes = int(meta.get("meta.exposure.nframes") or 1)
         inverse = None
         # Frames can be told apart only if a group has several, and only if their times are regular.
-        if nframes > 1 and not meta.get("meta.exposure.read_times"):
+        # As in jwst, the inverse is not cut to stripes.
+        cut = is_multistripe(meta) and reference is not references["linearity"]
+        if nframes > 1 and not meta.get("meta.exposure.read_times") and not cut:
             inverse = reference.array("inv_coeffs") if "inv_coeffs" in reference else None
         return Polynomials(reference.array("coeffs"), reference.flags, inverse, nframes)
 

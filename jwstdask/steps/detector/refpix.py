@@ -14,6 +14,7 @@ from jwstdask.core.errors import ParameterError, PlanError
 from jwstdask.core.params import par
 from jwstdask.core.step import Meta, Step
 from jwstdask.kernels import refpix
+from jwstdask.refs.stripes import is_multistripe, stripe_rows, superstripes
 from jwstdask.steps.detector import irs2
 
 _EDGELESS = ("SUB512", "SUB512S", "SUB32")
@@ -30,7 +31,9 @@ class Readout:
         Corner (0-indexed, science orientation) and size.
     mode
         ``amplifiers`` (near infrared, each amplifier on its own), ``single`` (subarray through one amplifier),
-        or ``miri``.
+        ``stripes`` (rows from several parts of the detector), or ``miri``.
+    border
+        In stripes, the runs of rows of the border along the slow axis (first, end exclusive), science orientation.
     kernels
         SIRS kernels of the left and right side pixels, to be used instead of the running median.
     """
@@ -43,6 +46,7 @@ class Readout:
     slowaxis: int
     mode: str
     edgeless: bool
+    border: tuple[tuple[int, int], ...] = ()
     kernels: list[np.ndarray] | None = None
 
     @classmethod
@@ -50,6 +54,8 @@ class Readout:
         nx, ny = meta["meta.subarray.xsize"], meta["meta.subarray.ysize"]
         if meta["meta.instrument.name"] == "MIRI":
             mode = "miri"
+        elif is_multistripe(meta) and min(nx, ny) < refpix.SIZE:
+            mode = "stripes"
         elif min(nx, ny) >= refpix.SIZE or meta.get("meta.exposure.noutputs") == refpix.AMPLIFIERS:
             mode = "amplifiers"
         else:
@@ -63,6 +69,7 @@ class Readout:
             meta.get("meta.subarray.slowaxis") or 2,
             mode,
             mode == "single" and meta.get("meta.subarray.name") in _EDGELESS,
+            _border_rows(meta) if mode == "stripes" else (),
         )
 
     @property
@@ -75,9 +82,18 @@ class Readout:
         return abs(self.fastaxis) == 1
 
     def position(self, axis: str, index: np.ndarray | int) -> Any:
-        """Detector row or column of a science index along ``x`` or ``y``."""
+        """Detector row or column of a science index along ``x`` or ``y``.
+
+        In stripes, rows are numbered as they are read. Columns there begin with the corner in science orientation,
+        also where the detector is read the other way: so does jwst.
+        """
         start = self.x0 if axis == "x" else self.y0
-        direction = self.fastaxis if (axis == "x") == self.fast_along_x else self.slowaxis
+        fast = (axis == "x") == self.fast_along_x
+        direction = self.fastaxis if fast else self.slowaxis
+        if self.mode == "stripes":
+            size = self.nx if axis == "x" else self.ny
+            place = np.asarray(index) if direction > 0 else size - 1 - np.asarray(index)
+            return place + start if fast else place
         place = np.asarray(index) + start
         return place if direction > 0 else refpix.SIZE - 1 - place
 
@@ -93,15 +109,25 @@ class Readout:
             return [Window.plain(0, self.ny, 0, 4), Window.plain(0, self.ny, self.nx - 4, self.nx)]
         if self.edgeless:
             return [Window.plain(0, self.ny, 0, 4), Window.plain(0, self.ny, self.nx - 4, self.nx)]
-        border, last = refpix.BORDER, refpix.SIZE - refpix.BORDER
-        found = []
-        for start, stop in ((0, border - self.y0), (last - self.y0, self.ny)):
-            if max(start, 0) < min(stop, self.ny):
-                found.append(Window.plain(max(start, 0), min(stop, self.ny), 0, self.nx))
-        for start, stop in ((0, border - self.x0), (last - self.x0, self.nx)):
-            if max(start, 0) < min(stop, self.nx):
-                found.append(Window.plain(0, self.ny, max(start, 0), min(stop, self.nx)))
-        return found
+        last = refpix.SIZE - refpix.BORDER
+        sides = []
+        for start, size in ((self.x0, self.nx), (self.y0, self.ny)):
+            ends = ((0, refpix.BORDER - start), (last - start, size))
+            sides.append([(max(first, 0), min(stop, size)) for first, stop in ends])
+        columns, rows = sides
+        if self.mode == "stripes":
+            columns, rows = (columns, list(self.border)) if self.fast_along_x else (list(self.border), rows)
+        found = [Window.plain(start, stop, 0, self.nx) for start, stop in rows if start < stop]
+        return found + [Window.plain(0, self.ny, start, stop) for start, stop in columns if start < stop]
+
+
+def _border_rows(meta: Meta) -> tuple[tuple[int, int], ...]:
+    """Runs of rows, along the slow axis, that come from the border of the detector."""
+    # In superstripes the reference pixels are those of the first one.
+    rows = np.atleast_2d(stripe_rows(meta))[0]
+    inside = (rows < refpix.BORDER) | (rows >= refpix.SIZE - refpix.BORDER)
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], inside, [0]))))
+    return tuple((int(start), int(stop)) for start, stop in edges.reshape(-1, 2))
 
 
 class Section(NamedTuple):
@@ -170,8 +196,8 @@ class RefPixStep(Step):
         if self.refpix_algorithm == "sirs" and "FULL" in name and not miri and not Readout.of(meta).full:
             raise ParameterError(f"refpix.refpix_algorithm='sirs' cannot be used for subarray {name}", "Use 'median'.")
         irs2.kept_rows(meta)
-        if meta.get("meta.subarray.multistripe_reads1") is not None:
-            raise PlanError("refpix cannot correct multistripe readouts yet", "Skip refpix or leave the exposure out.")
+        if superstripes(meta) > 0:
+            raise PlanError("refpix cannot correct superstripes yet", "Leave the exposure out.")
 
     def kept_rows(self, meta: Meta) -> np.ndarray | None:
         return irs2.kept_rows(meta)
@@ -184,6 +210,8 @@ class RefPixStep(Step):
         if readout.mode == "miri":
             if readout.nx < 1032 or readout.ny < 1024:
                 return "Refpix correction skipped for MIRI subarrays"
+            return None
+        if readout.mode == "stripes":
             return None
         edges = (readout.x0, readout.y0, readout.x0 + readout.nx, readout.y0 + readout.ny)
         if not readout.full and (min(edges) < 0 or max(edges) > refpix.SIZE):
@@ -240,7 +268,7 @@ class RefPixStep(Step):
     def gather(self, meta: Meta, prepared: Readout, blocks: list[RampBlock]) -> Gathered | None:
         if not blocks:
             return None
-        correct = {"miri": self._miri, "single": self._single, "amplifiers": self._amplifiers}[prepared.mode]
+        correct = getattr(self, f"_{prepared.mode}")
         ramp = correct(prepared, [_section(prepared, block, block.sci) for block in blocks], True)
         if blocks[0].zeroframe is None:
             return Gathered(ramp)
@@ -321,28 +349,52 @@ class RefPixStep(Step):
 
     def _single(self, readout: Readout, sections: list[Section], first_single: bool) -> Corrections:
         """One level for the reference pixels of odd columns and one for those of even columns."""
-        integrations, groups = sections[0].sci.shape[:2]
-        places = [np.indices(part.flags.shape).reshape(2, -1) + [[part.row], [part.column]] for part in sections]
-        row, column = np.concatenate(places, axis=1)
-        flags = np.concatenate([part.flags.ravel() for part in sections])
-        # Corners are in two sections; the mean is taken in the order of the readout.
-        _, order = np.unique(row * refpix.SIZE + column, return_index=True)
+        _, column, flags, order = _in_order(sections)
         wanted = np.uint32(0 if readout.edgeless else dq.REFERENCE_PIXEL)
-        good = ((flags & wanted) == wanted) & ((flags & np.uint32(dq.DO_NOT_USE)) == 0)
-        order = order[good[order]]
+        order = order[_usable(flags[order], wanted)]
         if self.odd_even_columns:
             choices = [order[column[order] % 2 == parity] for parity in range(2)]
         else:
             choices = [order]
-        levels = np.zeros((integrations, groups, refpix.AMPLIFIERS, 2))
-        for integration, group in np.ndindex(integrations, groups):
-            values = np.concatenate([part.sci[integration, group].ravel() for part in sections])
-            for parity, choice in enumerate(choices):
-                if choice.size:
-                    level, _ = refpix.clipped_mean(values[choice], choice.size, self.siglimit)
+        levels = np.zeros((*sections[0].sci.shape[:2], refpix.AMPLIFIERS, 2))
+        for integration, group in np.ndindex(levels.shape[:2]):
+            for parity, level in enumerate(self._means(sections, choices, integration, group)):
+                if level is not None:
                     levels[integration, group, :, parity if self.odd_even_columns else slice(None)] = level
         size = readout.ny if readout.fast_along_x else readout.nx
-        return Corrections(levels, np.zeros((integrations, groups, 1, size)), False)
+        return Corrections(levels, np.zeros((*levels.shape[:2], 1, size)), False)
+
+    def _stripes(self, readout: Readout, sections: list[Section], first_single: bool) -> Corrections:
+        """Levels of each amplifier from all reference pixels that the stripes read there."""
+        _, column, flags, order = _in_order(sections)
+        order = order[_usable(flags[order], np.uint32(dq.REFERENCE_PIXEL))]
+        amplifier = column[order] // (refpix.SIZE // refpix.AMPLIFIERS)
+        step = 2 if self.odd_even_columns else 1
+        choices = [
+            order[(amplifier == number) & (column[order] % step == parity)]
+            for number in range(refpix.AMPLIFIERS)
+            for parity in range(step)
+        ]
+        levels = np.zeros((*sections[0].sci.shape[:2], refpix.AMPLIFIERS, 2))
+        for integration, group in np.ndindex(levels.shape[:2]):
+            means = self._means(sections, choices, integration, group)
+            for number in range(refpix.AMPLIFIERS):
+                own = means[number * step : (number + 1) * step]
+                # An amplifier that lacks odd or even columns is left alone.
+                if None not in own:
+                    levels[integration, group, number] = own
+        size = readout.ny if readout.fast_along_x else readout.nx
+        return Corrections(levels, np.zeros((*levels.shape[:2], 1, size)), False)
+
+    def _means(
+        self, sections: list[Section], choices: list[np.ndarray], integration: int, group: int
+    ) -> list[float | None]:
+        """Clipped mean of each choice of pixels of a group; None where there are none."""
+        values = np.concatenate([part.sci[integration, group].ravel() for part in sections])
+        return [
+            refpix.clipped_mean(values[choice], choice.size, self.siglimit)[0] if choice.size else None
+            for choice in choices
+        ]
 
     def _miri(self, readout: Readout, sections: list[Section], first_single: bool) -> Corrections:
         """Levels of MIRI's four interleaved amplifiers, relative to the first group."""
@@ -363,6 +415,20 @@ class RefPixStep(Step):
                 break
             levels[integration, group] = found
         return Corrections(levels, np.zeros((integrations, groups, 1, 0)), False)
+
+
+def _in_order(sections: list[Section]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Row, column and flags of all pixels of the sections, and which of them to take, in the order of the readout."""
+    places = [np.indices(part.flags.shape).reshape(2, -1) + [[part.row], [part.column]] for part in sections]
+    row, column = np.concatenate(places, axis=1)
+    flags = np.concatenate([part.flags.ravel() for part in sections])
+    # Corners are in two sections.
+    _, order = np.unique(row * refpix.SIZE + column, return_index=True)
+    return row, column, flags, order
+
+
+def _usable(flags: np.ndarray, wanted: np.uint32) -> np.ndarray:
+    return ((flags & wanted) == wanted) & ((flags & np.uint32(dq.DO_NOT_USE)) == 0)
 
 
 def _section(readout: Readout, block: RampBlock, values: np.ndarray) -> Section:

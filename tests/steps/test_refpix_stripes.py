@@ -1,0 +1,81 @@
+"""Reference pixels of multi-stripe readouts: the same bits as jwst."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from jwstdask.core import dq
+from jwstdask.refs.stripes import stripe_rows
+from jwstdask.steps.detector.refpix import RefPixStep
+from tests.steps.fakes import Ramp
+from tests.steps.test_refpix import compare, geometry
+
+BORDER = 4
+
+
+def striped(detector, corner, shape, reads, repeat=1, interleave=0, name="SUB64", **more):
+    """Metadata of an exposure; `reads` are reads1, skips1, reads2 and skips2."""
+    words = ("multistripe_reads1", "multistripe_skips1", "multistripe_reads2", "multistripe_skips2")
+    extra = {f"subarray__{word}": number for word, number in zip(words, reads)}
+    extra |= {"subarray__repeat_stripe": repeat, "subarray__interleave_reads1": interleave}
+    extra |= {"subarray__num_superstripe": 0, "subarray__superstripe_step": 0, "subarray__name": name}
+    return geometry(detector, corner, shape, **(extra | more))
+
+
+def exposure(meta, integrations=2, groups=3, seed=0, zeroframe=False):
+    """Noise with amplifiers of their own, outliers, and the mask of reference pixels, some of them bad."""
+    rng = np.random.default_rng(seed)
+    shape = meta["meta.subarray.ysize"], meta["meta.subarray.xsize"]
+    sci = rng.normal(1000, 9, (integrations, groups, *shape)).astype(np.float32)
+    sci += np.arange(shape[1]) // 512 * 3 + np.arange(shape[1]) % 2 * 5
+    sci[rng.random(sci.shape) < 0.01] += 500
+    y, x = np.indices(shape)
+    y, x = y + meta["meta.subarray.ystart"] - 1, x + meta["meta.subarray.xstart"] - 1
+    slow = stripe_rows(meta)
+    if abs(meta["meta.subarray.slowaxis"]) == 1:
+        x = np.broadcast_to(slow, shape)
+    else:
+        y = np.broadcast_to(slow[:, None], shape)
+    ramp = Ramp.of(sci)
+    ramp.pixeldq[(x < BORDER) | (x >= 2048 - BORDER) | (y < BORDER) | (y >= 2048 - BORDER)] = dq.REFERENCE_PIXEL
+    ramp.pixeldq[rng.random(shape) < 0.1] |= dq.DO_NOT_USE
+    if zeroframe:
+        ramp.zeroframe = (sci[:, 0] * 0.7).astype(np.float32)
+        ramp.zeroframe[:, ::7, ::5] = 0
+    return ramp
+
+
+READOUTS = {
+    "dhs, one stripe": striped("NRCA1", (0, 0), (41, 2048), (1, 1058, 40, 82), name="SUB41STRIPE1_DHS"),
+    "dhs, four stripes": striped("NRCB1", (0, 2047), (84, 2048), (1, 300, 20, 82), interleave=1),
+    "repeated": striped("NRCB4", (0, 0), (82, 2048), (1, 300, 40, 82)),
+    "no repeat": striped("NRCA3", (0, 2), (42, 1000), (2, 300, 20, 5), repeat=0),
+    "from the other end": striped("NRCB1", (0, 2040), (60, 700), (4, 26, 26, 0)),
+    "odd corner in mirrored columns": striped("NRCA1", (509, 0), (60, 701), (4, 26, 26, 0)),
+    "slow axis x": striped("NIS", (2040, 1792), (256, 60), (4, 30, 26, 0), interleave=1),
+    "no reference rows": striped("NRCA1", (0, 0), (40, 2048), (0, 12, 20, 9), repeat=0),
+}
+
+
+@pytest.mark.parametrize("zeroframe", [False, True])
+@pytest.mark.parametrize("kind", list(READOUTS))
+def test_same_bits_as_the_oracle(kind, zeroframe):
+    meta = READOUTS[kind]
+    compare(exposure(meta, zeroframe=zeroframe), meta, RefPixStep(), (13, 300))
+
+
+@pytest.mark.parametrize("parameters", [{"odd_even_columns": False}, {"siglimit": 1.5}], ids=str)
+def test_parameters_same_bits_as_the_oracle(parameters):
+    meta = READOUTS["dhs, four stripes"]
+    compare(exposure(meta, seed=1), meta, RefPixStep(**parameters), (10**6, 10**6))
+
+
+@pytest.mark.parametrize("bad", ["odd columns of an amplifier", "an amplifier"])
+def test_amplifiers_without_reference_pixels_are_left_alone(bad):
+    meta = READOUTS["repeated"]
+    ramp = exposure(meta, seed=2)
+    ramp.pixeldq[:, 512 : 1024 : 2 if bad.startswith("odd") else 1] |= dq.DO_NOT_USE
+    before = ramp.sci.copy()
+    compare(ramp, meta, RefPixStep(), (13, 300))
+    np.testing.assert_array_equal(ramp.sci, before)
