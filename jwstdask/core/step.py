@@ -123,8 +123,11 @@ class Step(Parameters):
         """
         return None
 
-    def with_side_products(self, path: Callable[[str], str]) -> Step:
-        """The step, told where files that it writes besides the product go: ``path`` makes a path of a suffix."""
+    def with_side_products(self, path: Callable[[str], str | None]) -> Step:
+        """The step, told where files that it writes besides the product go.
+
+        ``path`` makes a path of a suffix; None for what shall not be written.
+        """
         return self
 
     def apply(self, block: Any, prepared: Any, gathered: Any = None) -> None:
@@ -137,6 +140,9 @@ class Step(Parameters):
         The blocks are then walked once more with it.
         """
         return None
+
+    def write_side_products(self, meta: Meta, prepared: Any) -> None:
+        """Called once after all blocks, for a step on blocks: write what is saved besides the product."""
 
     def frame_gather(self, meta: Meta, prepared: Any) -> bool:
         """True if :meth:`revise` must see the flags of the whole frame after :meth:`apply`."""
@@ -156,6 +162,9 @@ class Step(Parameters):
         :class:`~jwstdask.core.errors.StepUndone` leaves the whole exposure as it was.
         """
         raise NotImplementedError
+
+    def frame_finish(self, meta: Meta, shared: Any, done: bool) -> None:
+        """Called after all integrations, ``done`` or not, for a step on whole frames: write what is saved besides."""
 
     def finish(self, meta: Meta, prepared: Any, tally: Mapping[str, float]) -> dict[str, Any]:
         """Metadata that the step sets, given the counts of all blocks."""

@@ -8,7 +8,7 @@ import functools
 import os
 import pickle
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -81,6 +81,9 @@ class _Ready:
     def share(self, block: Block) -> None:
         self.shared = self.item.step.frame_shared(self.meta, self.prepared, block)
 
+    def finish(self, done: bool) -> None:
+        self.item.step.frame_finish(self.meta, self.shared, done)
+
     def integration(self, block: Block, integration: int) -> float:
         """CPU time of an integration."""
         clock = time.thread_time()
@@ -96,13 +99,23 @@ class FrameOutcome:
     spoiled: bool = False
 
 
-def _watched(name: str, item: StepPlan, share: Any, walk: Any) -> FrameOutcome:
-    """Call ``share``, then ``walk``, both of which return CPU times."""
+def _watched(
+    name: str,
+    item: StepPlan,
+    share: Callable[[], float],
+    walk: Callable[[], list[float]],
+    finish: Callable[[bool], Any],
+) -> FrameOutcome:
+    """Call ``share``, then ``walk``, both of which return CPU times, and then ``finish``."""
     spoiled = False
     try:
         seconds = share()
-        spoiled = True
-        seconds += sum(walk())
+        spoiled, done = True, False
+        try:
+            seconds += sum(walk())
+            done = True
+        finally:
+            finish(done)
     except StepUndone as error:
         return FrameOutcome(StepRecord(item.name, item.step.status_if_undone, str(error)), spoiled)
     except JwstdaskError:
@@ -143,7 +156,7 @@ def run_in_memory(item: StepPlan, meta: Mapping[str, Any], name: str, block: Blo
     def walk() -> list[float]:
         return executor.map(partial(ready[0].integration, block), _integrations(block.sci.shape))
 
-    return _watched(name, item, share, walk)
+    return _watched(name, item, share, walk, lambda done: ready[0].finish(done))
 
 
 def run_in_file(item: StepPlan, meta: Mapping[str, Any], path: str, executor: Executor) -> FrameOutcome:
@@ -159,8 +172,11 @@ def run_in_file(item: StepPlan, meta: Mapping[str, Any], path: str, executor: Ex
         integrations = _integrations(open_layout(path).hdu("SCI").shape)
         return executor.map(partial(_integration, path, item.name), integrations)
 
+    def finish(done: bool) -> None:
+        executor.map(partial(_finish, path, item.name), [done])
+
     try:
-        return _watched(os.path.basename(path), item, share, walk)
+        return _watched(os.path.basename(path), item, share, walk, finish)
     finally:
         _loaded.cache_clear()
 
@@ -193,6 +209,10 @@ def _integration(path: str, name: str, integration: int) -> float:
     assert isinstance(block.sci, np.memmap)
     block.sci.flush()
     return seconds
+
+
+def _finish(path: str, name: str, done: bool) -> None:
+    _loaded(path, name).finish(done)
 
 
 def mapped(path: str) -> Block:

@@ -275,7 +275,8 @@ def apply(plan: ExposurePlan, ds: xr.Dataset, rows: int = _ROWS) -> dict[str, xr
     name = str(ds.attrs.get("meta.filename") or ds.encoding.get("source") or "dataset")
     if "sci" not in ds:
         raise InputError(name, "there is no variable sci", "an exposure needs one")
-    plan = replace(plan, taps={})
+    steps = tuple(replace(item, step=item.step.with_side_products(lambda _: None)) for item in plan.steps)
+    plan = replace(plan, steps=steps, taps={})
     shape = tuple(ds["sci"].shape)
     meta: dict[str, Any] = {**ds.attrs, **plan.updates}
     wcs, wcs_updates, records = run_metadata_steps(plan, meta)

@@ -10,8 +10,10 @@ PASP 136, 015001 (2024).
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -907,7 +909,7 @@ def clean_ramp(
     Parameters
     ----------
     sci
-        float32 (group, y, x) [DN].
+        float32 of any byte order (group, y, x) [DN], read and written one group at a time.
     groupdq
         uint8 (group, y, x); pixels that are DO_NOT_USE or JUMP_DET in a group are no background in its difference.
     mask
@@ -937,15 +939,17 @@ def clean_ramp(
     if median is not None:
         return clean_cube(sci, mask, method, flat, median, scale, background)
     skipped = []
-    before = sci[0].copy()
+    before = last = np.array(sci[0], np.float32)
     for group in range(1, len(sci)):
-        image = sci[group] - before
-        before = sci[group].copy()
-        found = clean_image(image, mask & ((groupdq[group] & _UNUSABLE) == 0), method, flat)
+        current = np.array(sci[group], np.float32)
+        found = clean_image(current - before, mask & ((groupdq[group] & _UNUSABLE) == 0), method, flat)
+        before = current
         if found is None:
             skipped.append(group)
+            last = current
             continue
-        sci[group] = sci[group - 1] + found[0]
+        last = (last + found[0]).astype(np.float32)
+        sci[group] = last
         if background is not None:
             background[group] = found[1]
     return skipped
@@ -965,7 +969,7 @@ def clean_cube(
     Parameters
     ----------
     sci
-        float32 (image, y, x).
+        float32 of any byte order (image, y, x), read and written one image at a time.
     mask
         bool (y, x), True for background.
     method, flat, median, scale, background
@@ -982,9 +986,10 @@ def clean_cube(
         If the noise cannot be fitted; ``sci`` is then partly cleaned.
     """
     skipped = []
-    for index, image in enumerate(sci):
+    for index in range(len(sci)):
+        image = np.array(sci[index], np.float32)
         level = None if median is None else scale * median[index]
-        rest = image.copy() if level is None else (image - level).astype(np.float32)
+        rest = image if level is None else (image - level).astype(np.float32)
         found = clean_image(rest, mask.copy(), method, flat)
         if found is None:
             skipped.append(index)
@@ -1029,6 +1034,85 @@ def scene_mask(
         for image, plane in zip(rate, mask, strict=True) if rate.ndim == 3 else [(rate, mask)]:
             clip_to_background(image, plane, n_sigma_upper=n_sigma, fit_histogram=fit_histogram)
     return mask.all(axis=0) if single_mask and mask.ndim == 3 else mask
+
+
+def soss_traces(
+    shape: tuple[int, int], model: Mapping[str, Any], pupil_position: float, subarray: str, half_width: int = 16
+) -> np.ndarray:
+    """Where the orders of a NIRISS SOSS exposure fall.
+
+    Parameters
+    ----------
+    shape
+        Of the frame (y, x).
+    model
+        The pastasoss reference: ``traces`` and ``wavecal_models`` of each order, and ``meta``.
+    pupil_position
+        Angle of the pupil wheel [degree], which turns the traces about a pivot.
+    subarray
+        Its name; SUBSTRIP96 begins 10 rows higher.
+    half_width
+        Pixels above and below a trace that belong to it.
+
+    Returns
+    -------
+    covered
+        bool (y, x).
+
+    Raises
+    ------
+    CleaningError
+        If the reference does not know the angle.
+    """
+    meta = model["meta"]
+    bounds = meta["pwcpos_bounds"]
+    if not bounds[0] <= pupil_position <= bounds[1]:
+        raise CleaningError(f"the pupil wheel at {pupil_position} degrees is outside of {bounds[0]} to {bounds[1]}")
+    turn = pupil_position - meta["pwcpos_cmd"]
+    wavelengths = np.linspace(meta["wavemap_wlmin"], meta["wavemap_wlmax"], meta["wavemap_nwl"])
+    rows = np.arange(shape[0])[:, np.newaxis]
+    covered = np.zeros(shape, np.bool_)
+    for trace, calibration in zip(model["traces"], model["wavecal_models"], strict=True):
+        x, y = np.array(trace["trace"], np.float64).T
+        if subarray == "SUBSTRIP96":
+            y = y - 10
+        x, y = _turned(x, y, turn, (trace["pivot_x"], trace["pivot_y"]))
+        own = _wavelengths(x, turn, calibration)
+        columns, centers = _extrapolated(wavelengths, own, x), _extrapolated(wavelengths, own, y)
+        order = np.argsort(columns)
+        center = np.interp(np.arange(shape[1]), columns[order], centers[order])
+        covered |= (rows >= np.floor(center - half_width)) & (rows <= np.ceil(center + half_width))
+    return covered
+
+
+def _turned(x: np.ndarray, y: np.ndarray, angle: float, pivot: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """A trace turned by an angle [degree], at the same columns as far as it is below row 256."""
+    cosine, sine = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+    dx, dy = x - pivot[0], y - pivot[1]
+    turned_x, turned_y = cosine * dx - sine * dy + pivot[0], sine * dx + cosine * dy + pivot[1]
+    order = np.argsort(turned_x)
+    place = _extrapolated(x, turned_x[order], turned_y[order])
+    inside = place <= 255.0
+    return x[inside], place[inside]
+
+
+def _extrapolated(where: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Linear interpolation, beyond both ends along the outermost pieces."""
+    order = np.argsort(x)
+    x, y = x[order], y[order]
+    values = np.interp(where, x, y)
+    low, high = where < x[0], where > x[-1]
+    values[low] = y[0] + (where[low] - x[0]) * (y[1] - y[0]) / (x[1] - x[0])
+    values[high] = y[-1] + (where[high] - x[-1]) * (y[-1] - y[-2]) / (x[-1] - x[-2])
+    return values
+
+
+def _wavelengths(x: np.ndarray, turn: float, calibration: Mapping[str, Any]) -> np.ndarray:
+    """Wavelength at columns of a trace: a polynomial in scaled column and angle, by ascending degree."""
+    (x_low, turn_low), (x_high, turn_high) = calibration["scale_extents"]
+    x, turn = (x - x_low) / (x_high - x_low), (turn - turn_low) / (turn_high - turn_low)
+    powers = ((degree - k, k) for degree in itertools.count() for k in range(degree + 1))
+    return sum(c * x**i * turn**k for c, (i, k) in zip(calibration["coefficients"], powers, strict=False))
 
 
 def fill_flat(flat: np.ndarray) -> np.ndarray:

@@ -157,7 +157,7 @@ class Facade:
 
         Computing a part of a product computes the strips of rows that it lies in, each as one task that sends it
         through all steps. Where the search for large events is on (``jump.expand_large_events``), the flags of the
-        whole frame come first.
+        whole frame come first. Nothing is saved, whatever the parameters of saving are.
 
         Parameters
         ----------

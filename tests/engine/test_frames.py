@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from astropy.io import fits
 
 import jwstdask
 from jwstdask.core.errors import JwstdaskError, StepError, StepUndone
@@ -16,12 +17,14 @@ from jwstdask.steps.detector.clean_flicker_noise import CleanFlickerNoiseStep
 from jwstdask.testing import assert_same_products
 from tests.using import crds_of
 
+SAVES = ("save_mask", "save_background", "save_noise")
+BESIDES = ("mask", "flicker_bkg", "flicker_noise")
 STEPS = {
     "jump": {"expand_large_events": True, "save_results": True},
-    "clean_flicker_noise": {"skip": False, "single_mask": False, "save_results": True},
+    "clean_flicker_noise": {"skip": False, "single_mask": False, "save_results": True} | dict.fromkeys(SAVES, True),
     "ramp_fit": {"save_opt": True},
 }
-KINDS = ("clean_flicker_noise", "fitopt", "jump", "ramp", "rate", "rateints")
+KINDS = ("clean_flicker_noise", "fitopt", "jump", "ramp", "rate", "rateints", *BESIDES)
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +45,7 @@ def run(uncal, folder, executor=None, **steps):
         steps=STEPS | steps,
         save_calibrated_ramp=True,
     )
-    return {
-        path.stem.rpartition("_")[2] if "flicker" not in path.stem else "clean_flicker_noise": path
-        for path in folder.iterdir()
-    }
+    return {kind: path for path in folder.iterdir() for kind in KINDS if path.stem.endswith(f"_{kind}")}
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,12 @@ def expected(uncal, tmp_path_factory):
     folder = tmp_path_factory.mktemp("frames") / "products"
     run(uncal, folder)
     return folder
+
+
+def besides(uncal):
+    """Names of what is saved besides the products."""
+    stem = open_layout(uncal).header()["FILENAME"].replace("_uncal.fits", "")
+    return {f"{stem}_{kind}.fits" for kind in BESIDES}
 
 
 def test_products_and_nothing_else(uncal, expected):
@@ -63,7 +69,7 @@ def test_products_and_nothing_else(uncal, expected):
 def test_what_each_product_holds(expected):
     found = {kind: open_layout(str(next(expected.glob(f"*_{kind}.fits")))) for kind in KINDS}
     status = {kind: layout.header().get("S_CLNFNS") for kind, layout in found.items()}
-    assert status == {"jump": None} | dict.fromkeys(
+    assert status == dict.fromkeys(("jump", *BESIDES)) | dict.fromkeys(
         ("clean_flicker_noise", "fitopt", "ramp", "rate", "rateints"), "COMPLETE"
     )
     cleaned, jump = found["clean_flicker_noise"].read("SCI"), found["jump"].read("SCI")
@@ -72,6 +78,31 @@ def test_what_each_product_holds(expected):
     assert np.mean(cleaned[:, 1:] != jump[:, 1:]) > 0.9
     for name in ("GROUPDQ", "PIXELDQ"):
         np.testing.assert_array_equal(found["clean_flicker_noise"].read(name), found["jump"].read(name))
+
+
+def test_the_pipeline_as_the_oracle(uncal, expected, tmp_path):
+    """Identical flags; count rates identical but for the last bits of a few, as without the step.
+
+    What is saved besides is identical.
+    """
+    from jwst.pipeline import Detector1Pipeline as Oracle
+
+    steps = {
+        name: {key: value for key, value in values.items() if key in SAVES or not key.startswith("save")}
+        for name, values in STEPS.items()
+    }
+    rate = Oracle.call(uncal, output_dir=str(tmp_path), steps=steps)
+    assert {path.name for path in tmp_path.iterdir()} == besides(uncal)
+    for path in tmp_path.iterdir():
+        own, theirs = open_layout(str(expected / path.name)), fits.open(path)
+        np.testing.assert_array_equal(own.read("SCI"), theirs["SCI"].data)
+        assert own.header()["DATAMODL"] == theirs[0].header["DATAMODL"]
+        assert own.header()["FILENAME"] == theirs[0].header["FILENAME"]
+    found = open_layout(str(next(expected.glob("*_rate.fits"))))
+    assert rate.meta.cal_step.clean_flicker_noise == "COMPLETE"
+    np.testing.assert_array_equal(found.read("DQ"), rate.dq)
+    np.testing.assert_allclose(found.read("SCI"), rate.data, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(found.read("ERR"), rate.err, rtol=1e-6)
 
 
 @pytest.mark.parametrize("executor", [Threads(2), "cluster"], ids=["threads", "processes"])
@@ -85,16 +116,19 @@ def test_the_same_bits_wherever_tasks_run(uncal, expected, tmp_path, executor):
     assert_same_products(expected, tmp_path / "products")
 
 
-def test_the_same_bits_in_memory_and_lazily(uncal, expected):
+def test_the_same_bits_in_memory_and_lazily(uncal, expected, tmp_path):
     rate = open_layout(str(next(expected.glob("*_rate.fits"))))
     steps = {name: {**values, "save_results": False} for name, values in STEPS.items()}
-    called = Detector1Pipeline.call(uncal, steps=steps)
-    pipeline = Detector1Pipeline(steps=steps)
+    called = Detector1Pipeline.call(uncal, output_dir=str(tmp_path / "called"), steps=steps)
+    assert {path.name for path in (tmp_path / "called").iterdir()} == besides(uncal)
+    assert_same_products(expected, tmp_path / "called", sorted(besides(uncal)))
+    pipeline = Detector1Pipeline(steps=steps, output_dir=str(tmp_path / "lazy"))
     lazy = pipeline.apply(jwstdask.open_exposure(uncal, chunks={"y": 64}), parameter_references=True)
     for found in (called, lazy["rate"]):
         np.testing.assert_array_equal(found["sci"].values, rate.read("SCI"))
         np.testing.assert_array_equal(found["dq"].values, rate.read("DQ"))
         assert found.attrs["meta.cal_step.clean_flicker_noise"] == "COMPLETE"
+    assert not (tmp_path / "lazy").exists()
 
 
 def test_an_exposure_that_cannot_be_cleaned_is_left_as_it_was(uncal, tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from jwstdask.core.block import ImageBlock, RampBlock, Window
 from jwstdask.core.errors import ParameterError, StepUndone
 from jwstdask.kernels import clean_flicker_noise as kernels
 from jwstdask.steps.detector.clean_flicker_noise import CleanFlickerNoiseStep
+from tests.kernels.test_clean_flicker_noise import soss_model
 from tests.steps.fakes import FakeReference, Ramp, metadata, oracle_ramp
 from tests.steps.images import Image
 
@@ -94,6 +95,7 @@ def clean(step, meta, references, data):
     shared = step.frame_shared(meta, prepared, block)
     for integration in range(block.sci.shape[0] if block.sci.ndim > 2 else 1):
         step.frame_integration(meta, prepared, shared, block, integration)
+    step.frame_finish(meta, shared, True)
     return block, shared
 
 
@@ -156,13 +158,16 @@ def oracle(monkeypatch, tmp_path, step, meta, references, data):
     theirs = Oracle()
     for name in (
         "autoparam fit_method fit_by_channel background_method background_box_size mask_science_regions "
-        "apply_flat_field n_sigma fit_histogram single_mask user_mask"
+        "apply_flat_field n_sigma fit_histogram single_mask user_mask save_mask save_background save_noise"
     ).split():
         value = getattr(step, name)
         setattr(theirs, name, list(value) if isinstance(value, tuple) else value)
     path = str(tmp_path / "flat.fits")
     given.models["flat"].save(path)
     theirs.get_reference_file = lambda model, kind: path if kind == "flat" else "N/A"
+    monkeypatch.setattr(
+        Oracle, "make_output_path", lambda self, basepath, suffix: str(tmp_path / f"jwst_{suffix}.fits")
+    )
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         return theirs.process(model)
@@ -254,6 +259,27 @@ def test_same_bits_for_niriss(monkeypatch, tmp_path):
     assert_same(block, oracle(monkeypatch, tmp_path, step, meta, references, ramp))
 
 
+def test_traces_of_soss_are_masked():
+    """What is masked is compared in the tests of the kernels."""
+    ramp, meta, references = exposure(
+        4,
+        (1, 3, 96, 256),
+        0,
+        instrument__name="NIRISS",
+        exposure__type="NIS_SOSS",
+        subarray__name="SUBSTRIP96",
+        instrument__pupil_position=245.8,
+    )
+    references["pastasoss"] = FakeReference(asdf=soss_model())
+    step = CleanFlickerNoiseStep(mask_science_regions=True)
+    _, shared = clean(step, meta, references, ramp)
+    covered = kernels.soss_traces((96, 256), soss_model(), 245.8, "SUBSTRIP96")
+    assert covered.any() and not covered.all()
+    assert not shared.mask[covered].any() and shared.mask[~covered].mean() > 0.5
+    with pytest.raises(StepUndone, match="no pastasoss reference"):
+        clean(step, meta, references | {"pastasoss": None}, ramp)
+
+
 def assert_close(block, model):
     """Within 1e-5 of the read noise, or the rounding of the value: the oracle solves in single precision."""
     finite = np.isfinite(model.data)
@@ -316,6 +342,45 @@ def test_rates_as_the_oracle(monkeypatch, tmp_path, shape, parameters):
     assert_same(block, oracle(monkeypatch, tmp_path, step, meta, references, image))
 
 
+@pytest.mark.parametrize(
+    ("background_method", "single_mask"), [("median", True), ("model", False), ("median_image", False)]
+)
+def test_mask_background_and_noise_as_the_oracle_saves_them(monkeypatch, tmp_path, background_method, single_mask):
+    from astropy.io import fits
+
+    ramp, meta, references = exposure(3, (2, 3, 64, 96), 1)
+    step = CleanFlickerNoiseStep(
+        background_method=background_method,
+        single_mask=single_mask,
+        save_mask=True,
+        save_background=True,
+        save_noise=True,
+    ).with_side_products(lambda suffix: str(tmp_path / f"own_{suffix}.fits"))
+    clean(step, meta, references, ramp)
+    oracle(monkeypatch, tmp_path, step, meta, references, ramp)
+    for suffix in ("mask", "flicker_bkg", "flicker_noise"):
+        own, theirs = fits.open(tmp_path / f"own_{suffix}.fits"), fits.open(tmp_path / f"jwst_{suffix}.fits")
+        # jwst writes an HDU ERR without data beside a mask.
+        assert {hdu.name for hdu in own[1:]} == {hdu.name for hdu in theirs if hdu.data is not None}
+        assert own[0].header["DATAMODL"] == theirs[0].header["DATAMODL"]
+        for hdu in own[1:-1]:
+            np.testing.assert_array_equal(hdu.data, theirs[hdu.name].data)
+            assert hdu.data.dtype == theirs[hdu.name].data.dtype
+    assert len(list(tmp_path.iterdir())) == 7
+    assert np.nanstd(fits.getdata(tmp_path / "own_flicker_noise.fits")[:, 1:]) > 2
+
+
+def test_nothing_is_saved_of_an_exposure_that_is_not_cleaned(tmp_path):
+    ramp, meta, references = exposure(3, (1, 3, 64, 96), 1)
+    step = CleanFlickerNoiseStep(save_mask=True, save_background=True, save_noise=True)
+    step = step.with_side_products(lambda suffix: str(tmp_path / f"own_{suffix}.fits"))
+    prepared = step.prepare(meta, {name: references[name] for name in step.references_for(meta)})
+    shared = step.frame_shared(meta, prepared, block_of(ramp))
+    assert len(list(tmp_path.iterdir())) == 2
+    step.frame_finish(meta, shared, False)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_zeroframe_stays():
     ramp, meta, references = exposure(0, (1, 3, 64, 64))
     ramp.zeroframe = ramp.sci[:, 0] / 2
@@ -371,7 +436,6 @@ def test_what_is_skipped(exposure_type, fit_method, reason):
     [
         ("NRS_IFU", {"mask_science_regions": True}),
         ("NIS_SOSS", {"background_method": "median_image"}),
-        ("NRC_IMAGE", {"save_noise": True}),
     ],
 )
 def test_what_is_not_available_is_refused(exposure_type, parameters):

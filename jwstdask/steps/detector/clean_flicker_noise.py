@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -15,6 +17,8 @@ from jwstdask.core.errors import ParameterError, StepUndone
 from jwstdask.core.params import par
 from jwstdask.core.step import Meta, Step
 from jwstdask.io.layout import open_layout
+from jwstdask.io.product import ProductWriter
+from jwstdask.io.temporary import temporary_path
 from jwstdask.kernels import clean_flicker_noise as kernels
 from jwstdask.kernels.clean_flicker_noise import CleaningError, Method
 from jwstdask.kernels.flat_field import flat_field
@@ -40,12 +44,15 @@ class Prepared:
         Whose automatic choice of parameters applies; None for none.
     flat
         The flat reference, cut to the science frame, or None.
+    traces
+        The tree of the pastasoss reference (NIRISS SOSS), or None.
     ramp_fit
         How the draft rate is fitted, or None for an exposure that is no ramp.
     """
 
     instrument: str | None
     flat: Any
+    traces: Mapping[str, Any] | None
     ramp_fit: RampFitData | None
 
 
@@ -63,6 +70,8 @@ class Scene:
         float32 (y, x), or None.
     median, scale
         Median of integrations, float32 ([group,] y, x), and what each one scales it with; or None.
+    background, noise
+        Temporary .npy files, of the shape of the exposure, for what is saved besides; or None.
     """
 
     method: Method
@@ -70,6 +79,8 @@ class Scene:
     flat: np.ndarray | None
     median: np.ndarray | None = None
     scale: np.ndarray | None = None
+    background: str | None = None
+    noise: str | None = None
 
 
 @dataclass(frozen=True)
@@ -122,6 +133,19 @@ class CleanFlickerNoiseStep(Step):
     save_background: bool = par(False, "save the background")
     save_noise: bool = par(False, "save the noise")
 
+    mask_path: str | None = None
+    background_path: str | None = None
+    noise_path: str | None = None
+    """Where these are saved; set when planning."""
+
+    def with_side_products(self, path: Callable[[str], str | None]) -> CleanFlickerNoiseStep:
+        return replace(
+            self,
+            mask_path=path("mask") if self.save_mask else None,
+            background_path=path("flicker_bkg") if self.save_background else None,
+            noise_path=path("flicker_noise") if self.save_noise else None,
+        )
+
     # -- what the metadata tell
 
     def check(self, meta: Meta) -> None:
@@ -133,9 +157,6 @@ class CleanFlickerNoiseStep(Step):
             exposure_type in _SCALED_BY_SOURCE or (exposure_type == "MIR_IMAGE" and meta.get("meta.visit.tsovisit"))
         ):
             lacking = f"background_method=median_image for {exposure_type}", "Use median or model."
-        for name in ("save_mask", "save_background", "save_noise"):
-            if getattr(self, name):
-                lacking = f"{name}=True", f"Leave {name} at False."
         if lacking:
             raise ParameterError(f"clean_flicker_noise: {lacking[0]} is not available in this version", lacking[1])
 
@@ -157,6 +178,7 @@ class CleanFlickerNoiseStep(Step):
         ):
             types.append("flat")
         if exposure_type == "NIS_SOSS":
+            # As in jwst the products name it even if it is not used.
             types.append("pastasoss")
         if meta.get("meta.exposure.ngroups") is not None and meta.get("meta.cal_step.ramp_fit") != "COMPLETE":
             types += RampFitStep.reference_types
@@ -174,6 +196,7 @@ class CleanFlickerNoiseStep(Step):
         return Prepared(
             instrument,
             None if flat is None else flat.match(meta),
+            None if references.get("pastasoss") is None else references["pastasoss"].asdf,
             RampFitStep().prepare(meta, references) if fitted else None,
         )
 
@@ -217,7 +240,9 @@ class CleanFlickerNoiseStep(Step):
                 median, scale = _median_image(ramp.sci, rateints if flat is None else rateints / flat)
         except CleaningError as error:
             raise StepUndone(str(error)) from error
-        return Scene(step._method(meta), mask, flat, median, scale)
+        shape = ramp.sci.shape
+        files = _scratch(self.background_path, shape), _scratch(self.noise_path, shape)
+        return Scene(step._method(meta), mask, flat, median, scale, *files)
 
     def _standard(self, meta: Meta) -> CleanFlickerNoiseStep:
         """The step with parameters that suit the exposure."""
@@ -262,6 +287,12 @@ class CleanFlickerNoiseStep(Step):
         excluded = None
         if self.mask_science_regions and meta.get("meta.exposure.type") == "MIR_IMAGE":
             excluded = (_flat_flags(draft, prepared.flat) & _NOT_SCIENCE) != 0
+        elif self.mask_science_regions and meta.get("meta.exposure.type") == "NIS_SOSS":
+            if prepared.traces is None:
+                raise CleaningError("there is no pastasoss reference to mask the traces with")
+            angle = float(meta["meta.instrument.pupil_position"])
+            subarray = str(meta.get("meta.subarray.name"))
+            excluded = kernels.soss_traces(draft.sci.shape[-2:], prepared.traces, angle, subarray)
         rate = draft.sci if flat is None else draft.sci / flat
         return kernels.scene_mask(rate, excluded, self.n_sigma, self.fit_histogram, self.single_mask)
 
@@ -276,21 +307,77 @@ class CleanFlickerNoiseStep(Step):
             If it cannot be cleaned: the exposure must be left as it was.
         """
         mask = shared.mask[integration] if shared.mask.ndim == 3 else shared.mask
-        plane = ramp.sci[integration] if ramp.sci.ndim > 2 else ramp.sci
-        sci = np.array(plane, np.float32)
-        images = sci if sci.ndim == 3 else sci[np.newaxis]
+        images = _images(ramp.sci, integration)
+        background = None if shared.background is None else _images(_mapped(shared.background), integration)
+        noise = None if shared.noise is None else _images(_mapped(shared.noise), integration)
+        if noise is not None:
+            noise[...] = images
         median, scale = None, np.float32(1)
         if shared.median is not None and shared.scale is not None:
             median, scale = shared.median.reshape(images.shape), shared.scale[integration]
         try:
+            arguments = mask, shared.method, shared.flat, median, scale, background
             if isinstance(ramp, RampBlock):
-                groupdq = np.asarray(ramp.groupdq[integration])
-                kernels.clean_ramp(images, groupdq, mask, shared.method, shared.flat, median, scale)
+                kernels.clean_ramp(images, ramp.groupdq[integration], *arguments)
             else:
-                kernels.clean_cube(images, mask, shared.method, shared.flat, median, scale)
+                kernels.clean_cube(images, *arguments)
         except CleaningError as error:
             raise StepUndone(f"integration {integration + 1}: {error}") from error
-        plane[...] = sci
+        if noise is not None:
+            for before, after in zip(noise, images, strict=True):
+                before[...] = after - before
+
+    def frame_finish(self, meta: Meta, shared: Scene, done: bool) -> None:
+        """Save mask, background and noise."""
+        if done and self.mask_path is not None:
+            _save(self.mask_path, meta, shared.mask.astype(np.float32))
+        for path, temporary in ((self.background_path, shared.background), (self.noise_path, shared.noise)):
+            if path is None or temporary is None:
+                continue
+            try:
+                if done:
+                    _save(path, meta, _mapped(temporary))
+            finally:
+                os.unlink(temporary)
+
+
+def _images(array: np.ndarray, integration: int) -> np.ndarray:
+    """The images of an integration (image, y, x), as a view."""
+    plane = array[integration] if array.ndim > 2 else array
+    return plane if plane.ndim == 3 else plane[np.newaxis]
+
+
+def _scratch(path: str | None, shape: tuple[int, ...]) -> str | None:
+    """A file of zeros beside a product; None if there is none."""
+    if path is None:
+        return None
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    temporary = temporary_path(path)
+    with open(temporary, "wb") as file:
+        np.lib.format.write_array_header_2_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        file.truncate(file.tell() + 4 * math.prod(shape))
+    return temporary
+
+
+def _mapped(path: str) -> np.ndarray:
+    return np.load(path, mmap_mode="r+")
+
+
+def _save(path: str, meta: Meta, sci: np.ndarray) -> None:
+    """Save an array as jwst does: cubes and ramps with errors and flags that are all zero."""
+    shape, frame = sci.shape, sci.shape[-2:]
+    model, more = {
+        2: ("ImageModel", {}),
+        3: ("CubeModel", {"err": (shape, "float32"), "dq": (shape, "uint32")}),
+        4: ("RampModel", {"pixeldq": (frame, "uint32"), "groupdq": (shape, "uint8")}),
+    }[sci.ndim]
+    with ProductWriter(path, model, meta, {"sci": (shape, "float32"), **more}) as product:
+        for start in range(0, frame[0], _TILE[0]):
+            rows = slice(start, min(start + _TILE[0], frame[0]))
+            product.write("sci", sci[..., rows, :], rows=rows)
+            for name, (whole, kind) in more.items():
+                product.write(name, np.zeros((*whole[:-2], rows.stop - rows.start, frame[1]), kind), rows=rows)
+        product.finish()
 
 
 def _axis(meta: Meta) -> int:

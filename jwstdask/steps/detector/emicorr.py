@@ -98,10 +98,11 @@ class EmiCorrStep(Step):
     wave_path: str | None = None
     """Where a reference made on the fly is saved; set when planning."""
 
-    def with_side_products(self, path: Callable[[str], str]) -> EmiCorrStep:
-        if not self.save_intermediate_results or self.onthefly_corr_freq is None:
-            return self
-        return replace(self, wave_path=os.path.splitext(path("emi_ref_waves"))[0] + ".asdf")
+    def with_side_products(self, path: Callable[[str], str | None]) -> EmiCorrStep:
+        wave_path = path("emi_ref_waves")
+        if not self.save_intermediate_results or self.onthefly_corr_freq is None or wave_path is None:
+            return replace(self, wave_path=None)
+        return replace(self, wave_path=os.path.splitext(wave_path)[0] + ".asdf")
 
     def skip_reason(self, meta: Meta) -> str | None:
         instrument, pattern = meta.get("meta.instrument.name"), str(meta.get("meta.exposure.readpatt"))
