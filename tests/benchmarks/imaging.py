@@ -130,11 +130,11 @@ def table(rows: list[dict[str, object]]) -> str:
     return "\n".join(lines)
 
 
-def update(readme: Path, text: str) -> None:
-    """Put the table between the markers of the README."""
-    before, _, rest = readme.read_text().partition("<!-- speed table -->\n")
+def between(readme: Path, marker: str, text: str) -> None:
+    """Put a table into the README, after its marker."""
+    before, _, rest = readme.read_text().partition(marker)
     _, _, after = rest.partition("<!-- end -->")
-    readme.write_text(f"{before}<!-- speed table -->\n{text}\n<!-- end -->{after}")
+    readme.write_text(f"{before}{marker}{text}\n<!-- end -->{after}")
 
 
 def main() -> None:
@@ -150,7 +150,7 @@ def main() -> None:
     print(text)
     print(f"\n{cores} cores; load before {os.getloadavg()[2]:.1f}", file=sys.stderr)
     if options.update:
-        update(options.update, text)
+        between(options.update, "<!-- speed table -->\n", text)
 
 
 if __name__ == "__main__":

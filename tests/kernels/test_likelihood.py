@@ -24,7 +24,7 @@ def ramps(seed, integrations, groups, shape=(24, 30), flagged=True):
     return arrays, zeroframe
 
 
-def oracle(arrays, *, nframes, groupgap=0, zeroframe=None, dark=0.0, read_pattern=None):
+def oracle(arrays, *, nframes, groupgap=0, zeroframe=None, dark=0.0, read_pattern=None, frame_time=FRAME_TIME):
     """Results of jwst's fitter and the group flags it leaves."""
     from stcal.ramp_fitting.ramp_fit import ramp_fit_data
     from stcal.ramp_fitting.ramp_fit_class import RampData
@@ -37,8 +37,8 @@ def oracle(arrays, *, nframes, groupgap=0, zeroframe=None, dark=0.0, read_patter
     data.set_arrays(sci, groupdq, pixeldq, (np.zeros(pixeldq.shape) + dark).astype(np.float32), zeroframe=zeroframe)
     data.set_meta(
         name="NIRCAM",
-        frame_time=FRAME_TIME,
-        group_time=FRAME_TIME * (nframes + groupgap),
+        frame_time=frame_time,
+        group_time=frame_time * (nframes + groupgap),
         groupgap=groupgap,
         nframes=nframes,
     )
