@@ -43,7 +43,12 @@ def test_hits_found_and_false_alarms(pattern, electrons, size):
     least = 6e-5 if pattern.nframes == 1 else 1e-5
     assert least < found.false_alarms < 8e-4
     likely = counts[LIKELIHOOD, "jwstdask"]
-    assert likely.false_alarms < 3e-4
+    # Of averaged frames, whose neighbouring differences are correlated, the search often omits two at once.
+    beside = np.zeros_like(hit)
+    beside[1:] |= hit[:-1]
+    beside[:-1] |= hit[1:]
+    assert count(flags[LIKELIHOOD, "jwstdask"], hit | beside).false_alarms < 3e-4
+    assert likely.false_alarms < (3e-4 if pattern.nframes == 1 else 0.02)
     if size >= 10:
         assert likely.efficiency > 0.999
         assert found.efficiency > 0.999
