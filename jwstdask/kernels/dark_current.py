@@ -80,6 +80,11 @@ def subtract(
         out = np.empty_like(sci)
     count = dark.shape[0]
     extrapolated = any(plane >= count for group in groups for plane in group)
+    if not extrapolated and dark.dtype == ">f4":
+        words = dark.view(np.ndarray)[:, rows, columns].view(np.uint32)
+        for group, wanted in enumerate(groups):
+            _subtract_stored(sci, group, words[wanted.start : wanted.stop], averaged, out)
+        return out
     last = rate = None
     if extrapolated:
         last = np.asarray(dark[count - 1, rows, columns], np.float32)
@@ -97,32 +102,61 @@ def subtract(
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _subtract(sci, group, planes, averaged, out):
-    integrations, _, ny, nx = sci.shape
-    count = planes.shape[0]
-    level = np.empty(nx, planes.dtype)
+def _finish(sci, group, y, level, count, averaged, out):
+    # Divide a line of sums by their number and subtract it.
+    integrations, nx = sci.shape[0], sci.shape[3]
     # Through a line of its own, since ``out`` may be ``sci``.
     line = np.empty(nx, np.float32)
+    if averaged and count > 1:
+        # The average is a float32 image even where the planes are float64.
+        for x in range(nx):
+            level[x] = np.float32(level[x] / count)
+    elif averaged:
+        for x in range(nx):
+            level[x] = np.float32(level[x])
+    for integration in range(integrations):
+        for x in range(nx):
+            line[x] = sci[integration, group, y, x] - level[x]
+        for x in range(nx):
+            out[integration, group, y, x] = line[x]
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _subtract_stored(sci, group, words, averaged, out):
+    # As below, of a dark as it stands in a FITS file: its bytes are swapped on the way.
+    count, ny, nx = words.shape
+    level = np.empty(nx, np.float32)
+    swapped = np.empty(nx, np.uint32)
+    values = swapped.view(np.float32)
+    for y in range(ny):
+        level[:] = np.float32(0 if count else np.nan)
+        for plane in range(count):
+            row = words[plane, y]
+            for x in range(nx):
+                word = row[x]
+                swapped[x] = (
+                    (word << np.uint32(24))
+                    | ((word & np.uint32(0xFF00)) << np.uint32(8))
+                    | ((word >> np.uint32(8)) & np.uint32(0xFF00))
+                    | (word >> np.uint32(24))
+                )
+            for x in range(nx):
+                value = values[x]
+                level[x] += value if value == value else np.float32(0)
+        _finish(sci, group, y, level, count, averaged, out)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _subtract(sci, group, planes, averaged, out):
+    count, ny, nx = planes.shape
+    level = np.empty(nx, planes.dtype)
     zero = planes.dtype.type(0)
     for y in range(ny):
-        for x in range(nx):
-            level[x] = zero
+        level[:] = zero
         for plane in range(count):
             for x in range(nx):
                 value = planes[plane, y, x]
                 level[x] += value if value == value else zero
         if count == 0:
-            for x in range(nx):
-                level[x] = np.nan
-        elif averaged and count > 1:
-            # The average is a float32 image even where the planes are float64.
-            for x in range(nx):
-                level[x] = np.float32(level[x] / count)
-        elif averaged:
-            for x in range(nx):
-                level[x] = np.float32(level[x])
-        for integration in range(integrations):
-            for x in range(nx):
-                line[x] = sci[integration, group, y, x] - level[x]
-            for x in range(nx):
-                out[integration, group, y, x] = line[x]
+            level[:] = np.nan
+        _finish(sci, group, y, level, count, averaged, out)

@@ -74,29 +74,39 @@ class Ellipse(NamedTuple):
 
 
 @numba.njit(cache=True, nogil=True)
-def _find_runs(plane, previous, bit, fresh):
-    # Horizontal runs of pixels with `bit` (if `fresh`: and without it in `previous`), as (y, first x, end x).
+def _larger(runs):
+    larger = np.empty((2 * len(runs), 3), np.int32)
+    larger[: len(runs)] = runs
+    return larger
+
+
+@numba.njit(cache=True, nogil=True)
+def _find_runs(plane, words, previous, previous_words, bit, fresh):
+    # Horizontal runs of pixels with `bit` (if `fresh`: and without it in `previous`), as (y, first x, end x). Most
+    # pixels have no flags, so eight are looked at together, as a word.
     ny, nx = plane.shape
+    bits = np.uint64(bit) * np.uint64(0x0101010101010101)
     runs = np.empty((1024, 3), np.int32)
     count = 0
     for y in range(ny):
         start = -1
-        for x0 in range(0, nx, 64):
-            x1 = min(x0 + 64, nx)
-            found = np.uint8(0)
-            for x in range(x0, x1):
-                found |= plane[y, x]
-            if not found & bit and start < 0:
-                continue
+        for word in range(words.shape[1] + 1):
+            x0 = 8 * word
+            x1 = nx
+            if word < words.shape[1]:
+                found = words[y, word] & bits
+                if fresh:
+                    found &= ~previous_words[y, word]
+                if found == (bits if start >= 0 else np.uint64(0)):
+                    continue
+                x1 = x0 + 8
             for x in range(x0, x1):
                 inside = (plane[y, x] & bit) != 0 and not (fresh and (previous[y, x] & bit) != 0)
                 if inside and start < 0:
                     start = x
                 elif not inside and start >= 0:
                     if count == len(runs):
-                        larger = np.empty((2 * count, 3), np.int32)
-                        larger[:count] = runs
-                        runs = larger
+                        runs = _larger(runs)
                     runs[count, 0] = y
                     runs[count, 1] = start
                     runs[count, 2] = x
@@ -104,14 +114,17 @@ def _find_runs(plane, previous, bit, fresh):
                     start = -1
         if start >= 0:
             if count == len(runs):
-                larger = np.empty((2 * count, 3), np.int32)
-                larger[:count] = runs
-                runs = larger
+                runs = _larger(runs)
             runs[count, 0] = y
             runs[count, 1] = start
             runs[count, 2] = nx
             count += 1
     return runs[:count]
+
+
+def _words(plane):
+    # Whole words of each row.
+    return plane[:, : plane.shape[1] // 8 * 8].view(np.uint64)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -264,7 +277,8 @@ class Regions:
     """Connected regions of a plane that are large enough, in exact integers; ellipses on demand."""
 
     def __init__(self, plane: np.ndarray, previous: np.ndarray | None, bit: np.uint8, least: float) -> None:
-        self._runs = _find_runs(plane, plane if previous is None else previous, bit, previous is not None)
+        before = plane if previous is None else previous
+        self._runs = _find_runs(plane, _words(plane), before, _words(before), bit, previous is not None)
         label, regions = _join_runs(self._runs)
         moments, box = _measure(self._runs, label, regions)
         self._order = np.argsort(label, kind="stable")
