@@ -432,15 +432,23 @@ def test_what_is_skipped(exposure_type, fit_method, reason):
 
 
 @pytest.mark.parametrize(
-    ("exposure_type", "parameters"),
+    ("exposure_type", "parameters", "reason"),
     [
-        ("NRS_IFU", {"mask_science_regions": True}),
-        ("NIS_SOSS", {"background_method": "median_image"}),
+        ("NRS_IFU", {"mask_science_regions": True}, "takes the spectroscopic WCS of NIRSpec"),
+        ("NIS_SOSS", {"background_method": "median_image"}, "takes the bkg_subtract of NIRISS SOSS"),
+        ("MIR_IMAGE", {"background_method": "median_image"}, "takes tso_photometry"),
+        ("NRS_IFU", {"mask_science_regions": True, "user_mask": "mask.fits"}, None),
+        ("NRS_DARK", {"mask_science_regions": True}, None),
+        ("NRC_IMAGE", {"background_method": "median_image"}, None),
     ],
 )
-def test_what_is_not_available_is_refused(exposure_type, parameters):
-    with pytest.raises(ParameterError, match="not available"):
-        CleanFlickerNoiseStep(**parameters).check({"meta.exposure.type": exposure_type})
+def test_what_is_not_available_is_refused(exposure_type, parameters, reason):
+    step, meta = CleanFlickerNoiseStep(**parameters), {"meta.exposure.type": exposure_type, "meta.visit.tsovisit": True}
+    if reason is None:
+        step.check(meta)
+        return
+    with pytest.raises(ParameterError, match=f"not available for {exposure_type}: it {reason}"):
+        step.check(meta)
 
 
 def test_references_that_are_needed():

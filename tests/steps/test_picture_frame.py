@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from astropy.io import fits
 
 from jwstdask.core import dq
 from jwstdask.core.block import ImageBlock, Window
@@ -57,18 +58,42 @@ def corrected(step, meta, references, block):
     shared = step.frame_shared(meta, prepared, block)
     for integration in range(block.sci.shape[0] if block.sci.ndim > 2 else 1):
         step.frame_integration(meta, prepared, shared, block, integration)
+    step.frame_finish(meta, shared, True)
     return shared
 
 
+def saving(tmp_path, **parameters):
+    """The step that saves what it finds, and a comparison of that with the oracle's models."""
+    step = PictureFrameStep(
+        skip=False, mask_science_regions=False, save_mask=True, save_correction=True, **parameters
+    ).with_side_products(lambda suffix: str(tmp_path / f"own_{suffix}.fits"))
+
+    def compare(mask, correction):
+        for suffix, model in (("pctfrm_mask", mask), ("pctfrm_correction", correction)):
+            model.save(tmp_path / f"jwst_{suffix}.fits")
+            with (
+                fits.open(tmp_path / f"own_{suffix}.fits") as own,
+                fits.open(tmp_path / f"jwst_{suffix}.fits") as theirs,
+            ):
+                assert {hdu.name for hdu in own[1:]} == {hdu.name for hdu in theirs if hdu.data is not None}
+                assert own[0].header["DATAMODL"] == theirs[0].header["DATAMODL"]
+                for hdu in own[1:-1]:
+                    np.testing.assert_array_equal(hdu.data, theirs[hdu.name].data)
+                    assert hdu.data.dtype == theirs[hdu.name].data.dtype
+        assert len(list(tmp_path.iterdir())) == 4
+
+    return step, compare
+
+
 @pytest.mark.slow
-def test_ramps_same_bits_as_the_oracle(monkeypatch):
+def test_ramps_same_bits_as_the_oracle(monkeypatch, tmp_path):
     from jwst.clean_flicker_noise import clean_flicker_noise
     from jwst.picture_frame.picture_frame import correct_picture_frame
     from stdatamodels.jwst.datamodels import ImageModel
 
     ramp, frame = exposure(1, 2, 4)
     meta, references = metadata_of(4), references_of(frame)
-    step = PictureFrameStep(skip=False, mask_science_regions=False)
+    step, compare = saving(tmp_path)
     block = ramp.block(Window.plain(0, 2048, 0, 2048))
     block.average_dark_current = 0.0
 
@@ -82,9 +107,11 @@ def test_ramps_same_bits_as_the_oracle(monkeypatch):
 
     monkeypatch.setattr(clean_flicker_noise, "make_rate", draft)
     model = oracle_ramp(ramp, meta)
-    result, _, _, status = correct_picture_frame(model, SimpleNamespace(data=frame), mask_science_regions=False)
+    reference = SimpleNamespace(data=frame)
+    result, mask, correction, status = correct_picture_frame(model, reference, False, 2.0, "", True, True)
     assert status == "COMPLETE"
     corrected(step, meta, references, block)
+    compare(mask, correction)
     np.testing.assert_array_equal(block.sci, result.data)
     np.testing.assert_array_equal(block.groupdq, ramp.groupdq)
     assert np.abs(block.sci - ramp.sci)[:, 1:].max() > 3
@@ -92,7 +119,7 @@ def test_ramps_same_bits_as_the_oracle(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("integrations", [None, 2])
-def test_rates_same_bits_as_the_oracle(integrations):
+def test_rates_same_bits_as_the_oracle(integrations, tmp_path):
     from jwst.picture_frame.picture_frame import correct_picture_frame
     from stdatamodels.jwst.datamodels import CubeModel, ImageModel
 
@@ -101,23 +128,28 @@ def test_rates_same_bits_as_the_oracle(integrations):
     sci[..., 500, 600] = np.nan
     meta = metadata_of(2, cal_step__ramp_fit="COMPLETE")
     block = ImageBlock(Window.plain(0, 2048, 0, 2048), sci.copy(), dq=np.zeros(sci.shape, np.uint32))
-    step = PictureFrameStep(skip=False, mask_science_regions=False, n_sigma=1.5)
+    step, compare = saving(tmp_path, n_sigma=1.5)
     corrected(step, meta, {"pictureframe": FakeReference({"sci": frame})}, block)
     model = (CubeModel if integrations else ImageModel)(data=sci.copy())
     model.dq = block.dq.copy()
     for name, value in meta.items():
         model[name] = value
-    result, _, _, status = correct_picture_frame(model, SimpleNamespace(data=frame), False, 1.5)
+    reference = SimpleNamespace(data=frame)
+    result, mask, correction, status = correct_picture_frame(model, reference, False, 1.5, "", True, True)
     assert status == "COMPLETE"
+    compare(mask, correction)
     np.testing.assert_array_equal(block.sci, result.data)
 
 
-def test_without_background_the_exposure_is_left_alone():
+def test_without_background_the_exposure_is_left_alone(tmp_path):
+    """The mask is saved all the same, as in the oracle."""
     sci = np.zeros(SHAPE, np.float32)
     block = ImageBlock(Window.plain(0, 2048, 0, 2048), sci, dq=np.zeros(SHAPE, np.uint32))
     meta = metadata_of(2, cal_step__ramp_fit="COMPLETE")
     with pytest.raises(StepUndone, match="No data to scale"):
-        corrected(PictureFrameStep(), meta, {"pictureframe": FakeReference({"sci": sci})}, block)
+        corrected(saving(tmp_path)[0], meta, {"pictureframe": FakeReference({"sci": sci})}, block)
+    assert [path.name for path in tmp_path.iterdir()] == ["own_pctfrm_mask.fits"]
+    assert not fits.getdata(tmp_path / "own_pctfrm_mask.fits").any()
 
 
 def test_skip_rules():
@@ -134,8 +166,7 @@ def test_skip_rules():
 
 
 def test_what_is_not_available_is_refused_when_planning():
-    with pytest.raises(ParameterError, match="mask_science_regions"):
+    with pytest.raises(ParameterError, match="mask_science_regions=True, the default, takes the spectroscopic WCS"):
         PictureFrameStep(skip=False).check(metadata_of(3))
     PictureFrameStep(skip=False).check(metadata_of(3, instrument__name="NIRCAM"))
-    with pytest.raises(ParameterError, match="save_mask"):
-        PictureFrameStep(skip=False, mask_science_regions=False, save_mask=True).check(metadata_of(3))
+    PictureFrameStep(skip=False, mask_science_regions=False, save_mask=True, save_correction=True).check(metadata_of(3))

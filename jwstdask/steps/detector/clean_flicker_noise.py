@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -17,12 +15,11 @@ from jwstdask.core.errors import ParameterError, StepUndone
 from jwstdask.core.params import par
 from jwstdask.core.step import Meta, Step
 from jwstdask.io.layout import open_layout
-from jwstdask.io.product import ProductWriter
-from jwstdask.io.temporary import temporary_path
 from jwstdask.kernels import clean_flicker_noise as kernels
 from jwstdask.kernels.clean_flicker_noise import CleaningError, Method
 from jwstdask.kernels.flat_field import flat_field
 from jwstdask.steps.detector.ramp_fit import RampFitData, RampFitStep
+from jwstdask.steps.detector.side_products import images, mapped, save, scratch_array
 
 _TILE = (32, 512)
 """Rows and columns of the ramp that are fitted at a time."""
@@ -30,8 +27,17 @@ _TILE = (32, 512)
 _NOT_SCIENCE = np.uint32(flags.DO_NOT_USE | flags.NON_SCIENCE)
 _FOURIER = frozenset(("NRS_MSASPEC", "NRS_IFU", "NRS_FIXEDSLIT", "NRS_BRIGHTOBJ"))
 _AUTOMATIC = {"NIS_IMAGE": "NIRISS", "NRC_IMAGE": "NIRCAM"}
-_SCALED_BY_SOURCE = frozenset(("NIS_SOSS", "NRS_BRIGHTOBJ", "NRC_TSGRISM", "NRC_TSIMAGE"))
-"""Exposures whose median image jwst scales by the flux of the source in each integration."""
+_SPECTRAL = "extract_2d, extract_1d and white_light"
+_SCALED_BY_SOURCE = {
+    "NIS_SOSS": "the bkg_subtract of NIRISS SOSS and white_light",
+    "NRS_BRIGHTOBJ": _SPECTRAL,
+    "NRC_TSGRISM": _SPECTRAL,
+    "NRC_TSIMAGE": "tso_photometry",
+    "MIR_IMAGE": "tso_photometry",
+}
+"""Exposures whose median image jwst scales by the flux of the source in each integration, and how it finds that."""
+_MASKED_BY_WCS = frozenset(("NRS_IFU", "NRS_MSASPEC", "NRS_FIXEDSLIT", "NRS_BRIGHTOBJ"))
+"""Exposures whose science regions jwst finds with the WCS of slits or slices."""
 
 
 @dataclass(frozen=True)
@@ -150,15 +156,18 @@ class CleanFlickerNoiseStep(Step):
 
     def check(self, meta: Meta) -> None:
         exposure_type = str(meta.get("meta.exposure.type"))
-        lacking = None
-        if self.mask_science_regions and exposure_type.startswith("NRS"):
-            lacking = "mask_science_regions=True for NIRSpec", "Give a user_mask."
-        elif self.background_method == "median_image" and (
-            exposure_type in _SCALED_BY_SOURCE or (exposure_type == "MIR_IMAGE" and meta.get("meta.visit.tsovisit"))
-        ):
-            lacking = f"background_method=median_image for {exposure_type}", "Use median or model."
-        if lacking:
-            raise ParameterError(f"clean_flicker_noise: {lacking[0]} is not available in this version", lacking[1])
+        by_source = _SCALED_BY_SOURCE.get(exposure_type)
+        if exposure_type == "MIR_IMAGE" and not meta.get("meta.visit.tsovisit"):
+            by_source = None
+        if self.mask_science_regions and self.user_mask is None and exposure_type in _MASKED_BY_WCS:
+            lacking = "mask_science_regions=True", "the spectroscopic WCS of NIRSpec", "Give a user_mask."
+        elif self.background_method == "median_image" and by_source is not None:
+            lacking = "background_method=median_image", by_source, "Use median or model."
+        else:
+            return
+        what, why, remedy = lacking
+        message = f"clean_flicker_noise: {what} is not available for {exposure_type}: it takes {why}"
+        raise ParameterError(f"{message}, which this version cannot do", remedy)
 
     def skip_reason(self, meta: Meta) -> str | None:
         exposure_type = str(meta.get("meta.exposure.type"))
@@ -241,7 +250,7 @@ class CleanFlickerNoiseStep(Step):
         except CleaningError as error:
             raise StepUndone(str(error)) from error
         shape = ramp.sci.shape
-        files = _scratch(self.background_path, shape), _scratch(self.noise_path, shape)
+        files = scratch_array(self.background_path, shape), scratch_array(self.noise_path, shape)
         return Scene(step._method(meta), mask, flat, median, scale, *files)
 
     def _standard(self, meta: Meta) -> CleanFlickerNoiseStep:
@@ -307,77 +316,31 @@ class CleanFlickerNoiseStep(Step):
             If it cannot be cleaned: the exposure must be left as it was.
         """
         mask = shared.mask[integration] if shared.mask.ndim == 3 else shared.mask
-        images = _images(ramp.sci, integration)
-        background = None if shared.background is None else _images(_mapped(shared.background), integration)
-        noise = None if shared.noise is None else _images(_mapped(shared.noise), integration)
+        cube = images(ramp.sci, integration)
+        background = None if shared.background is None else images(mapped(shared.background), integration)
+        noise = None if shared.noise is None else images(mapped(shared.noise), integration)
         if noise is not None:
-            noise[...] = images
+            noise[...] = cube
         median, scale = None, np.float32(1)
         if shared.median is not None and shared.scale is not None:
-            median, scale = shared.median.reshape(images.shape), shared.scale[integration]
+            median, scale = shared.median.reshape(cube.shape), shared.scale[integration]
         try:
             arguments = mask, shared.method, shared.flat, median, scale, background
             if isinstance(ramp, RampBlock):
-                kernels.clean_ramp(images, ramp.groupdq[integration], *arguments)
+                kernels.clean_ramp(cube, ramp.groupdq[integration], *arguments)
             else:
-                kernels.clean_cube(images, *arguments)
+                kernels.clean_cube(cube, *arguments)
         except CleaningError as error:
             raise StepUndone(f"integration {integration + 1}: {error}") from error
         if noise is not None:
-            for before, after in zip(noise, images, strict=True):
+            for before, after in zip(noise, cube, strict=True):
                 before[...] = after - before
 
     def frame_finish(self, meta: Meta, shared: Scene, done: bool) -> None:
         """Save mask, background and noise."""
-        if done and self.mask_path is not None:
-            _save(self.mask_path, meta, shared.mask.astype(np.float32))
-        for path, temporary in ((self.background_path, shared.background), (self.noise_path, shared.noise)):
-            if path is None or temporary is None:
-                continue
-            try:
-                if done:
-                    _save(path, meta, _mapped(temporary))
-            finally:
-                os.unlink(temporary)
-
-
-def _images(array: np.ndarray, integration: int) -> np.ndarray:
-    """The images of an integration (image, y, x), as a view."""
-    plane = array[integration] if array.ndim > 2 else array
-    return plane if plane.ndim == 3 else plane[np.newaxis]
-
-
-def _scratch(path: str | None, shape: tuple[int, ...]) -> str | None:
-    """A file of zeros beside a product; None if there is none."""
-    if path is None:
-        return None
-    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    temporary = temporary_path(path)
-    with open(temporary, "wb") as file:
-        np.lib.format.write_array_header_2_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
-        file.truncate(file.tell() + 4 * math.prod(shape))
-    return temporary
-
-
-def _mapped(path: str) -> np.ndarray:
-    return np.load(path, mmap_mode="r+")
-
-
-def _save(path: str, meta: Meta, sci: np.ndarray) -> None:
-    """Save an array as jwst does: cubes and ramps with errors and flags that are all zero."""
-    shape, frame = sci.shape, sci.shape[-2:]
-    model, more = {
-        2: ("ImageModel", {}),
-        3: ("CubeModel", {"err": (shape, "float32"), "dq": (shape, "uint32")}),
-        4: ("RampModel", {"pixeldq": (frame, "uint32"), "groupdq": (shape, "uint8")}),
-    }[sci.ndim]
-    with ProductWriter(path, model, meta, {"sci": (shape, "float32"), **more}) as product:
-        for start in range(0, frame[0], _TILE[0]):
-            rows = slice(start, min(start + _TILE[0], frame[0]))
-            product.write("sci", sci[..., rows, :], rows=rows)
-            for name, (whole, kind) in more.items():
-                product.write(name, np.zeros((*whole[:-2], rows.stop - rows.start, frame[1]), kind), rows=rows)
-        product.finish()
+        save(self.mask_path, meta, shared.mask.astype(np.float32), done)
+        save(self.background_path, meta, shared.background, done)
+        save(self.noise_path, meta, shared.noise, done)
 
 
 def _axis(meta: Meta) -> int:

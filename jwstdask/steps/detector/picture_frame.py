@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from jwstdask.kernels.clean_flicker_noise import scene_mask
 from jwstdask.kernels.picture_frame import Pattern
 from jwstdask.steps.detector.clean_flicker_noise import draft_rate
 from jwstdask.steps.detector.ramp_fit import RampFitData, RampFitStep
+from jwstdask.steps.detector.side_products import images, mapped, save, scratch_array
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,25 @@ class Prepared:
 
     image: np.ndarray
     ramp_fit: RampFitData | None
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all integrations of an exposure share.
+
+    Attributes
+    ----------
+    pattern
+        To be removed.
+    mask
+        bool (y, x), True for background.
+    correction
+        Temporary .npy file, of the shape of the exposure, for what was added; or None.
+    """
+
+    pattern: Pattern
+    mask: np.ndarray
+    correction: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,19 +70,24 @@ class PictureFrameStep(Step):
     save_mask: bool = par(False, "save the mask")
     save_correction: bool = par(False, "save the correction")
 
+    mask_path: str | None = None
+    correction_path: str | None = None
+    """Where these are saved; set when planning."""
+
+    def with_side_products(self, path: Callable[[str], str | None]) -> PictureFrameStep:
+        return replace(
+            self,
+            mask_path=path("pctfrm_mask") if self.save_mask else None,
+            correction_path=path("pctfrm_correction") if self.save_correction else None,
+        )
+
     def check(self, meta: Meta) -> None:
-        if self.skip_reason(meta) is not None:
-            return
-        if self.mask_science_regions:
+        if self.mask_science_regions and self.skip_reason(meta) is None:
             raise ParameterError(
-                "picture_frame: mask_science_regions=True is not available in this version",
+                "picture_frame: mask_science_regions=True, the default, takes the spectroscopic WCS of NIRSpec and "
+                "msa_flagging, which this version cannot do",
                 "Set mask_science_regions to False: sources are masked by their signal alone.",
             )
-        for name in ("save_mask", "save_correction"):
-            if getattr(self, name):
-                raise ParameterError(
-                    f"picture_frame: {name}=True is not available in this version", f"Leave {name} at False."
-                )
 
     def skip_reason(self, meta: Meta) -> str | None:
         instrument, subarray = (str(meta.get(f"meta.{name}")).upper() for name in ("instrument.name", "subarray.name"))
@@ -89,7 +114,7 @@ class PictureFrameStep(Step):
             RampFitStep().prepare(meta, references) if fitted else None,
         )
 
-    def frame_shared(self, meta: Meta, prepared: Prepared, ramp: Any) -> Pattern:
+    def frame_shared(self, meta: Meta, prepared: Prepared, ramp: Any) -> Shared:
         """The pattern, with the background that its strength is measured in.
 
         Parameters
@@ -107,24 +132,33 @@ class PictureFrameStep(Step):
             rate = draft_rate(meta, prepared.ramp_fit, ramp, False).sci
         else:
             rate = np.array(ramp.sci, np.float32)
+        mask = scene_mask(rate, None, self.n_sigma)
         try:
-            return Pattern.of(prepared.image, scene_mask(rate, None, self.n_sigma))
+            pattern = Pattern.of(prepared.image, mask)
         except ValueError as error:
+            # As in jwst the mask, which tells why, is saved all the same.
+            save(self.mask_path, meta, mask.astype(np.float32))
             raise StepUndone(f"No data to scale: {error}") from error
+        return Shared(pattern, mask, scratch_array(self.correction_path, ramp.sci.shape))
 
-    def frame_integration(self, meta: Meta, prepared: Prepared, shared: Pattern, ramp: Any, integration: int) -> None:
+    def frame_integration(self, meta: Meta, prepared: Prepared, shared: Shared, ramp: Any, integration: int) -> None:
         """Correct one integration of the exposure in place."""
-        plane = ramp.sci[integration] if ramp.sci.ndim > 2 else ramp.sci
-        if not isinstance(ramp, RampBlock):
-            image = np.array(plane, np.float32)
-            shared.remove(image, None, image)
-            plane[...] = image
-            return
-        zero = np.array(plane[0], np.float32)
-        for group in range(1, plane.shape[0]):
-            image = np.array(plane[group], np.float32)
-            shared.remove(image, zero, image)
-            plane[group] = image
+        cube = images(ramp.sci, integration)
+        correction = None if shared.correction is None else images(mapped(shared.correction), integration)
+        is_ramp = isinstance(ramp, RampBlock)
+        zero = np.array(cube[0], np.float32) if is_ramp else None
+        for index in range(1 if is_ramp else 0, len(cube)):
+            before = np.array(cube[index], np.float32)
+            image = np.empty_like(before)
+            shared.pattern.remove(before, zero, image)
+            cube[index] = image
+            if correction is not None:
+                correction[index] = image - before
+
+    def frame_finish(self, meta: Meta, shared: Shared, done: bool) -> None:
+        """Save mask and correction."""
+        save(self.mask_path, meta, shared.mask.astype(np.float32), done)
+        save(self.correction_path, meta, shared.correction, done)
 
 
 def _is_ramp(meta: Meta) -> bool:
