@@ -86,6 +86,8 @@ class ExposurePlan:
         Metadata set by the plan itself: reference names, context, association.
     shape
         Shape of the science array.
+    detector, start
+        DETECTOR, and EXPSTART [MJD]: exposures of a detector may have to be done in order.
     cost
         Prediction.
     error
@@ -103,6 +105,8 @@ class ExposurePlan:
     context: str = ""
     updates: Mapping[str, Any] = field(default_factory=dict)
     shape: tuple[int, ...] = ()
+    detector: str = ""
+    start: float = 0.0
     cost: Cost = Cost()
     error: str | None = None
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 Function = Callable[[Any], Any]
 Notify = Callable[[int, Any], None]
+After = Mapping[int, int]
+"""Index of an item to the index, a smaller one, of the item that must be done before it."""
 
 
 class Executor(Protocol):
@@ -17,7 +19,9 @@ class Executor(Protocol):
 
     workers: int
 
-    def map(self, function: Function, items: Iterable[Any], notify: Notify | None = None) -> list[Any]:
+    def map(
+        self, function: Function, items: Iterable[Any], notify: Notify | None = None, after: After | None = None
+    ) -> list[Any]:
         """Results of ``function`` on each item; ``notify(index, result)`` is called as each one arrives.
 
         The first exception ends the map and is raised.
@@ -35,7 +39,9 @@ class Serial:
 
     workers = 1
 
-    def map(self, function: Function, items: Iterable[Any], notify: Notify | None = None) -> list[Any]:
+    def map(
+        self, function: Function, items: Iterable[Any], notify: Notify | None = None, after: After | None = None
+    ) -> list[Any]:
         results = []
         for index, item in enumerate(items):
             results.append(function(item))
@@ -56,13 +62,15 @@ class Threads:
     def __init__(self, workers: int | None = None) -> None:
         self.workers = workers or available_cores()
 
-    def map(self, function: Function, items: Iterable[Any], notify: Notify | None = None) -> list[Any]:
+    def map(
+        self, function: Function, items: Iterable[Any], notify: Notify | None = None, after: After | None = None
+    ) -> list[Any]:
         items = list(items)
         if self.workers == 1 or len(items) == 1:
             return Serial().map(function, items, notify)
         from dask.threaded import get
 
-        def call(index: int) -> Any:
+        def call(index: int, *_: Any) -> Any:
             result = function(items[index])
             if notify is not None:
                 notify(index, result)
@@ -70,7 +78,9 @@ class Threads:
 
         # dask takes the last of equal tasks first.
         keys = [("task", len(items) - index) for index in range(len(items))]
-        graph = {key: (call, index) for index, key in enumerate(keys)}
+        graph: dict[Any, Any] = {key: (call, index) for index, key in enumerate(keys)}
+        for index, before in (after or {}).items():
+            graph[keys[index]] = (call, index, keys[before])
         return list(get(graph, keys, num_workers=self.workers))
 
     def everywhere(self, function: Callable[..., Any], *arguments: Any) -> None:
@@ -101,8 +111,14 @@ class Cluster:
     def workers(self) -> int:
         return max(sum(self.client.nthreads().values()), 1)
 
-    def map(self, function: Function, items: Iterable[Any], notify: Notify | None = None) -> list[Any]:
+    def map(
+        self, function: Function, items: Iterable[Any], notify: Notify | None = None, after: After | None = None
+    ) -> list[Any]:
         from distributed import as_completed
+
+        after = after or {}
+        awaited = set(after.values())
+        unfinished: dict[int, Any] = {}
 
         pending = iter(enumerate(items))
         results: dict[int, Any] = {}
@@ -110,14 +126,21 @@ class Cluster:
 
         def submit(index: int, item: Any) -> Any:
             # Not pure: the same plan run again must run again.
-            future = self.client.submit(function, item, pure=False, retries=2)
+            before = unfinished.get(after.get(index, -1))
+            if before is None:
+                future = self.client.submit(function, item, pure=False, retries=2)
+            else:
+                future = self.client.submit(_call_after, before, function, item, pure=False, retries=2)
             index_of[future] = index
+            if index in awaited:
+                unfinished[index] = future
             return future
 
         running = as_completed(submit(*pair) for pair in itertools.islice(pending, self.window * self.workers))
         try:
             for future in running:
                 index = index_of.pop(future)
+                unfinished.pop(index, None)
                 results[index] = future.result()
                 if notify is not None:
                     notify(index, results[index])
@@ -144,6 +167,10 @@ class Cluster:
             # Workers that were busy have been killed: what is done everywhere is due once more.
             for function, arguments in self._calls.values():
                 function(*arguments)
+
+
+def _call_after(_: Any, function: Function, item: Any) -> Any:
+    return function(item)
 
 
 def available_cores() -> int:

@@ -232,6 +232,7 @@ def _run(plan: ExposurePlan, executor: Executor) -> Outcome:
                 handles = {kind: writer.handle for kind, writer in writers.items()}
                 tap_handles = {step: writer.handle for step, writer in taps.items()}
                 tally = _walk(work, handles, tap_handles, executor)
+                work.write_side_products()
                 found |= {item.plan.name: item.step.finish(meta, item.data, tally) for item in work.steps}
                 saved |= {
                     step: writer.finish(product_updates(plan, work, records, found, step))

@@ -164,6 +164,7 @@ def walk_parts(
             reasons = "; ".join(f"{name}: {reason}" for name, reason in work.skipped.items())
             raise StepError(arrays.name, plan.pipeline, f"nothing to do ({reasons})")
         values, tally = _walked(work, executor)
+        work.write_side_products()
         found |= {item.plan.name: item.step.finish(meta, item.data, tally) for item in work.steps}
         records += work.records()
         if part.frame_step is not None:

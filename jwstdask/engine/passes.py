@@ -404,6 +404,16 @@ class Pass:
         # Optional results have as many planes as the most segments of a ramp: those of all tiles are counted anew.
         return np.ones_like(touched) if saved_later or "fitopt" in self.plan.products else touched
 
+    def write_side_products(self) -> None:
+        """Let the steps write what they save besides the products, once all blocks are done."""
+        for item in self.steps:
+            try:
+                item.step.write_side_products(self.meta, item.data)
+            except JwstdaskError:
+                raise
+            except Exception as error:
+                raise StepError(self.source.name, item.plan.name, reason_of(error), place="saving") from error
+
     def records(self) -> list[StepRecord]:
         """What became of each step, in order of the plan."""
         done = {item.plan.name: item for item in self.steps}

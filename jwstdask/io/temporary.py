@@ -137,6 +137,19 @@ class FileArray:
             while rest:
                 rest = rest[file.write(rest) :]
 
+    def write_box(self, rows: slice, columns: slice, values: np.ndarray) -> None:
+        """Write a part of an array of two dimensions, from whatever process."""
+        if not self.path:
+            self.array[rows, columns] = values
+            return
+        values = np.ascontiguousarray(values, self.dtype)
+        file = os.open(self.path, os.O_WRONLY)
+        try:
+            for y, row in zip(range(rows.start, rows.stop), values, strict=True):
+                os.pwrite(file, row.data, (y * self.shape[1] + columns.start) * row.itemsize)
+        finally:
+            os.close(file)
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_array": None if self.path else self._array}
 

@@ -535,6 +535,8 @@ def _finish(target: type, draft: Draft, settings: Settings) -> ExposurePlan:
         members=dict(draft.request.members),
         context=draft.context,
         shape=draft.shape,
+        detector=str(draft.meta.get("meta.instrument.detector", "")),
+        start=float(draft.meta.get("meta.exposure.start_time") or 0.0) if draft.error is None else 0.0,
         error=draft.error,
     )
     if draft.error is not None:

@@ -21,7 +21,7 @@ from jwstdask.io.layout import is_url, open_layout
 from jwstdask.io.metadata import read_metadata
 from jwstdask.io.naming import split_suffix
 from jwstdask.io.product import make_folder
-from jwstdask.io.temporary import sweep
+from jwstdask.io.temporary import scratch_folder, sweep
 from jwstdask.pipelines.associate import plan_association
 from jwstdask.pipelines.dark import DarkPipeline
 from jwstdask.pipelines.detector1 import Detector1Pipeline
@@ -29,6 +29,7 @@ from jwstdask.pipelines.guider import GuiderPipeline
 from jwstdask.pipelines.image2 import Image2Pipeline
 from jwstdask.pipelines.image3 import Image3Pipeline
 from jwstdask.pipelines.planner import Request, plan_exposures
+from jwstdask.pipelines.sequence import Linked, sequences, tell_lost
 from jwstdask.program.associations import Association, make_image3, read_association, science_members
 
 Report = Callable[[Outcome], None]
@@ -44,8 +45,11 @@ def choose_grain(exposures: int, workers: int) -> str:
     return "exposure" if exposures >= workers else "strip"
 
 
-def run_chain(plans: Sequence[ExposurePlan], executor: Executor | None = None) -> list[Outcome]:
+def run_chain(plans: Sequence[ExposurePlan] | Linked, executor: Executor | None = None) -> list[Outcome]:
     """The stages of one exposure, one after the other; a failure ends them."""
+    if isinstance(plans, Linked):
+        ready, lost = plans.ready()
+        return tell_lost(run_chain(ready, executor), lost)
     outcomes: list[Outcome] = []
     for plan in plans:
         outcomes.append(run_exposure(plan, executor))
@@ -57,7 +61,7 @@ def run_chain(plans: Sequence[ExposurePlan], executor: Executor | None = None) -
 def run_chains(
     chains: Sequence[Sequence[ExposurePlan]], executor: Executor, report: Report | None = None, grain: str = "auto"
 ) -> list[Outcome]:
-    """Many exposures, each through its own stages.
+    """Many exposures, each through its own stages; those of a detector in order of time where persistence is saved.
 
     Parameters
     ----------
@@ -71,18 +75,23 @@ def run_chains(
         ``auto``, ``exposure`` or ``strip``; the products are the same bits.
     """
 
-    def tell(_: int, outcomes: list[Outcome]) -> None:
-        for outcome in outcomes if report is not None else ():
-            report(outcome)  # type: ignore[misc]
+    paths = [path for chain in chains for plan in chain for path in product_paths(plan)]
+    with swept(executor, paths), scratch_folder(os.path.dirname(paths[0]) if paths else ".", make=False) as folder:
+        ordered = sequences(chains, str(folder))
 
-    if grain == "auto":
-        grain = choose_grain(len(chains), executor.workers)
-    with swept(executor, (path for chain in chains for plan in chain for path in product_paths(plan))):
+        def tell(index: int, outcomes: list[Outcome]) -> None:
+            ordered.done(index)
+            for outcome in outcomes if report is not None else ():
+                report(outcome)  # type: ignore[misc]
+
+        if grain == "auto":
+            grain = choose_grain(len(chains) - len(ordered.after), executor.workers)
         if grain == "exposure":
-            found = executor.map(run_chain, chains, tell)
+            results = executor.map(run_chain, ordered.items, tell, ordered.after)
         else:
-            found = Serial().map(partial(run_chain, executor=executor), chains, tell)
-    return [outcome for outcomes in found for outcome in outcomes]
+            results = Serial().map(partial(run_chain, executor=executor), ordered.items, tell)
+    found: dict[int, list[Outcome]] = dict(zip(ordered.order, results, strict=True))
+    return [outcome for index in range(len(chains)) for outcome in found[index]]
 
 
 def run_associations(

@@ -46,6 +46,21 @@ def test_results_in_order(executor):
     assert executor.map(double, iter([1, 2])) == [2, 4]
 
 
+def stamp(item):
+    started = time.monotonic()
+    time.sleep(0.01)
+    return started, time.monotonic()
+
+
+def test_items_that_wait_for_others(executor):
+    """Two sequences and a single item, whatever the window of the cluster: an item starts after its predecessor."""
+    after = {index: index - 2 for index in range(2, 18)}
+    times = executor.map(stamp, range(19), after=after)
+    for index, before in after.items():
+        assert times[before][1] <= times[index][0]
+    assert executor.map(double, range(5), after={4: 0, 3: 0}) == [0, 2, 4, 6, 8]
+
+
 def test_errors_end_the_map(executor):
     with pytest.raises(ValueError, match="three"):
         executor.map(fail, range(8))

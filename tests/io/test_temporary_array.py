@@ -37,3 +37,21 @@ def test_file_lives_as_long_as_the_object_that_made_it(tmp_path):
     del array
     gc.collect()
     assert not os.path.exists(path)
+
+
+@pytest.mark.parametrize("filed", [True, False])
+@pytest.mark.parametrize("seed", range(3))
+def test_boxes(tmp_path, filed, seed):
+    """Parts written from a copy that travelled are seen where the array was made."""
+    rng = np.random.default_rng(seed)
+    array = FileArray(tmp_path if filed else None, (11, 9), np.float64)
+    other = pickle.loads(pickle.dumps(array)) if filed else array
+    expected = np.zeros((11, 9))
+    for _ in range(6):
+        y0, x0 = int(rng.integers(0, 11)), int(rng.integers(0, 9))
+        y1, x1 = int(rng.integers(y0, 12)), int(rng.integers(x0, 10))
+        # Not contiguous, as inner parts of blocks are.
+        values = rng.normal(size=(11, 20))[: y1 - y0, : 2 * (x1 - x0) : 2]
+        other.write_box(slice(y0, y1), slice(x0, x1), values)
+        expected[y0:y1, x0:x1] = values
+    np.testing.assert_array_equal(array.array, expected)

@@ -126,6 +126,7 @@ def walk(
             getattr(result, name)[absolute] = array[inner]
         for name, value in block.tally.items():
             result.tally[name] = result.tally.get(name, 0.0) + value
+    step.write_side_products(meta, prepared)
     return result
 
 

@@ -106,5 +106,81 @@ def test_refusals():
     PersistenceStep().check(meta)
     with pytest.raises(ParameterError, match="positive number of seconds"):
         PersistenceStep(skip=False).check(meta)
-    with pytest.raises(ParameterError, match="save_persistence"):
-        PersistenceStep(skip=False, persistence_time=3, save_persistence="x.asdf").check(meta)
+    PersistenceStep(skip=False, persistence_time=3, save_persistence="x.asdf").check(meta)
+
+
+def content(path):
+    """The tree of a state file with plain arrays."""
+    with asdf.open(path, lazy_load=False, memmap=False) as file:
+        tree = {name: value for name, value in file.tree.items() if name not in ("asdf_library", "history")}
+        return {name: {key: np.array(value) for key, value in entry.items()} for name, entry in tree.items()}
+
+
+@pytest.mark.parametrize("tile", TILES)
+@pytest.mark.parametrize("name", ["left.asdf", "left", "left.fits", "left.1"])
+def test_saved_state_is_the_oracles(tmp_path, tile, name):
+    """Same file name, same tree; other detectors stay in the file, an older state of this one does not."""
+    from jwst.persistence import PersistenceStep as Oracle
+
+    ramp, meta = exposure(8)
+    meta["meta.filename"] = "jw_uncal.fits"
+    names = {"skip": False, "persistence_time": 90, "dn_threshold": 45000.0}
+    folders = [tmp_path / who for who in ("ours", "jwst")]
+    for folder in folders:
+        folder.mkdir()
+        known = folder / ("left.asdf" if name != "left.1" else "other.asdf")
+        left_open(known, 1, 5)
+        with asdf.open(known, lazy_load=False, memmap=False) as file:
+            tree = {"NRCB3": file["NRCA1"], "NRCA1": file["NRCA1"]}
+        asdf.dump(tree, known)
+    step = PersistenceStep(**names, save_persistence=str(folders[0] / name)).with_side_products(lambda suffix: suffix)
+    walk(step, meta, {}, ramp, tile)
+    theirs = Oracle()
+    for key, value in (names | {"save_persistence": str(folders[1] / name)}).items():
+        setattr(theirs, key, value)
+    with np.errstate(invalid="ignore"):
+        theirs.process(oracle_ramp(ramp, meta))
+    ours, oracle = ({path.name: content(path) for path in folder.iterdir()} for folder in folders)
+    assert ours.keys() == oracle.keys()
+    for path, tree in oracle.items():
+        assert tree.keys() == ours[path].keys()
+        for detector, entry in tree.items():
+            assert entry.keys() == ours[path][detector].keys()
+            for key, value in entry.items():
+                assert value.dtype == ours[path][detector][key].dtype
+                np.testing.assert_array_equal(value, ours[path][detector][key])
+    assert ours["left.asdf"]["NRCA1"]["vals"].size > 10
+
+
+def test_a_state_is_read_back(tmp_path):
+    """An exposure that starts from the state that another left is the second half of both together."""
+    ramp, meta = exposure(9, integrations=2)
+    later = meta | {"meta.exposure.start_time": START + 100 / 86400}
+    path = tmp_path / "state.asdf"
+    own = {"skip": False, "persistence_time": 120, "save_persistence": str(path), "persistence_array_file": str(path)}
+    step = PersistenceStep(**own)
+    walk(step, meta, {}, ramp, TILES[1])
+    first = content(path)["NRCA1"]
+    result = walk(step, later, {}, ramp, TILES[1])
+    alone = walk(PersistenceStep(skip=False, persistence_time=120), later, {}, ramp, TILES[1])
+    more = (result.groupdq ^ alone.groupdq).any(axis=(0, 1))
+    assert more.any()
+    was_open = np.zeros(SHAPE, bool)
+    was_open[first["rows"], first["cols"]] = True
+    assert not (more & ~was_open).any()
+
+
+def test_a_state_of_a_larger_frame_is_refused(tmp_path):
+    _, meta = exposure(0)
+    path = str(tmp_path / "state.asdf")
+    left_open(path, 0, 60)
+    step = PersistenceStep(skip=False, persistence_time=60, persistence_array_file=path)
+    with pytest.raises(ParameterError, match="another subarray"):
+        step.prepare(meta | {"meta.subarray.ysize": SHAPE[0] - 5}, {})
+
+
+def test_lazy_results_save_no_state():
+    step = PersistenceStep(skip=False, persistence_time=60, save_persistence="x", persistence_array_file="y.asdf")
+    lazy = step.with_side_products(lambda suffix: None)
+    assert lazy.save_persistence is None
+    assert lazy.persistence_array_file.endswith("/y.asdf")

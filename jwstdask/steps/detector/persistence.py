@@ -2,30 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import asdf
 import numpy as np
 
-from jwstdask.core.block import RampBlock
+from jwstdask.core.block import RampBlock, Window
 from jwstdask.core.errors import ParameterError
 from jwstdask.core.params import par
 from jwstdask.core.step import Meta, Step
+from jwstdask.io.temporary import FileArray, temporary_path
 from jwstdask.kernels import persistence
 
 _DAY = 86400.0
 _MJD_1970 = 40587.0
 
 
-@dataclass(frozen=True)
+def read_state(path: str, detector: str) -> dict[str, Any] | None:
+    """What an exposure of a detector left in an ASDF file; None if there is no such file or detector.
+
+    Returns
+    -------
+    state
+        ``rows``, ``cols`` (int64) and ``vals`` (float64, s since 1970): pixels whose window is open, and its end;
+        ``pers_time``: how long windows are [s]; ``filename`` of the exposure.
+    """
+    if not os.path.exists(path):
+        return None
+    with asdf.open(path, lazy_load=False, memmap=False) as file:
+        found = file.tree.get(detector)
+        return None if found is None else dict(found)
+
+
+def write_state(path: str, detector: str, state: Mapping[str, Any]) -> None:
+    """Put the state of a detector into an ASDF file, which keeps those of other detectors."""
+    tree: dict[str, Any] = {}
+    if os.path.exists(path):
+        with asdf.open(path, lazy_load=False, memmap=False) as file:
+            tree = {name: value for name, value in file.tree.items() if name not in ("asdf_library", "history")}
+    tree[detector] = dict(state)
+    temporary = temporary_path(path)
+    try:
+        asdf.AsdfFile(tree).write_to(temporary)
+        os.replace(temporary, path)
+    finally:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+@dataclass
 class Windows:
-    """Times of the groups [s since 1970], (integration, group), and the windows left open before, (y, x) or None."""
+    """Times of the groups [s since 1970], (integration, group), and the windows left open before, (y, x) or None.
+
+    ``state`` takes the windows open at the end, (y, x), where they are saved.
+    """
 
     times: np.ndarray
     expiry: np.ndarray | None
+    state: FileArray | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +72,8 @@ class PersistenceStep(Step):
     alias = "persistence"
     class_name = "PersistenceStep"
     status = "persistence"
+    streams = True
+    gathers_alone = True
     equations = "PERSISTENCE in all groups within persistence_time after the first saturated group of an integration"
 
     skip: bool = par(True, "do not run")
@@ -52,11 +91,15 @@ class PersistenceStep(Step):
                 f"persistence.persistence_time: needs a positive number of seconds, has {self.persistence_time}",
                 "Give one, or skip the step with steps.persistence.skip=True.",
             )
-        if self.save_persistence is not None:
-            raise ParameterError(
-                "persistence.save_persistence: saving expiry times is not available in this version",
-                "Leave it out.",
-            )
+
+    def with_side_products(self, path: Callable[[str], str | None]) -> PersistenceStep:
+        left = self.persistence_array_file
+        saved = None if path("persistence") is None else self.save_persistence
+        if saved is not None:
+            saved = os.path.abspath(saved if saved.endswith(".asdf") else f"{os.path.splitext(saved)[0]}.asdf")
+        return replace(
+            self, save_persistence=saved, persistence_array_file=None if left is None else os.path.abspath(left)
+        )
 
     def prepare(self, meta: Meta, references: Mapping[str, Any]) -> Windows:
         integrations, ngroups = int(meta["meta.exposure.nints"]), int(meta["meta.exposure.ngroups"])
@@ -75,19 +118,35 @@ class PersistenceStep(Step):
 
     def _left_open(self, meta: Meta) -> np.ndarray | None:
         """Windows of the exposure before, if its file has them for this detector and this duration."""
-        if self.persistence_array_file is None or not Path(self.persistence_array_file).exists():
+        if self.persistence_array_file is None:
             return None
-        with asdf.open(self.persistence_array_file) as file:
-            found = file.tree.get(meta["meta.instrument.detector"])
-            if found is None or found["pers_time"] != self.persistence_time:
-                return None
-            expiry = np.zeros((int(meta["meta.subarray.ysize"]), int(meta["meta.subarray.xsize"])))
-            expiry[np.asarray(found["rows"]), np.asarray(found["cols"])] = np.asarray(found["vals"])
-            return expiry
+        found = read_state(self.persistence_array_file, meta["meta.instrument.detector"])
+        if found is None or found["pers_time"] != self.persistence_time:
+            return None
+        expiry = np.zeros(_frame(meta))
+        rows, columns = np.asarray(found["rows"]), np.asarray(found["cols"])
+        if rows.size and (rows.max() >= expiry.shape[0] or columns.max() >= expiry.shape[1]):
+            raise ParameterError(
+                f"persistence.persistence_array_file: {self.persistence_array_file} holds pixels outside the frame: "
+                f"{found.get('filename')}, which left it, has another subarray",
+                "Give each subarray a file of its own.",
+            )
+        expiry[rows, columns] = np.asarray(found["vals"])
+        return expiry
 
-    def apply(self, block: RampBlock, prepared: Windows, gathered: Any = None) -> None:
+    def gather_windows(self, meta: Meta) -> list[Window]:
+        # Nothing is looked at: this asks for a place for the windows that are open at the end.
+        return [] if self.save_persistence is None else [Window.plain(0, 1, 0, 1)]
+
+    def gather_stream(
+        self, meta: Meta, prepared: Windows, blocks: Callable[[], Iterator[RampBlock]], scratch: str | None = None
+    ) -> FileArray:
+        prepared.state = FileArray(scratch, _frame(meta), np.float64)
+        return prepared.state
+
+    def apply(self, block: RampBlock, prepared: Windows, gathered: FileArray | None = None) -> None:
         expiry = prepared.expiry
-        persistence.flag(
+        _, left = persistence.flag(
             block.sci,
             block.groupdq,
             prepared.times[: block.sci.shape[0]],
@@ -97,3 +156,23 @@ class PersistenceStep(Step):
             expiry=None if expiry is None else expiry[block.window.rows, block.window.columns],
             out=block.groupdq,
         )
+        if gathered is not None:
+            gathered.write_box(*block.window.inner_absolute, left[block.window.inner])
+
+    def write_side_products(self, meta: Meta, prepared: Windows) -> None:
+        if prepared.state is None or self.save_persistence is None:
+            return
+        expiry = prepared.state.array
+        rows, columns = np.nonzero(expiry)
+        state = {
+            "filename": meta.get("meta.filename"),
+            "rows": rows,
+            "cols": columns,
+            "vals": expiry[rows, columns],
+            "pers_time": self.persistence_time,
+        }
+        write_state(self.save_persistence, meta["meta.instrument.detector"], state)
+
+
+def _frame(meta: Meta) -> tuple[int, int]:
+    return int(meta["meta.subarray.ysize"]), int(meta["meta.subarray.xsize"])
