@@ -75,3 +75,38 @@ def swap32(raw: np.ndarray, out: np.ndarray | None = None, dtype: np.dtype | typ
     for index in np.ndindex(*raw.shape[:-3]):
         _swap32(source[index].reshape(planes), target[index].reshape(planes))
     return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _moved_flags(words, low, high, out):
+    for index in range(words.size):
+        word = words[index]
+        flags = np.uint32(0)
+        # Most pixels have none.
+        if word != 0:
+            flags = low[word & np.uint32(0xFFFF)]
+            if high.size:
+                flags |= high[word >> np.uint32(16)]
+        out[index] = flags
+
+
+def moved_flags(words: np.ndarray, low: np.ndarray, high: np.ndarray | None) -> np.ndarray:
+    """Flags with their bits moved.
+
+    Parameters
+    ----------
+    words
+        uint32, any shape.
+    low, high
+        uint32 (65536,): what the lower and the upper half of a word mean; None where the upper one means nothing.
+        No flag means none.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint32, the shape of ``words``.
+    """
+    words = np.ascontiguousarray(words)
+    out = np.empty(words.shape, np.uint32)
+    _moved_flags(words.ravel(), low, low[:0] if high is None else high, out.ravel())
+    return out

@@ -26,6 +26,7 @@ from jwstdask.io.header import Header
 from jwstdask.io.layout import FitsLayout, Hdu, is_url, open_layout
 from jwstdask.io.metadata import flatten, model_name, read_metadata
 from jwstdask.io.schema import is_model
+from jwstdask.kernels.decode import moved_flags
 from jwstdask.refs.stripes import is_multistripe, slow_axis_is_y, stripe_rows, superstripes
 
 __all__ = ["Reference", "file_problem", "open_reference", "open_references", "remap_dq"]
@@ -154,7 +155,7 @@ class Reference:
             hdu = self._image(name, version)
             scaled = hdu.bscale != 1 or hdu.bzero != 0
             if not scaled and not is_url(self.path):
-                return self._apply_cut(self.layout.raw(hdu.name, version))
+                return self._apply_cut(_map(*_stamped(self.path), hdu.name, version))
             return self._read(hdu, version)
 
     def _image(self, name: str, version: int) -> Hdu:
@@ -218,7 +219,7 @@ class Reference:
             offset = _SIGN_BITS.get((hdu.stored.str, hdu.dtype.name))
             if offset is None:
                 return self.dq
-            raw = self._apply_cut(self.layout.raw("DQ"))
+            raw = self._apply_cut(_map(*_stamped(self.path), "DQ", 1))
         definitions = self._definitions(1)
         return FlagMap(raw, offset, flag_tables(definitions, self.path) if definitions else None)
 
@@ -435,15 +436,7 @@ def remap_dq(values: np.ndarray, definitions: list[tuple[int, str]], path: str =
         uint32, same shape: the union of the standard bits of all flags set; bits without a definition are lost.
     """
     values = np.asarray(values).astype(np.uint32, copy=False)
-    return _moved(values, flag_tables(definitions, path))
-
-
-def _moved(values: np.ndarray, tables: tuple[np.ndarray, np.ndarray | None]) -> np.ndarray:
-    low, high = tables
-    result = low[values & np.uint32(0xFFFF)]
-    if high is not None:
-        result |= high[values >> np.uint32(16)]
-    return result
+    return moved_flags(values, *flag_tables(definitions, path))
 
 
 def flag_tables(definitions: list[tuple[int, str]], path: str = "") -> tuple[np.ndarray, np.ndarray | None]:
@@ -500,7 +493,7 @@ class FlagMap:
         if self.sign:
             values = values.view(f"u{values.dtype.itemsize}") ^ np.array(self.sign, f"u{values.dtype.itemsize}")
         values = values.astype(np.uint32, copy=False)
-        return values if self.tables is None else _moved(values, self.tables)
+        return values if self.tables is None else moved_flags(values, *self.tables)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self[...] if dtype is None else self[...].astype(dtype, copy=False)
@@ -553,6 +546,12 @@ def _as_reference_error(path: str) -> Iterator[None]:
 def _layout(path: str, stamp: int, size: int) -> FitsLayout:
     with _as_reference_error(path):
         return open_layout(path)
+
+
+@functools.lru_cache(maxsize=64)
+def _map(path: str, stamp: int, size: int, name: str, version: int) -> np.ndarray:
+    """An image as it stands in the file; what one exposure has read of the map is there for the next one."""
+    return _layout(path, stamp, size).raw(name, version)
 
 
 @functools.lru_cache(maxsize=256)

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from jwstdask.kernels.decode import decode_uint16, moved_flags, swap32
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (2, 3, 4, 5), (1, 1, 1, 1)])
+def test_raw_counts(shape):
+    counts = np.random.default_rng(0).integers(0, 65536, shape).astype(np.uint16)
+    stored = (counts.astype(np.int32) - 32768).astype(">i2")
+    np.testing.assert_array_equal(decode_uint16(stored), counts)
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (2, 3, 4, 5), (6, 4, 5)])
+def test_bytes_of_words(shape):
+    values = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+    np.testing.assert_array_equal(swap32(values.astype(">f4")), values)
+    np.testing.assert_array_equal(swap32(values, dtype=">f4"), values)
+
+
+@pytest.mark.parametrize("upper", [True, False])
+@pytest.mark.parametrize("shape", [(9, 8), (3, 4, 5), (0, 4)])
+def test_flags_move_bit_by_bit(shape, upper):
+    rng = np.random.default_rng(2)
+    moves = dict(zip(range(32 if upper else 16), rng.permutation(32)))
+    words = np.where(rng.random(shape) < 0.5, rng.integers(0, 2**32, shape), 0).astype(np.uint32)
+    low, high = np.zeros((2, 1 << 16), np.uint32)
+    expected = np.zeros(shape, np.uint32)
+    for source, target in moves.items():
+        expected |= ((words >> np.uint32(source)) & np.uint32(1)) << np.uint32(target)
+        index = np.arange(1 << 16)
+        table, bit = (low, source) if source < 16 else (high, source - 16)
+        table[(index >> bit) & 1 == 1] |= np.uint32(1 << int(target))
+    before = words.copy()
+    np.testing.assert_array_equal(moved_flags(words.T, low, high if upper else None), expected.T)
+    np.testing.assert_array_equal(words, before)
