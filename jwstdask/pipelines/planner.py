@@ -429,6 +429,7 @@ def choose_steps(target: type, drafts: list[Draft], settings: Settings) -> None:
     for draft in drafts:
         configured = draft.configured
         assert configured is not None
+        meta: Mapping[str, Any] = draft.meta
         try:
             if alone:
                 order: tuple[str, ...] = (target.alias,)
@@ -441,14 +442,22 @@ def choose_steps(target: type, drafts: list[Draft], settings: Settings) -> None:
                     step = replace(step, skip=False)
                 if name == "bkg_subtract" and draft.request.members.get("background"):
                     step = replace(step, bkg_list=draft.request.members["background"])  # type: ignore[call-arg]
-                reason = SKIP_SET if step.skip else step.skip_reason(draft.meta)
+                reason = SKIP_SET if step.skip else step.skip_reason(meta)
                 if reason is None and not step.available:
                     raise PlanError(
                         f"{draft.request.path}: {name} cannot be run by this version",
                         f"skip it: --steps.{name}.skip=true",
                     )
                 if reason is None:
-                    step.check(draft.meta)
+                    step.check(meta)
+                    if superstripes(meta) > 0:
+                        if not step.superstripes:
+                            raise PlanError(
+                                f"{draft.request.path}: {name} cannot work on superstripes as they are read",
+                                "run refpix before it, which puts them together",
+                            )
+                        if step.joins_superstripes:
+                            meta = Superstripes.of(meta).metadata(meta)
                 recorded = alone or name != "bkg_subtract" or bool(draft.request.members.get("background"))
                 draft.steps.append(StepPlan(name, step, reason, {}, configured.step_origins[name], recorded))
         except JwstdaskError as error:
@@ -601,7 +610,7 @@ def _products(target: type, draft: Draft, settings: Settings) -> tuple[dict[str,
         else:
             products = {"ramp": path(own.suffix or "ramp")}
     elif target.alias == "calwebb_dark":
-        products = {"dark": path(own.suffix or "dark")}
+        products = {"dark": path(own.suffix or configured.name.lower())}
     elif target.alias == "calwebb_guider":
         products = {"cal": path("cal")}
     elif target.alias == "calwebb_image2":

@@ -17,7 +17,7 @@ TOLERANCE = 1e-6
 
 SAVED = {name: {"save_results": True} for name in ("dq_init", "saturation", "linearity")}
 DARK = {"suffix": "dark"}
-"""Without a parameter reference jwst names the products of calwebb_dark after its class."""
+"""Where no parameter reference says so: jwst then names the product of calwebb_dark after its class."""
 
 JOINT = {"emicorr": {"skip": False, "save_results": True}}
 FLY = {"skip": False, "onthefly_corr_freq": [390.625, 218.52055], "save_intermediate_results": True}
@@ -56,6 +56,7 @@ def miri(session_folder):
     image, dark = sorted(exposures.glob("*_uncal.fits"))
     calls = [
         Call("calwebb_dark", "jwst.pipeline.DarkPipeline", dark, DARK | {"steps": SAVED | JOINT}, "dark"),
+        Call("calwebb_dark", "jwst.pipeline.DarkPipeline", dark, {}, "dark_plain"),
         Call("calwebb_detector1", "jwst.pipeline.Detector1Pipeline", image, {"steps": JOINT}, "joint"),
         Call("calwebb_detector1", "jwst.pipeline.Detector1Pipeline", image, {"steps": {"emicorr": FLY}}, "fly"),
         Call("emicorr", "jwst.step.EmiCorrStep", image, {"algorithm": "sequential"}, "alone"),
@@ -66,7 +67,8 @@ def miri(session_folder):
 @pytest.mark.parametrize(
     ("subfolder", "alias", "mode"),
     [
-        ("dark", "calwebb_dark", "MIRIMAGE SUB64 FASTR1"),
+        ("dark", "calwebb_dark", "MIRIMAGE SUB64 FASTR1, emicorr"),
+        ("dark_plain", "calwebb_dark", "MIRIMAGE SUB64 FASTR1"),
         ("joint", "calwebb_detector1", "MIRIMAGE SUB64 FASTR1, emicorr"),
         ("fly", "calwebb_detector1", "MIRIMAGE SUB64 FASTR1, emicorr without reference"),
         ("alone", "emicorr", "sequential"),
@@ -75,8 +77,10 @@ def miri(session_folder):
 def test_miri(miri, subfolder, alias, mode, record_property):
     folders = [folder / subfolder for folder in miri]
     names = check(folders, alias, mode, record_property)
-    assert subfolder != "dark" or any(name.endswith("_dark.fits") for name in names)
-    assert fits.getval(folders[0] / names[0], "S_MIREMI") == "COMPLETE"
+    suffix = {"dark": "_dark.fits", "dark_plain": "_darkpipeline.fits"}.get(subfolder, ".fits")
+    assert any(name.endswith(suffix) for name in names)
+    done = fits.getval(folders[0] / names[0], "S_MIREMI")
+    assert done == ("SKIPPED" if subfolder == "dark_plain" else "COMPLETE")
     references = [sorted(path.name for path in folder.glob("*.asdf")) for folder in folders]
     assert references[0] == references[1]
     assert len(references[0]) == (subfolder == "fly")

@@ -18,8 +18,14 @@ SKIPPED = {"dq_init": {"skip": True}, "guider_cds": {"skip": True}}
 SAVED = {"dq_init": {"save_results": True}, "guider_cds": {"save_results": True}}
 
 
+PARTS = {"FGS_ID-IMAGE": "id_1_image", "FGS_ID-STACK": "id_1_stacked", "FGS_FINEGUIDE": "fg"}
+"""How the archive names modes in files, where it is not by EXP_TYPE; identifications have no time."""
+
+
 def _uncal(folder: Path, exposure_type: str) -> Path:
-    return folder / f"jw01019001001_gs-{exposure_type[4:].lower()}_2022274000000_uncal.fits"
+    part = PARTS.get(exposure_type, exposure_type[4:].lower())
+    time = "" if "id_" in part else "_2022274000000"
+    return folder / f"jw01019001001_gs-{part}{time}_uncal.fits"
 
 
 def _rates(folder: Path) -> Path:
@@ -50,6 +56,15 @@ def products(session_folder):
         Call("flat_field", "jwst.step.FlatFieldStep", _rates(exposures), {"inverse": True}, "alone"),
         Call("calwebb_guider", "jwst.pipeline.GuiderPipeline", _rates(exposures), {"steps": SKIPPED}, "rates"),
     ]
+    identified = _uncal(exposures, "FGS_ID-IMAGE")
+    calls += [
+        Call("calwebb_guider", "jwst.pipeline.GuiderPipeline", path, {"steps": {step: {"skip": True}}}, f"no_{step}")
+        for path in (alone, identified)
+        for step in ("dq_init", "flat_field")
+    ]
+    calls += [
+        Call("calwebb_guider", "jwst.pipeline.GuiderPipeline", identified, {"output_file": "mine"}, "own_name"),
+    ]
     return [
         once(root / who, lambda folder, run=run: run(folder, calls, environment(cache)))
         for who, run in (("ours", run_ours), ("jwst", run_jwst))
@@ -64,7 +79,8 @@ def check(
     rows, wrong = [], []
     for name in same_names(ours, oracle, pattern):
         found = compare(ours / name, oracle / name)
-        rows.append(row("calwebb_guider", mode, name.removesuffix(".fits").rpartition("_2022")[2][10:], found))
+        kind = name.removesuffix(".fits").rpartition("_2022")[2][10:] or name.removesuffix(".fits").rpartition("_")[2]
+        rows.append(row("calwebb_guider", mode, kind, found))
         wrong += [f"{name}: {text}" for text in found.headers if not text.startswith(ignore)]
         wrong += [f"{name}: {array}: {item}" for array, item in found.arrays.items() if item.count]
         assert {"SCI", "ERR", "DQ"} <= found.arrays.keys()
@@ -80,6 +96,11 @@ def test_modes(products, exposure_type, record_property):
 
 def test_steps_alone(products, record_property):
     check(products, "*.fits", "steps alone", record_property, "alone")
+
+
+@pytest.mark.parametrize("subfolder", ("no_dq_init", "no_flat_field", "own_name"))
+def test_options(products, subfolder, record_property):
+    check(products, "*.fits", subfolder.replace("_", " "), record_property, subfolder)
 
 
 def test_count_rates(products, record_property):
