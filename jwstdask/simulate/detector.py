@@ -24,7 +24,8 @@ LINEARITY_TERMS = (0.020, 0.028, 0.012, 0.006)
 class DetectorMaps:
     """Arrays of one detector in the window of an aperture, all (y, x).
 
-    ``flags`` holds, for each kind of reference, boolean maps by the name of the data-quality flag.
+    ``flags`` holds, for each kind of reference, boolean maps by the name of the data-quality flag; ``reset`` is the
+    strength of the reset anomaly [DN] of a mid-infrared detector.
     """
 
     gain: np.ndarray
@@ -36,6 +37,13 @@ class DetectorMaps:
     flat: np.ndarray
     reference_pixels: np.ndarray
     flags: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    reset: np.ndarray | None = None
+
+    def cut(self, aperture: Aperture) -> DetectorMaps:
+        """Those of a part of the full frame."""
+        arrays = {name: aperture.cut(value) for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        flags = {kind: {n: aperture.cut(f) for n, f in group.items()} for kind, group in self.flags.items()}
+        return DetectorMaps(**arrays, flags=flags)
 
 
 def smooth_field(rng: np.random.Generator, shape: tuple[int, int], cells: int = 4) -> np.ndarray:
@@ -45,14 +53,6 @@ def smooth_field(rng: np.random.Generator, shape: tuple[int, int], cells: int = 
     along = ndimage.map_coordinates(nodes, np.meshgrid(rows, np.arange(cells + 3), indexing="ij"), order=3)
     surface = ndimage.map_coordinates(along, np.meshgrid(np.arange(shape[0]), columns, indexing="ij"), order=3)
     return surface.astype(np.float32)
-
-
-def amplifier_of_column(instrument: Instrument, aperture: Aperture) -> np.ndarray:
-    """Amplifier (0, 1, ...) that reads each column of the aperture."""
-    columns = np.arange(aperture.x_size) + aperture.x_start - 1
-    if instrument.outputs(aperture) == 1:
-        return np.zeros(aperture.x_size, int)
-    return columns * instrument.amplifiers // instrument.frame_size[1]
 
 
 def _choose(rng: np.random.Generator, where: np.ndarray, share: float, least: int = 1) -> np.ndarray:
@@ -70,13 +70,15 @@ def make_maps(instrument: Instrument, detector: Detector, aperture: Aperture, rn
     border = instrument.touches_border(aperture)
     active = ~border
     normal = lambda: rng.standard_normal(shape, dtype=np.float32)  # noqa: E731
-    amplifier = amplifier_of_column(instrument, aperture)
+    amplifier = instrument.amplifier(aperture)
 
     gain = detector.gain * (1 + 0.01 * smooth_field(rng, shape))
     gain *= (1 + 0.008 * rng.standard_normal(instrument.amplifiers))[amplifier].astype(np.float32)
     superbias = detector.bias + 400 * smooth_field(rng, shape) + 250 * normal()
     superbias += (600 * rng.standard_normal(instrument.amplifiers))[amplifier]
-    superbias += 40 * rng.standard_normal(shape[1])
+    # lines along the slow direction
+    lines = 40 * rng.standard_normal(shape[0 if aperture.vertical else 1])
+    superbias += lines[:, np.newaxis] if aperture.vertical else lines
     read_noise = detector.read_noise * np.exp(0.12 * normal())
     noisy = _choose(rng, active, 0.002)
     read_noise[noisy] *= rng.uniform(2, 8, int(noisy.sum()))
@@ -138,6 +140,9 @@ def make_maps(instrument: Instrument, detector: Detector, aperture: Aperture, rn
             "UNRELIABLE_FLAT": _choose(rng, active, 0.0004), "LOW_QE": low, "ADJ_OPEN": beside,
         },
     }  # fmt: skip
+    if instrument.mid_infrared:
+        maps.reset = (40 * (1 + 0.2 * smooth_field(rng, shape) + 0.1 * normal())).astype(np.float32)
+        maps.flags["reset"] = {"UNRELIABLE_BIAS": _choose(rng, active, 0.0003)}
     return maps
 
 

@@ -12,8 +12,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
+from typing import Any
 
 import numpy as np
+
+IRS2_LINE = 712
+"""Samples of a line of the IRS2 readout: 512 pixels, 128 reference samples, the jumps to them and back, a pause."""
+
+MIRI_FRAMES = {
+    "FULL": (271, 277504), "BRIGHTSKY": (162, 86528), "SUB256": (96, 29952), "SUB128": (44, 11904), "SUB64": (28, 8512),
+    "SLITLESSPRISM": (28, 15904), "MASK1065": (82, 23968), "MASK1140": (82, 23968), "MASK1550": (82, 23968),
+    "MASKLYOT": (90, 32400),
+}  # fmt: skip
+"""Clocks of 10 microseconds of a row and a frame of MIRI's subarrays, read fast."""
+
+
+def row_clocks(subarray: str, pattern: ReadPattern | None = None) -> tuple[int, int]:
+    """Clocks of a row and of a frame of a subarray of MIRI."""
+    if pattern is not None and pattern.samples > 1:
+        return 2333, 2388992
+    return MIRI_FRAMES[subarray]
 
 
 @dataclass(frozen=True)
@@ -38,6 +56,8 @@ class Detector:
         Observed signal above the bias at which a pixel stops collecting [DN].
     bias
         Typical zero level [DN].
+    keywords
+        Cards of the header that name the detector's part of the instrument.
     """
 
     name: str
@@ -52,14 +72,16 @@ class Detector:
     dark_current: float
     full_well: float
     bias: float
+    keywords: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Filter:
-    """A filter.
+    """A filter, or the configuration of a spectrograph.
 
     Pivot wavelength and width [micron], conversion [MJy/sr per DN/s], AB minus Vega magnitude, sky [MJy/sr], and the
-    offset of the image by column and row [pixel].
+    offset of the image by column and row [pixel]. ``dispersed`` is the axis of the spectra ("x", "y"), empty for an
+    image; ``keywords`` are the cards of the header, FILTER by default.
     """
 
     name: str
@@ -70,23 +92,45 @@ class Filter:
     ab_vega: float
     background: float
     offset: tuple[float, float] = (0.0, 0.0)
+    dispersed: str = ""
+    keywords: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class ReadPattern:
-    """Frames averaged into a group, frames dropped between groups, most groups allowed."""
+    """Frames averaged into a group, frames dropped between groups, most groups allowed.
+
+    ``samples`` of a pixel are averaged in a frame; ``interleaved`` patterns read reference samples between pixels (IRS2
+    of NIRSpec).
+    """
 
     name: str
     nframes: int
     groupgap: int
     max_groups: int
+    samples: int = 1
+    interleaved: bool = False
+
+
+@dataclass(frozen=True)
+class Subarray:
+    """A part of a detector that is read alone, where the aperture file does not list it.
+
+    SUBSTRT1, SUBSTRT2, SUBSIZE1, SUBSIZE2.
+    """
+
+    x_start: int
+    y_start: int
+    x_size: int
+    y_size: int
 
 
 @dataclass(frozen=True)
 class Aperture:
     """An entry of the Science Instrument Aperture File: where pixels lie in the science and the telescope's frame.
 
-    ``x_start``, ``y_start`` are the 1-indexed corner in the full science frame (SUBSTRT1, SUBSTRT2).
+    ``x_start``, ``y_start`` are the 1-indexed corner in the full science frame (SUBSTRT1, SUBSTRT2). ``vertical`` where
+    the fast direction of the readout is that of the columns.
     """
 
     name: str
@@ -102,6 +146,12 @@ class Aperture:
     v3_ref: float
     v3_idl_yangle: float
     vidl_parity: int
+    vertical: bool = False
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.y_size, self.x_size
 
     @property
     def window(self) -> tuple[slice, slice]:
@@ -109,10 +159,25 @@ class Aperture:
         y0, x0 = self.y_start - 1, self.x_start - 1
         return slice(y0, y0 + self.y_size), slice(x0, x0 + self.x_size)
 
+    def cut(self, full: np.ndarray) -> np.ndarray:
+        """The part (..., y, x) of an array of the full science frame."""
+        return full[(..., *self.window)]
+
 
 @dataclass(frozen=True)
 class Instrument:
-    """Everything the simulator knows about one instrument."""
+    """Everything the simulator knows about one instrument.
+
+    Attributes
+    ----------
+    subarrays
+        Subarrays that the aperture file does not list, by detector ("" for all) and name.
+    defaults
+        Detectors, subarray, filter, readpatt and exp_type where the user names none.
+    mid_infrared
+        Four outputs that read every fourth column, reference pixels on the left and right only, linear only with the
+        bias, no superbias.
+    """
 
     name: str
     detectors: Mapping[str, Detector]
@@ -124,6 +189,9 @@ class Instrument:
     amplifiers: int = 4
     sample_time: float = 10.0
     aliases: Mapping[str, str] = field(default_factory=dict)
+    subarrays: Mapping[tuple[str, str], Subarray] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    mid_infrared: bool = False
 
     def detector(self, name: str) -> Detector:
         """The detector of a name in any case (``"nrca5"`` is NRCALONG)."""
@@ -146,15 +214,26 @@ class Instrument:
         return self.read_patterns[name.upper()]
 
     def outputs(self, aperture: Aperture) -> int:
-        """Amplifiers that read the aperture: all for full rows, otherwise one."""
-        return self.amplifiers if aperture.x_size == self.frame_size[1] else 1
+        """Amplifiers that read the aperture: all for whole lines along the fast direction, otherwise one."""
+        if self.mid_infrared:
+            return self.amplifiers
+        whole = aperture.shape[0 if aperture.vertical else 1] == self.frame_size[1]
+        return self.amplifiers if whole else 1
 
-    def frame_time(self, aperture: Aperture) -> float:
-        """Time to read one frame [s]: 12 samples of overhead a row; 1 extra row (full frame) or 2 (subarray)."""
+    def frame_time(self, aperture: Aperture, pattern: ReadPattern | None = None) -> float:
+        """Time to read one frame [s]: 12 samples of overhead a line; 1 extra line (full frame) or 2 (subarray).
+
+        That of the mid-infrared detectors is in `MIRI_FRAMES`, and IRS2 frames have 714 samples between frames.
+        """
+        if pattern is not None and pattern.interleaved:
+            return round((IRS2_LINE * self.frame_size[0] + 714) * self.sample_time * 1e-6, 5)
+        if self.mid_infrared:
+            subarray = aperture.name.split("_", 1)[1]
+            return round(row_clocks(subarray, pattern)[1] * self.sample_time * 1e-6, 5)
         outputs = self.outputs(aperture)
         extra = 1 if outputs > 1 else 2
-        samples = (aperture.x_size // outputs + 12) * (aperture.y_size + extra)
-        return round(samples * self.sample_time * 1e-6, 5)
+        lines, samples = aperture.shape[::-1] if aperture.vertical else aperture.shape
+        return round((samples // outputs + 12) * (lines + extra) * self.sample_time * 1e-6, 5)
 
     def aperture(self, detector: Detector, subarray: str = "FULL") -> Aperture:
         """Aperture of a detector and subarray.
@@ -164,8 +243,13 @@ class Instrument:
         """
         table = siaf(self.siaf_file)["apertures"]
         name = f"{detector.siaf}_{subarray.upper()}"
+        vertical = abs(detector.fastaxis) == 2
+        for key in ((detector.name, subarray.upper()), ("", subarray.upper())):
+            if key in self.subarrays:
+                return self._unlisted(name, table[f"{detector.siaf}_FULL"], self.subarrays[key], vertical)
         if name not in table:
-            known = sorted(key.split("_", 1)[1] for key in table if key.startswith(detector.siaf + "_"))
+            known = {key.split("_", 1)[1] for key in table if key.startswith(detector.siaf + "_")}
+            known = sorted(known | {key for owner, key in self.subarrays if owner in ("", detector.name)})
             raise ValueError(f"{detector.name} has no subarray {subarray!r}; it has {', '.join(known)}")
         row = table[name]
         ny, nx = self.frame_size
@@ -184,7 +268,34 @@ class Instrument:
             y_start=y_start,
             x_det_start=nx + 2 - x_start - x_size if flip_x else x_start,
             y_det_start=ny + 2 - y_start - y_size if flip_y else y_start,
+            vertical=vertical,
             **{key: row[key] for key in ("x_sci_ref", "y_sci_ref", "v2_ref", "v3_ref", "v3_idl_yangle", "vidl_parity")},
+        )
+
+    @staticmethod
+    def _unlisted(name: str, full: Mapping[str, Any], part: Subarray, vertical: bool) -> Aperture:
+        """An aperture cut out of the full one; its reference point is its middle."""
+        x_ref, y_ref = (part.x_size + 1) / 2, (part.y_size + 1) / 2
+        poly = full["sci_to_ideal"]
+        u, v = part.x_start - 1 + x_ref - full["x_sci_ref"], part.y_start - 1 + y_ref - full["y_sci_ref"]
+        terms = [u**i * v**j for i, j in zip(poly["i"], poly["j"])]
+        x, y = (float(np.dot(terms, poly[axis])) for axis in "xy")
+        angle, parity = np.radians(full["v3_idl_yangle"]), full["vidl_parity"]
+        return Aperture(
+            name=name,
+            x_size=part.x_size,
+            y_size=part.y_size,
+            x_start=part.x_start,
+            y_start=part.y_start,
+            x_det_start=part.x_start,
+            y_det_start=part.y_start,
+            x_sci_ref=x_ref,
+            y_sci_ref=y_ref,
+            v2_ref=full["v2_ref"] + float(parity * x * np.cos(angle) + y * np.sin(angle)),
+            v3_ref=full["v3_ref"] + float(-parity * x * np.sin(angle) + y * np.cos(angle)),
+            v3_idl_yangle=full["v3_idl_yangle"],
+            vidl_parity=parity,
+            vertical=vertical,
         )
 
     def distortion(self, detector: Detector) -> Mapping[str, object]:
@@ -196,9 +307,38 @@ class Instrument:
         ny, nx = self.frame_size
         border = np.zeros((ny, nx), bool)
         width = self.reference_border
-        border[:width] = border[-width:] = True
+        if not self.mid_infrared:
+            border[:width] = border[-width:] = True
         border[:, :width] = border[:, -width:] = True
-        return border[aperture.window]
+        return aperture.cut(border)
+
+    def amplifier(self, aperture: Aperture) -> np.ndarray:
+        """Amplifier (0, 1, ...) that reads each pixel, int64 (1, x) or (y, 1)."""
+        if self.mid_infrared:
+            return (np.arange(aperture.x_size) + aperture.x_start - 1)[np.newaxis] % self.amplifiers
+        size, start = (aperture.y_size, aperture.y_start) if aperture.vertical else (aperture.x_size, aperture.x_start)
+        if self.outputs(aperture) == 1:
+            index = np.zeros(size, int)
+        else:
+            index = (np.arange(size) + start - 1) * self.amplifiers // self.frame_size[1]
+        return index[:, np.newaxis] if aperture.vertical else index[np.newaxis]
+
+    def parity(self, aperture: Aperture) -> np.ndarray:
+        """1 for every other pixel along a line (mid-infrared: for every other line), int64 (1, x) or (y, 1)."""
+        if aperture.vertical or self.mid_infrared:
+            return ((np.arange(aperture.y_size) + aperture.y_start) % 2)[:, np.newaxis]
+        return ((np.arange(aperture.x_size) + aperture.x_start) % 2)[np.newaxis]
+
+    def cards(self, detector: Detector, filter_: Filter) -> dict[str, object]:
+        """Cards of the header that say what light the detector sees."""
+        if self.name == "NIRCAM":
+            return {
+                "MODULE": detector.module, "CHANNEL": detector.channel, "FILTER": filter_.name, "PUPIL": "CLEAR",
+                "PILIN": False,
+            }  # fmt: skip
+        if self.name == "FGS":
+            return {}
+        return {**detector.keywords, **(filter_.keywords or {"FILTER": filter_.name})}
 
 
 @cache
@@ -269,10 +409,175 @@ def _nircam() -> Instrument:
         read_patterns={row[0]: ReadPattern(*row) for row in patterns},
         siaf_file="nircam_siaf.json",
         aliases={"NRCA5": "NRCALONG", "NRCB5": "NRCBLONG"},
+        defaults={
+            "detectors": ("nrca1", "nrcb1"), "subarray": "SUB320", "filter": "F200W", "readpatt": "RAPID",
+            "exp_type": "NRC_IMAGE",
+        },
+    )  # fmt: skip
+
+
+def _miri() -> Instrument:
+    common = {"fastaxis": 1, "slowaxis": 2, "gain": 4.0, "dark_current": 0.2, "full_well": 44000.0, "bias": 9000.0}
+    detectors = {
+        "MIRIMAGE": Detector("MIRIMAGE", "MIRIM", "", "IMAGE", 493, read_noise=24.0, **common),
+        "MIRIFULONG": Detector(
+            "MIRIFULONG", "MIRIFULONG", "", "MRS", 494, read_noise=22.0, keywords={"CHANNEL": "34"}, **common
+        ),
+        "MIRIFUSHORT": Detector(
+            "MIRIFUSHORT", "MIRIFUSHORT", "", "MRS", 495, read_noise=22.0, keywords={"CHANNEL": "12"}, **common
+        ),
+    }
+    images = [
+        ("F560W", 5.64, 1.0, 0.66, 4.38, 1.4), ("F770W", 7.64, 1.95, 0.29, 5.04, 5.0),
+        ("F1000W", 9.95, 1.8, 0.42, 5.6, 13.0), ("F1130W", 11.3, 0.73, 1.0, 5.88, 20.0),
+        ("F1280W", 12.8, 2.47, 0.62, 6.13, 30.0), ("F1500W", 15.1, 2.92, 0.65, 6.46, 60.0),
+        ("F1800W", 18.0, 2.95, 0.95, 6.85, 130.0), ("F2100W", 20.8, 4.58, 1.0, 7.2, 230.0),
+        ("F2550W", 25.4, 3.67, 2.4, 7.6, 800.0),
+    ]  # fmt: skip
+    filters = {row[0]: Filter(row[0], "IMAGE", *row[1:]) for row in images}
+    filters["P750L"] = Filter("P750L", "IMAGE", 8.0, 6.0, 0.5, 5.0, 5.0, dispersed="y")
+    for band in ("SHORT", "MEDIUM", "LONG"):
+        filters[band] = Filter(band, "MRS", 6.0, 0.1, 20.0, 5.0, 200.0, dispersed="y", keywords={"BAND": band})
+    patterns = [
+        ReadPattern("FASTR1", 1, 0, 1000), ReadPattern("FAST", 1, 0, 1000), ReadPattern("SLOWR1", 1, 0, 1000, 9),
+        ReadPattern("SLOW", 1, 0, 1000, 9), ReadPattern("FASTGRPAVG", 4, 0, 1000),
+        ReadPattern("FASTGRPAVG8", 8, 0, 1000),
+    ]  # fmt: skip
+    parts = {
+        "BRIGHTSKY": (457, 51, 512, 512), "SUB256": (413, 51, 256, 256), "SUB128": (1, 889, 136, 128),
+        "SUB64": (1, 779, 72, 64), "SLITLESSPRISM": (1, 529, 72, 416), "MASK1065": (1, 19, 288, 224),
+        "MASK1140": (1, 245, 288, 224), "MASK1550": (1, 467, 288, 224), "MASKLYOT": (1, 717, 320, 304),
+    }  # fmt: skip
+    return Instrument(
+        name="MIRI",
+        detectors=detectors,
+        filters=filters,
+        read_patterns={pattern.name: pattern for pattern in patterns},
+        siaf_file="miri_siaf.json",
+        frame_size=(1024, 1032),
+        subarrays={("MIRIMAGE", name): Subarray(*part) for name, part in parts.items()},
+        mid_infrared=True,
+        defaults={
+            "detectors": ("mirimage",), "subarray": "SUB128", "filter": "F770W", "readpatt": "FASTR1",
+            "exp_type": "MIR_IMAGE",
+        },
+    )  # fmt: skip
+
+
+def _niriss() -> Instrument:
+    detector = Detector(
+        "NIS", "NIS", "", "", 496, fastaxis=-2, slowaxis=-1, gain=1.62, read_noise=11.0, dark_current=0.02,
+        full_well=46000.0, bias=10000.0,
+    )  # fmt: skip
+    images = [
+        ("F090W", 0.902, 0.195, 1.6, 0.5, 0.2), ("F115W", 1.150, 0.226, 1.3, 0.76, 0.18),
+        ("F150W", 1.494, 0.336, 0.95, 1.2, 0.15), ("F200W", 1.993, 0.461, 0.72, 1.7, 0.13),
+        ("F277W", 2.764, 0.715, 0.35, 2.3, 0.12), ("F356W", 3.593, 0.914, 0.3, 2.8, 0.14),
+        ("F380M", 3.826, 0.205, 1.3, 3.0, 0.15), ("F444W", 4.427, 1.104, 0.36, 3.2, 0.3),
+        ("F480M", 4.815, 0.303, 1.2, 3.4, 0.5),
+    ]  # fmt: skip
+    filters = {}
+    for row in images:
+        # Blue filters share the wheel of the pupils, the wheel of the filters is clear then, and the other way round.
+        blue = row[1] < 2.5
+        keywords = {"FILTER": "CLEAR" if blue else row[0], "PUPIL": row[0] if blue else "CLEARP"}
+        filters[row[0]] = Filter(row[0], "", *row[1:], keywords=keywords)
+    filters["GR700XD"] = Filter(
+        "GR700XD", "", 1.5, 1.0, 1.0, 1.0, 0.2, dispersed="x", keywords={"FILTER": "CLEAR", "PUPIL": "GR700XD"}
     )
+    parts = {
+        "SUBSTRIP256": (1, 1793, 2048, 256), "SUBSTRIP96": (1, 1803, 2048, 96), "SUB80": (1045, 1, 80, 80),
+        "SUB64": (1985, 1985, 64, 64), "SUB128": (1921, 1921, 128, 128), "SUB256": (1793, 1793, 256, 256),
+    }  # fmt: skip
+    return Instrument(
+        name="NIRISS",
+        detectors={"NIS": detector},
+        filters=filters,
+        read_patterns={"NISRAPID": ReadPattern("NISRAPID", 1, 0, 1000), "NIS": ReadPattern("NIS", 4, 0, 200)},
+        siaf_file="niriss_siaf.json",
+        subarrays={("", name): Subarray(*part) for name, part in parts.items()},
+        defaults={
+            "detectors": ("nis",), "subarray": "SUB256", "filter": "F200W", "readpatt": "NISRAPID",
+            "exp_type": "NIS_IMAGE",
+        },
+    )  # fmt: skip
 
 
-INSTRUMENTS: Mapping[str, Instrument] = {"NIRCAM": _nircam()}
+def _nirspec() -> Instrument:
+    common = {"read_noise": 9.0, "dark_current": 0.008, "full_well": 52000.0}
+    detectors = {
+        "NRS1": Detector("NRS1", "NRS1", "", "", 491, fastaxis=2, slowaxis=1, gain=1.0, bias=8600.0, **common),
+        "NRS2": Detector("NRS2", "NRS2", "", "", 492, fastaxis=-2, slowaxis=-1, gain=1.14, bias=9300.0, **common),
+    }
+    gratings = [
+        ("F070LP", "G140M", 1.0), ("F100LP", "G140H", 1.4), ("F170LP", "G235H", 2.4), ("F290LP", "G395H", 4.0),
+        ("CLEAR", "PRISM", 2.5),
+    ]  # fmt: skip
+    filters = {
+        name: Filter(
+            name, "", wavelength, 1.0, 1.0, 2.0, 0.2, dispersed="x", keywords={"FILTER": name, "GRATING": grating}
+        )
+        for name, grating, wavelength in gratings
+    }
+    patterns = [
+        ReadPattern("NRSRAPID", 1, 0, 65535), ReadPattern("NRS", 4, 0, 65535), ReadPattern("NRSRAPIDD1", 1, 1, 65535),
+        ReadPattern("NRSRAPIDD2", 1, 2, 65535), ReadPattern("NRSRAPIDD6", 1, 6, 65535),
+        ReadPattern("NRSIRS2RAPID", 1, 0, 65535, interleaved=True),
+        ReadPattern("NRSIRS2", 5, 0, 65535, interleaved=True),
+    ]  # fmt: skip
+    parts = {
+        "ALLSLITS": (1, 897, 2048, 256), "SUB2048": (1, 967, 2048, 32), "SUB512": (1025, 967, 512, 32),
+        "SUB512S": (1025, 965, 512, 16), "SUB1024A": (1, 967, 1024, 32), "SUB1024B": (1025, 967, 1024, 32),
+        "SUB32": (1399, 975, 32, 32), "SUBS200A1": (1, 1054, 2048, 64), "SUBS200A2": (1, 1018, 2048, 64),
+        "SUBS200B1": (1, 918, 2048, 64), "SUBS400A1": (1, 978, 2048, 64),
+    }  # fmt: skip
+    return Instrument(
+        name="NIRSPEC",
+        detectors=detectors,
+        filters=filters,
+        read_patterns={pattern.name: pattern for pattern in patterns},
+        siaf_file="nirspec_siaf.json",
+        subarrays={("", name): Subarray(*part) for name, part in parts.items()},
+        defaults={
+            "detectors": ("nrs1",), "subarray": "SUB512", "filter": "CLEAR", "readpatt": "NRSRAPID",
+            "exp_type": "NRS_FIXEDSLIT",
+        },
+    )  # fmt: skip
+
+
+def _fgs() -> Instrument:
+    common = {"gain": 1.75, "read_noise": 10.0, "dark_current": 0.01, "full_well": 45000.0, "bias": 11000.0}
+    detectors = {
+        "GUIDER1": Detector("GUIDER1", "FGS1", "", "", 497, fastaxis=-2, slowaxis=-1, **common),
+        "GUIDER2": Detector("GUIDER2", "FGS2", "", "", 498, fastaxis=2, slowaxis=-1, **common),
+    }
+    corners = {
+        "GUIDER1": {"LL": (1921, 1921), "DIAG": (1441, 1441), "CNTR": (961, 961)},
+        "GUIDER2": {"LL": (1921, 1), "DIAG": (1441, 481), "CNTR": (961, 961)},
+    }
+    parts = {
+        (detector, f"SUB128{place}"): Subarray(*corner, 128, 128)
+        for detector, places in corners.items()
+        for place, corner in places.items()
+    }
+    return Instrument(
+        name="FGS",
+        detectors=detectors,
+        # no wheel: all that the optics let through
+        filters={"OPEN": Filter("OPEN", "", 2.6, 3.0, 0.12, 2.0, 0.2)},
+        read_patterns={"FGSRAPID": ReadPattern("FGSRAPID", 1, 0, 1000), "FGS": ReadPattern("FGS", 4, 0, 1000)},
+        siaf_file="fgs_siaf.json",
+        subarrays=parts,
+        defaults={
+            "detectors": ("guider1",), "subarray": "SUB128LL", "filter": "OPEN", "readpatt": "FGSRAPID",
+            "exp_type": "FGS_IMAGE",
+        },
+    )  # fmt: skip
+
+
+INSTRUMENTS: Mapping[str, Instrument] = {
+    made.name: made for made in (_nircam(), _miri(), _niriss(), _nirspec(), _fgs())
+}
 """The instruments that can be simulated."""
 
 

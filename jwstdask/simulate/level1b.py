@@ -15,7 +15,19 @@ from astropy.time import Time, TimeDelta
 
 from jwstdask.simulate.geometry import Pointing, unit_vector
 from jwstdask.simulate.instruments import Aperture, Detector, Filter, Instrument, ReadPattern
+from jwstdask.simulate.irs2 import NORMAL, REFERENCE
 from jwstdask.simulate.ramps import Ramp
+
+TEMPLATES = {
+    "MIR_IMAGE": "MIRI Imaging", "MIR_MRS": "MIRI Medium Resolution Spectroscopy",
+    "MIR_LRS-SLITLESS": "MIRI Low Resolution Spectroscopy", "MIR_LRS-FIXEDSLIT": "MIRI Low Resolution Spectroscopy",
+    "MIR_4QPM": "MIRI Coronagraphic Imaging", "MIR_LYOT": "MIRI Coronagraphic Imaging",
+    "NIS_IMAGE": "NIRISS External Calibration", "NIS_SOSS": "NIRISS Single-Object Slitless Spectroscopy",
+    "NIS_AMI": "NIRISS Aperture Masking Interferometry", "NRS_FIXEDSLIT": "NIRSpec Fixed Slit Spectroscopy",
+    "NRS_BRIGHTOBJ": "NIRSpec Bright Object Time Series", "NRS_IFU": "NIRSpec IFU Spectroscopy",
+    "NRS_MSASPEC": "NIRSpec MultiObject Spectroscopy", "FGS_IMAGE": "FGS External Calibration",
+}  # fmt: skip
+"""Observation templates by EXP_TYPE; those of NIRCam are imaging."""
 
 SPEED_OF_LIGHT = 299792.458
 """km/s"""
@@ -35,7 +47,7 @@ class Timing:
     @classmethod
     def of(cls, instrument: Instrument, aperture: Aperture, pattern: ReadPattern, ngroups: int, nints: int) -> Timing:
         """Times that follow from the pattern: one reset frame before every integration."""
-        frame = instrument.frame_time(aperture)
+        frame = instrument.frame_time(aperture, pattern)
         group = (pattern.nframes + pattern.groupgap) * frame
         integration = (ngroups - 1) * group + pattern.nframes * frame
         return cls(
@@ -66,10 +78,11 @@ class Visit:
     dithers: int
     label: str = "field"
 
-    def rootname(self, exposure: int, detector: Detector) -> str:
-        """Name of an exposure by MAST's convention."""
+    def rootname(self, exposure: int, detector: Detector, segment: int | None = None) -> str:
+        """Name of an exposure, or of a segment of it, by MAST's convention."""
         head = f"jw{self.program}{self.observation}{self.visit}_{self.visit_group}{self.sequence}{self.activity}"
-        return f"{head}_{exposure:05d}_{detector.name.lower()}"
+        part = "" if segment is None else f"-seg{segment:03d}"
+        return f"{head}_{exposure:05d}{part}_{detector.name.lower()}"
 
 
 @dataclass(frozen=True)
@@ -184,8 +197,8 @@ def exposure_headers(
         "Observation identifiers", DATE__OBS=begin_text[:10], TIME__OBS=begin_text[11:], DATE__BEG=begin_text,
         DATE__END=end_text, OBS_ID=observation_id, VISIT_ID=visit_id, PROGRAM=visit.program, OBSERVTN=visit.observation,
         VISIT=visit.visit, VISITGRP=visit.visit_group, SEQ_ID=visit.sequence, ACT_ID=visit.activity,
-        EXPOSURE=f"{exposure:05d}", BKGDTARG=False, TEMPLATE="NIRCam Imaging", OBSLABEL=visit.label,
-        OBSFOLDR=visit.label,
+        EXPOSURE=f"{exposure:05d}", BKGDTARG=False, TEMPLATE=TEMPLATES.get(exp_type, "NIRCam Imaging"),
+        OBSLABEL=visit.label, OBSFOLDR=visit.label,
     )  # fmt: skip
     p.section(
         "Visit information", ENG_QUAL="OK", ENGQLPTG="CALCULATED_TRACK_TR_202111", VISITYPE="PRIME_TARGETED_FIXED",
@@ -198,18 +211,20 @@ def exposure_headers(
         MU_DEC=0.0, MU_EPOCH="2000-01-01 00:00:00.0000000", PROP_RA=visit.ra, PROP_DEC=visit.dec, SRCTYAPT="UNKNOWN",
     )  # fmt: skip
     p.section("Instrument configuration information", INSTRUME=instrument.name, DETECTOR=detector.name,
-              MODULE=detector.module, CHANNEL=detector.channel, FILTER=filter_.name, PUPIL="CLEAR",
-              PILIN=False)  # fmt: skip
+              **instrument.cards(detector, filter_))  # fmt: skip
     p.section(
         "Exposure parameters", EXPCOUNT=exposure, EXPRIPAR="PRIME", EXP_TYPE=exp_type, EXPSTART=start.mjd,
         EXPMID=middle.mjd, EXPEND=end.mjd, OSF_FILE=f"{visit_id}_osf.xml", READPATT=pattern.name, NINTS=nints,
         NGROUPS=ngroups, NFRAMES=pattern.nframes, FRMDIVSR=pattern.nframes, GROUPGAP=pattern.groupgap, DRPFRMS1=0,
-        DRPFRMS3=0, NSAMPLES=1, TSAMPLE=instrument.sample_time, TFRAME=timing.frame, TGROUP=timing.group,
+        DRPFRMS3=0, NSAMPLES=pattern.samples, TSAMPLE=instrument.sample_time, TFRAME=timing.frame, TGROUP=timing.group,
         EFFINTTM=timing.integration, EFFEXPTM=timing.exposure, TMEASURE=timing.measurement, DURATION=timing.duration,
         NRSTSTRT=1, NRESETS=1, ZEROFRAM=zeroframe, DATAPROB=False, SCA_NUM=detector.sca_num, DATAMODE=90,
         DETMODE="EXPOSURE", NOUTPUTS=instrument.outputs(aperture), EXSEGNUM=1, EXSEGTOT=1, INTSTART=1, INTEND=nints,
         SCTARATE=0.0,
     )  # fmt: skip
+    if pattern.interleaved:
+        p.header["NOUTPUTS"] = 5
+        p.add(NRS_NORM=NORMAL, NRS_REF=REFERENCE)
     p.section(
         "Subarray parameters", SUBARRAY=subarray, SUBSTRT1=aperture.x_start, SUBSTRT2=aperture.y_start,
         SUBSIZE1=aperture.x_size, SUBSIZE2=aperture.y_size, FASTAXIS=detector.fastaxis, SLOWAXIS=detector.slowaxis,
@@ -311,10 +326,12 @@ def _asdf_extension() -> fits.BinTableHDU:
 def write_uncal(
     path: Path, primary: fits.Header, science: fits.Header, ramp: Ramp, tables: list[fits.BinTableHDU]
 ) -> None:
-    """Write an ``_uncal.fits`` file: SCI, ZEROFRAME (if kept), GROUP and INT_TIMES, ASDF."""
+    """Write an ``_uncal.fits`` file: SCI, ZEROFRAME (if kept), REFOUT (MIRI), GROUP and INT_TIMES, ASDF."""
     hdus: list = [fits.PrimaryHDU(header=primary), fits.ImageHDU(ramp.data, header=science, name="SCI")]
     if ramp.zeroframe is not None:
         hdus.append(fits.ImageHDU(ramp.zeroframe, name="ZEROFRAME"))
+    if ramp.reference_output is not None:
+        hdus.append(fits.ImageHDU(ramp.reference_output, name="REFOUT"))
     hdus += [*tables, _asdf_extension()]
     hdus[0].header["NEXTEND"] = (len(hdus) - 1, "Number of file extensions")
     path.parent.mkdir(parents=True, exist_ok=True)

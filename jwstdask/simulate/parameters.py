@@ -153,5 +153,88 @@ _NIRCAM: Mapping[str, tuple[tuple[str, ...], list[dict[str, Any]]]] = {
     ),
 }  # fmt: skip
 
-PARAMETERS: Mapping[str, Mapping[str, tuple[tuple[str, ...], list[dict[str, Any]]]]] = {"NIRCAM": _NIRCAM}
+
+def _stage1(
+    steps: Mapping[str, tuple[str, Mapping[str, Any]]],
+    time_series: Mapping[str, tuple[str, Mapping[str, Any]]],
+    jump: Mapping[str, Any],
+    **more: Mapping[str, Any],
+) -> Mapping[str, tuple[tuple[str, ...], list[dict[str, Any]]]]:
+    """Parameter references of Stage 1: steps of the pipeline, those of time series besides, jump, further steps."""
+    always = {
+        "ipc": ("IPCStep", {"skip": True}),
+        "persistence": ("PersistenceStep", {"skip": True}),
+        "clean_flicker_noise": ("CleanFlickerNoiseStep", {"skip": True}),
+        **steps,
+    }
+    series = {**always, "jump": ("JumpStep", {"expand_large_events": False, "find_showers": False}), **time_series}
+    thresholds = {
+        "skip": False, "rejection_threshold": 4.0, "three_group_rejection_threshold": 6.0,
+        "four_group_rejection_threshold": 5.0, "maximum_cores": "1", "flag_4_neighbors": True,
+        "max_jump_to_flag_neighbors": 200.0, "min_jump_to_flag_neighbors": 10.0, **jump,
+    }  # fmt: skip
+    fit = {"skip": False, "suppress_one_group": False, "maximum_cores": "1"}
+    return {
+        "pars-detector1pipeline": (
+            (EXP_TYPE, TSO),
+            [
+                {"match": [("ANY", flags)], "parameters": {"save_calibrated_ramp": False}, "steps": own}
+                for flags, own in (("F|N/A|UNDEFINED", always), ("T", series))
+            ],
+        ),
+        "pars-jumpstep": ((EXP_TYPE,), [{"match": [("ANY",)], "name": "jump", "parameters": thresholds}]),
+        "pars-rampfitstep": ((EXP_TYPE,), [{"match": [("ANY",)], "name": "ramp_fit", "parameters": fit}]),
+        **{
+            f"pars-{alias.replace('_', '')}step": (
+                (EXP_TYPE,),
+                [{"match": [("ANY",)], "name": alias, "parameters": dict(parameters)}],
+            )
+            for alias, parameters in more.items()
+        },
+    }
+
+
+_SNOWBALLS = {
+    "expand_large_events": True, "min_sat_area": 7.5, "min_jump_area": 15.0, "expand_factor": 2.0,
+    "use_ellipses": False, "sat_required_snowball": True, "min_sat_radius_extend": 2.5, "sat_expand": 2,
+    "edge_size": 25, "mask_snowball_core_next_int": True, "snowball_time_masked_next_int": 4000, "find_showers": False,
+    "after_jump_flag_dn1": 1000.0, "after_jump_flag_time1": 90.0, "after_jump_flag_dn2": 0.0,
+    "after_jump_flag_time2": 0.0,
+}  # fmt: skip
+
+_SHOWERS = {
+    "expand_large_events": False, "find_showers": True, "extend_snr_threshold": 1.2, "extend_min_area": 90,
+    "extend_inner_radius": 1, "extend_outer_radius": 2.6, "extend_ellipse_expand_ratio": 1.1,
+    "time_masked_after_shower": 30, "max_extended_radius": 200, "after_jump_flag_dn1": 0.0,
+    "after_jump_flag_time1": 0.0, "after_jump_flag_dn2": 0.0, "after_jump_flag_time2": 0.0,
+}  # fmt: skip
+
+_REFPIX = {"skip": False, "odd_even_columns": True, "use_side_ref_pixels": True, "side_smoothing_length": 11}
+
+_MIRI = _stage1(
+    {"refpix": ("RefPixStep", {"skip": True}), "charge_migration": ("ChargeMigrationStep", {"skip": True})},
+    {"rscd": ("RscdStep", {"skip": True}), "lastframe": ("LastFrameStep", {"skip": True})},
+    _SHOWERS,
+    emi_corr={"skip": False, "algorithm": "joint"},
+)
+_NIRISS = _stage1(
+    {"charge_migration": ("ChargeMigrationStep", {"skip": False, "signal_threshold": 15000.0})},
+    {"charge_migration": ("ChargeMigrationStep", {"skip": True})},
+    _SNOWBALLS,
+    refpix=_REFPIX,
+)
+_NIRSPEC = _stage1(
+    {
+        "charge_migration": ("ChargeMigrationStep", {"skip": True}),
+        "picture_frame": ("PictureFrameStep", {"skip": True}),
+    },
+    {},
+    _SNOWBALLS,
+    refpix={"skip": False, "odd_even_columns": True, "ovr_corr_mitigation_ftr": 3.0},
+)
+_FGS = _stage1({"charge_migration": ("ChargeMigrationStep", {"skip": True})}, {}, _SNOWBALLS, refpix=_REFPIX)
+
+PARAMETERS: Mapping[str, Mapping[str, tuple[tuple[str, ...], list[dict[str, Any]]]]] = {
+    "NIRCAM": _NIRCAM, "MIRI": _MIRI, "NIRISS": _NIRISS, "NIRSPEC": _NIRSPEC, "FGS": _FGS,
+}  # fmt: skip
 """Parameter references of every instrument that can be simulated."""

@@ -6,7 +6,9 @@ import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from astropy.io import fits
@@ -16,8 +18,9 @@ from astropy.time import Time, TimeDelta
 from jwstdask.simulate.crds import write_cache
 from jwstdask.simulate.detector import DetectorMaps, make_maps
 from jwstdask.simulate.geometry import ARCSEC, Attitude, Distortion, Pointing, offset_on_sky
-from jwstdask.simulate.instruments import Aperture, Detector, Filter, Instrument
+from jwstdask.simulate.instruments import Aperture, Detector, Filter, Instrument, ReadPattern
 from jwstdask.simulate.instruments import instrument as find_instrument
+from jwstdask.simulate.irs2 import Irs2Electronics, interleaved_bias
 from jwstdask.simulate.level1b import (
     Ephemeris,
     Timing,
@@ -27,10 +30,12 @@ from jwstdask.simulate.level1b import (
     integration_times,
     write_uncal,
 )
+from jwstdask.simulate.miri import MiriElectronics
 from jwstdask.simulate.psf import PointSource
-from jwstdask.simulate.ramps import Effects, ReferenceArrays, simulate_ramp
+from jwstdask.simulate.ramps import Effects, Electronics, ReferenceArrays, simulate_ramp
 from jwstdask.simulate.references import PSF_RADIUS, Request, make_references, pixel_scale
 from jwstdask.simulate.sky import Sky, ab_magnitude, render, scatter_sources
+from jwstdask.simulate.spectra import spectra
 
 Progress = Callable[[str], None]
 
@@ -61,6 +66,8 @@ class Cache:
     files
         For every detector its reference files by kind (``"gain"``, ``"dark:SUB320"``, ``"flat:F200W"``), names without
         folder.
+    readpatt
+        Readout pattern that it was made for, and those like it; empty for the instrument's usual one.
     """
 
     path: Path
@@ -73,6 +80,11 @@ class Cache:
     dark_groups: int
     seed: int
     files: Mapping[str, Mapping[str, str]]
+    readpatt: str = ""
+
+    def record(self) -> dict[str, Any]:
+        """What is kept of it on disk."""
+        return {key: value for key, value in asdict(self).items() if key != "path" and (key, value) != ("readpatt", "")}
 
     @property
     def environment(self) -> dict[str, str]:
@@ -105,6 +117,7 @@ class Cache:
             filters=tuple(table.filter(name) for name in self.filters),
             dark_groups=self.dark_groups,
             seed=self.seed,
+            pattern=table.read_pattern(self.readpatt or table.defaults["readpatt"]),
         )
 
     def detector_maps(self, detector: Detector, subarray: str) -> DetectorMaps:
@@ -114,10 +127,7 @@ class Cache:
         maps = make_maps(request.instrument, detector, aperture, request.rng("maps", detector.name))
         if subarray == request.size:
             return maps
-        window = request.instrument.aperture(detector, subarray).window
-        cut = {name: value[(..., *window)] for name, value in vars(maps).items() if name != "flags"}
-        flags = {kind: {n: f[window] for n, f in group.items()} for kind, group in maps.flags.items()}
-        return DetectorMaps(**cut, flags=flags)
+        return maps.cut(request.instrument.aperture(detector, subarray))
 
     @classmethod
     def open(cls, path: str | Path) -> Cache:
@@ -133,10 +143,11 @@ def make_cache(
     path: str | Path,
     *,
     instrument: str = "nircam",
-    detectors: Sequence[str] = ("nrca1", "nrcb1"),
+    detectors: Sequence[str] | None = None,
     size: str = "small",
-    subarray: str | Sequence[str] = "SUB320",
-    filters: Sequence[str] = ("F200W",),
+    subarray: str | Sequence[str] | None = None,
+    filters: Sequence[str] | None = None,
+    readpatt: str | None = None,
     dark_groups: int = 20,
     context: str | None = None,
     seed: int = 1,
@@ -144,12 +155,15 @@ def make_cache(
 ) -> Cache:
     """Make a CRDS cache with references for some detectors.
 
+    Those of NIRCam serve all three stages of imaging, those of the other instruments Stage 1.
+
     Parameters
     ----------
     path
         Folder to make it in; becomes CRDS_PATH.
     detectors
-        DETECTOR names in any case; ``nrca5`` is NRCALONG.
+        DETECTOR names in any case; ``nrca5`` is NRCALONG. Those, the subarray and the filters are by default the usual
+        ones of the instrument.
     size
         ``"small"``: all references are delivered for ``subarray`` only. ``"full"``: full frames; darks are made for
         FULL and for ``subarray`` besides.
@@ -157,6 +171,9 @@ def make_cache(
         A real subarray of the detectors, or, with ``size="full"``, several.
     filters
         Filters to make flats and aperture corrections for.
+    readpatt
+        Pattern whose way of reading the references are for, by default that of the instrument's fast one; needed for
+        the IRS2 patterns of NIRSpec and the slow ones of MIRI.
     dark_groups
         Frames in the darks. An exposure with more frames gets its dark extrapolated by the pipeline, with a warning.
     context
@@ -173,16 +190,23 @@ def make_cache(
     """
     if size not in ("small", "full"):
         raise ValueError(f"size must be 'small' or 'full', not {size!r}")
+    table = find_instrument(instrument)
+    detectors = detectors or table.defaults["detectors"]
+    subarray = subarray or table.defaults["subarray"]
+    filters = filters or (table.defaults["filter"],)
+    pattern = table.read_pattern(readpatt or table.defaults["readpatt"])
+    usual = table.read_pattern(table.defaults["readpatt"])
+    alike = (pattern.samples, pattern.interleaved) == (usual.samples, usual.interleaved)
     names = [subarray] if isinstance(subarray, str) else list(subarray)
     names = list(dict.fromkeys(name.upper() for name in names))
     if size == "small" and len(names) != 1:
         raise ValueError("a small cache is made for one subarray; use size='full' for several")
+    if pattern.interleaved and names != ["FULL"]:
+        raise ValueError(f"{pattern.name} reads full frames only, not {', '.join(names)}")
     if size == "full":
-        table = find_instrument(instrument)
         known = [n for n in names if n != "FULL" and all(_has(table, d, n) for d in detectors)]
         names = ["FULL", *known]
     path = Path(path)
-    table = find_instrument(instrument)
     cache = Cache(
         path=path,
         context="",
@@ -194,13 +218,14 @@ def make_cache(
         dark_groups=dark_groups,
         seed=seed,
         files={},
+        readpatt="" if alike else pattern.name,
     )
-    record = {key: value for key, value in asdict(cache).items() if key != "path"}
+    record = cache.record()
     serial = 1000 + zlib.crc32(json.dumps(record, sort_keys=True).encode()) % 9000
     maps, files = make_references(cache.request(), progress)
     cache = replace(cache, files=files, context=context or f"jwst_{serial}.pmap")
     write_cache(path, cache.context, {table.name: maps}, serial)
-    record = {key: value for key, value in asdict(cache).items() if key != "path"}
+    record = cache.record()
     (path / "simulation.json").write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
     return cache
 
@@ -346,13 +371,14 @@ def make_program(
     *,
     detectors: Sequence[str] | None = None,
     dithers: int = 4,
-    filter: str = "F200W",
+    filter: str | None = None,
     subarray: str | None = None,
-    readpatt: str = "RAPID",
+    readpatt: str | None = None,
     ngroups: int = 10,
     nints: int = 1,
-    exp_type: str = "NRC_IMAGE",
+    exp_type: str | None = None,
     tso: bool = False,
+    segments: int = 1,
     zeroframe: bool | None = None,
     ra: float = 53.162,
     dec: float = -27.791,
@@ -371,7 +397,7 @@ def make_program(
     seed: int = 1,
     progress: Progress = _silent,
 ) -> Program:
-    """Make a program of dithered exposures of a known sky.
+    """Make a program of dithered exposures of a known sky, or of known spectra.
 
     Parameters
     ----------
@@ -384,7 +410,11 @@ def make_program(
     dithers
         Exposures of each detector.
     filter, subarray, readpatt, ngroups, nints, exp_type, tso
-        Configuration, as in the header; ``subarray`` is by default the first of the cache.
+        Configuration, as in the header; ``subarray`` is by default the first of the cache, the others are the usual
+        ones of the instrument. NIRSpec's FILTER implies the grating, MIRI's spectrograph has bands (``"SHORT"``), and
+        NIRISS takes ``"GR700XD"``.
+    segments
+        Files that the integrations of an exposure are spread over.
     zeroframe
         Keep the first frames; by default for patterns that average frames.
     ra, dec, roll
@@ -415,7 +445,7 @@ def make_program(
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
     table = find_instrument(cache.instrument)
-    filter_ = table.filter(filter)
+    filter_ = table.filter(filter or (cache.filters[0] if table.name != "NIRCAM" else table.defaults["filter"]))
     if filter_.name not in cache.filters:
         raise ValueError(f"the cache has no references for {filter_.name}; it has {', '.join(cache.filters)}")
     chosen = [table.detector(name) for name in (detectors or cache.detectors)]
@@ -428,14 +458,22 @@ def make_program(
     subarray = (subarray or cache.subarrays[0]).upper()
     if subarray not in cache.subarrays:
         raise ValueError(f"the cache has no references for {subarray}; it has {', '.join(cache.subarrays)}")
-    pattern = table.read_pattern(readpatt)
-    zeroframe = pattern.nframes > 1 if zeroframe is None else zeroframe
+    made_for = cache.request().pattern
+    pattern = table.read_pattern(readpatt or made_for.name)
+    if (pattern.samples, pattern.interleaved) != (made_for.samples, made_for.interleaved):
+        raise ValueError(f"the cache has references for readouts like {made_for.name}, not {pattern.name}")
+    if not 1 <= segments <= nints:
+        raise ValueError(f"{nints} integrations cannot be spread over {segments} segments")
+    exp_type = exp_type or table.defaults["exp_type"]
+    zeroframe = table.name == "NIRCAM" and pattern.nframes > 1 if zeroframe is None else zeroframe
     apertures = [table.aperture(d, subarray) for d in chosen]
     timing = Timing.of(table, apertures[0], pattern, ngroups, nints)
     scale = pixel_scale(table, chosen[0])
     psf = PointSource(filter_.wavelength, filter_.width, scale, PSF_RADIUS)
     nominal_area = scale**2 * ARCSEC**2
     unit_flux = filter_.photmjsr * 1e6 * nominal_area
+    if filter_.dispersed:
+        stars = galaxies = 0
 
     if rates is None:
         full = chosen[0].full_well / psf.peak / timing.integration
@@ -476,7 +514,12 @@ def make_program(
         arrays = ReferenceArrays(
             gain=maps.gain, superbias=maps.superbias, read_noise=maps.read_noise, full_well=maps.saturation,
             linearity=maps.linearity, dark_rate=maps.dark_rate, reference_pixels=maps.reference_pixels,
+            reset=maps.reset,
         )  # fmt: skip
+        if pattern.interleaved:
+            flipped = detector.fastaxis < 0
+            rng = cache.request().rng("interleaved", detector.name)
+            arrays.interleaved = interleaved_bias(maps.superbias, flipped, rng)
         distortion = Distortion(table, detector, filter_.offset)
         for exposure in range(dithers):
             root = visit.rootname(exposure + 1, detector)
@@ -490,23 +533,39 @@ def make_program(
             brightness, seen = render(sky, Pointing(aperture, distortion, real_here, va_scale), psf)
             rate = brightness / filter_.photmjsr * np.where(maps.reference_pixels, 0, maps.flat)
             rng = np.random.default_rng([seed, 103, detector.sca_num, exposure])
+            if filter_.dispersed:
+                full = detector.full_well / timing.integration
+                light = spectra(np.random.default_rng([seed, 104, detector.sca_num]), aperture, filter_.dispersed, full)
+                rate = rate + light * np.where(maps.reference_pixels, 0, maps.flat)
             ramp = simulate_ramp(
                 rng, rate * maps.gain, arrays, table, aperture, pattern, ngroups, nints, effects,
-                (detector.fastaxis, detector.slowaxis), zeroframe,
-            )  # fmt: skip
-            primary, science = exposure_headers(
-                table, detector, aperture, subarray, filter_, pattern, ngroups, nints, visit, exposure + 1,
-                tuple(offsets[exposure]), Pointing(aperture, distortion, told_here, va_scale), time, ephemeris,
-                exp_type, zeroframe, tso, (told.ra, told.dec),
+                (detector.fastaxis, detector.slowaxis), zeroframe, _electronics(table, pattern),
             )  # fmt: skip
             delay = ephemeris.light_delay(visit.ra, visit.dec)
             groups = group_table(timing, ngroups, nints, time, aperture, delay)
-            tables = [groups, integration_times(timing, nints, time, delay)]
-            uncals.append(path / f"{root}_uncal.fits")
-            write_uncal(uncals[-1], primary, science, ramp, tables)
+            times = integration_times(timing, nints, time, delay)
+            edges = np.linspace(0, nints, segments + 1).round().astype(int)
+            for segment, (first, last) in enumerate(pairwise(edges), start=1):
+                primary, science = exposure_headers(
+                    table, detector, aperture, subarray, filter_, pattern, ngroups, nints, visit, exposure + 1,
+                    tuple(offsets[exposure]), Pointing(aperture, distortion, told_here, va_scale), time, ephemeris,
+                    exp_type, zeroframe, tso, (told.ra, told.dec),
+                )  # fmt: skip
+                name = f"{root}_uncal.fits"
+                if segments > 1:
+                    name = f"{visit.rootname(exposure + 1, detector, segment)}_uncal.fits"
+                    primary["FILENAME"] = name
+                    primary["EXSEGNUM"], primary["EXSEGTOT"] = segment, segments
+                    primary["INTSTART"], primary["INTEND"] = int(first) + 1, int(last)
+                part = slice(int(first), int(last))
+                tables = [_rows(groups, slice(part.start * ngroups, part.stop * ngroups)), _rows(times, part)]
+                uncals.append(path / name)
+                write_uncal(uncals[-1], primary, science, ramp.integrations(part), tables)
             truths[root] = path / f"{root}_truth.fits"
             _write_truth(truths[root], rate, seen, ramp)
-    associations = _write_associations(path, visit, chosen, filter_, subarray, table, tso)
+    associations = {}
+    if table.name == "NIRCAM":
+        associations = _write_associations(path, visit, chosen, filter_, subarray, table, tso, segments)
     made = Program(path, cache, tuple(uncals), associations, truth, truths)
     record = {
         "cache": str(Path(cache.path).resolve()), "uncals": [p.name for p in uncals], "truth": truth.name,
@@ -515,6 +574,18 @@ def make_program(
     }  # fmt: skip
     (path / "simulation.json").write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
     return made
+
+
+def _electronics(table: Instrument, pattern: ReadPattern) -> type[Electronics]:
+    """The chain that reads a detector."""
+    if table.mid_infrared:
+        return MiriElectronics
+    return Irs2Electronics if pattern.interleaved else Electronics
+
+
+def _rows(table: fits.BinTableHDU, part: slice) -> fits.BinTableHDU:
+    """Some rows of a table."""
+    return fits.BinTableHDU(table.data[part], name=table.name)
 
 
 def _merged(fields: Sequence[tuple[float, float, float]]) -> list[tuple[float, float, float]]:
@@ -565,6 +636,7 @@ def _write_associations(
     subarray: str,
     table: Instrument,
     tso: bool,
+    segments: int,
 ) -> dict[str, Path]:
     """Association files: one for all detectors, one a detector, one Stage 2 an exposure."""
     stage3, rule3, calibrated = ("tso3", "Asn_Lv3TSO", "calints") if tso else ("image3", "Asn_Lv3Image", "cal")
@@ -586,7 +658,8 @@ def _write_associations(
         (path / name).write_text(json.dumps(content, indent=4) + "\n")
         return path / name
 
-    roots = {d.name: [visit.rootname(k + 1, d) for k in range(visit.dithers)] for d in detectors}
+    numbers = range(1, segments + 1) if segments > 1 else (None,)
+    roots = {d.name: [visit.rootname(k + 1, d, n) for k in range(visit.dithers) for n in numbers] for d in detectors}
     stem = f"jw{visit.program}-o{visit.observation}"
     product = f"{stem}_t001_{table.name.lower()}_clear-{filter_.name.lower()}"
     if subarray != "FULL":

@@ -8,6 +8,7 @@ Robberto (2010) for cosmic rays; Green et al. (2020) and Rieke et al. (2023) for
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +16,7 @@ import scipy.fft
 from astropy.table import Table
 from scipy import ndimage
 
-from jwstdask.simulate.detector import amplifier_of_column, unlinearised
+from jwstdask.simulate.detector import unlinearised
 from jwstdask.simulate.instruments import Aperture, Instrument, ReadPattern
 
 
@@ -43,6 +44,16 @@ class Effects:
         Charge beyond the full well goes to the neighbours.
     pixel_pitch
         Side of a pixel [cm].
+    interference
+        Amplitude of the electromagnetic interference [DN], mid-infrared.
+    reset_decay
+        Strength of the decay after a reset, in units of the reset reference, mid-infrared.
+    switch_decay
+        Share of the signal before a reset that is missing, at first, after it (RSCD), mid-infrared.
+    first_frame, last_frame
+        What the first and the last group are too low by [DN], mid-infrared.
+    correlated
+        Standard deviation of the 1/f noise that all outputs share in an IRS2 readout [DN].
     """
 
     poisson: bool = True
@@ -56,16 +67,26 @@ class Effects:
     ipc: float = 0.0
     spill: bool = True
     pixel_pitch: float = 18e-4
+    interference: float = 5.0
+    reset_decay: float = 1.0
+    switch_decay: float = 0.01
+    first_frame: float = 25.0
+    last_frame: float = 20.0
+    correlated: float = 6.0
 
     @classmethod
     def none(cls) -> Effects:
         """No noise, no cosmic rays: bias, gain, nonlinearity, dark and saturation only."""
-        return cls(False, False, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, False)
+        return cls(False, False, *[0.0] * 7, False, 18e-4, *[0.0] * 6)
 
 
 @dataclass
 class ReferenceArrays:
-    """What the ramp needs of the detector: float32 (y, x), ``linearity`` (order, y, x), ``reference_pixels`` bool."""
+    """What the ramp needs of the detector: float32 (y, x), ``linearity`` (order, y, x), ``reference_pixels`` bool.
+
+    ``reset`` is the strength of the reset anomaly (mid-infrared), ``interleaved`` the bias (row, x) of all rows of an
+    IRS2 frame.
+    """
 
     gain: np.ndarray
     superbias: np.ndarray
@@ -74,6 +95,8 @@ class ReferenceArrays:
     linearity: np.ndarray
     dark_rate: np.ndarray
     reference_pixels: np.ndarray
+    reset: np.ndarray | None = None
+    interleaved: np.ndarray | None = None
 
 
 @dataclass
@@ -81,13 +104,21 @@ class Ramp:
     """Raw exposure.
 
     ``data`` uint16 (integration, group, y, x); ``zeroframe`` uint16 (integration, y, x) or None; ``cosmic_rays`` and
-    ``snowballs`` list what hit.
+    ``snowballs`` list what hit. ``reference_output`` uint16 (integration, group, y / 4, x) of mid-infrared detectors.
     """
 
     data: np.ndarray
     zeroframe: np.ndarray | None
     cosmic_rays: Table = field(default_factory=Table)
     snowballs: Table = field(default_factory=Table)
+    reference_output: np.ndarray | None = None
+
+    def integrations(self, part: slice) -> Ramp:
+        """Some integrations; the lists of hits are those of all."""
+        data, zero, out = (
+            None if array is None else array[part] for array in (self.data, self.zeroframe, self.reference_output)
+        )
+        return Ramp(data, zero, self.cosmic_rays, self.snowballs, out)
 
 
 def pink_noise(rng: np.random.Generator, samples: int, dtype: type = np.float32) -> np.ndarray:
@@ -200,6 +231,7 @@ def simulate_ramp(
     effects: Effects,
     directions: tuple[int, int] = (1, 2),
     zeroframe: bool = False,
+    electronics: Callable[..., Electronics] | None = None,
 ) -> Ramp:
     """Raw data of an exposure.
 
@@ -211,13 +243,17 @@ def simulate_ramp(
         FASTAXIS and SLOWAXIS.
     zeroframe
         Keep the first frame of every integration.
+    electronics
+        Maker of the electronics, which take the same arguments as :class:`Electronics`.
     """
-    shape = (aperture.y_size, aperture.x_size)
-    frame_time = instrument.frame_time(aperture)
+    frame_time = instrument.frame_time(aperture, pattern)
     active = ~arrays.reference_pixels
     powers = np.zeros_like(arrays.full_well)
+    ceiling = arrays.full_well + arrays.superbias if instrument.mid_infrared else arrays.full_well
     for coefficient in arrays.linearity[::-1]:
-        powers = powers * arrays.full_well + coefficient
+        powers = powers * ceiling + coefficient
+    if instrument.mid_infrared:
+        powers -= arrays.superbias
     light = _Light(
         rng=rng,
         rate=np.where(active, np.clip(rate, 0, None) + arrays.dark_rate, 0.0),
@@ -225,14 +261,18 @@ def simulate_ramp(
         active=active,
         effects=effects,
     )
-    electronics = _Electronics(rng, instrument, aperture, arrays, effects, directions)
+    reader = (electronics or Electronics)(
+        rng, instrument, aperture, arrays, effects, directions, pattern=pattern, ngroups=ngroups
+    )
+    shape = reader.shape
     data = np.empty((nints, ngroups, *shape), np.uint16)
     zero = np.empty((nints, *shape), np.uint16) if zeroframe else None
+    outputs: list[np.ndarray] = []
     frames_a_group = pattern.nframes + pattern.groupgap
     last_frame = (ngroups - 1) * frames_a_group + pattern.nframes
     for integration in range(nints):
         light.reset(integration, last_frame)
-        electronics.reset()
+        reader.reset()
         for group in range(ngroups):
             first = group * frames_a_group
             if group and pattern.groupgap:
@@ -240,13 +280,16 @@ def simulate_ramp(
             total = np.zeros(shape, np.float32)
             for frame in range(first, first + pattern.nframes):
                 light.collect(frame, 1, frame_time, group)
-                sample = electronics.read(light.charge)
+                sample = reader.read(light.charge, integration, group, frame)
                 if zero is not None and frame == 0:
                     zero[integration] = sample
                 total += sample
             np.rint(total / pattern.nframes, out=total)
             data[integration, group] = total
-    return Ramp(data, zero, light.cosmic_ray_table(), light.snowball_table())
+            if reader.has_reference_output:
+                outputs.append(reader.reference_output())
+    extra = np.stack(outputs).reshape(nints, ngroups, *outputs[0].shape) if outputs else None
+    return Ramp(data, zero, light.cosmic_ray_table(), light.snowball_table(), extra)
 
 
 class _Light:
@@ -314,8 +357,10 @@ class _Light:
         return Table({name: np.asarray(c, float if name == "radius" else "i4") for name, c in zip(names, columns)})
 
 
-class _Electronics:
+class Electronics:
     """What turns charge into numbers: gain, nonlinearity, bias, noise, 16 bits."""
+
+    has_reference_output = False
 
     def __init__(
         self,
@@ -325,12 +370,17 @@ class _Electronics:
         arrays: ReferenceArrays,
         effects: Effects,
         directions: tuple[int, int],
+        *,
+        pattern: ReadPattern,
+        ngroups: int,
     ) -> None:
         self.rng, self.arrays, self.effects = rng, arrays, effects
+        self.aperture, self.pattern, self.ngroups = aperture, pattern, ngroups
+        self.shape = aperture.shape
         self.outputs = instrument.outputs(aperture)
         self.amplifiers = instrument.amplifiers
-        self.amplifier = amplifier_of_column(instrument, aperture)
-        self.odd = (np.arange(aperture.x_size) + aperture.x_start) % 2
+        self.amplifier = instrument.amplifier(aperture)
+        self.odd = instrument.parity(aperture)
         self.flip = (directions[0] < 0, directions[1] < 0)
         self.inverse_gain = (1 / arrays.gain).astype(np.float32)
         self.odd_even = rng.normal(0, effects.odd_even, (self.amplifiers, 2))
@@ -344,26 +394,38 @@ class _Electronics:
             self.offset = self.offset + np.float32(self.effects.reset_noise) * noise
         self.drift = self.rng.normal(0, self.effects.drift, self.amplifiers)
 
-    def read(self, charge: np.ndarray) -> np.ndarray:
+    def reference_output(self) -> np.ndarray:
+        """A read of the output that sees no light, uint16 (y / 4, x)."""
+        raise NotImplementedError
+
+    def read(self, charge: np.ndarray, integration: int = 0, group: int = 0, frame: int = 0) -> np.ndarray:
         """One read of all pixels: whole numbers from 0 to 65535, float32 (y, x)."""
         rng, effects = self.rng, self.effects
         self.drift += rng.normal(0, effects.drift / 3, self.amplifiers)
-        sample = _read(charge, self.arrays, self.inverse_gain, ~self.arrays.reference_pixels, effects.ipc)
+        sample = read_charge(charge, self.arrays, self.inverse_gain, ~self.arrays.reference_pixels, effects.ipc)
         sample += self.offset
         steps = self.drift[:, None] + self.odd_even + rng.normal(0, effects.odd_even / 10, self.odd_even.shape)
         sample += steps[self.amplifier, self.odd].astype(np.float32)
         if effects.pink_noise:
-            sample += np.float32(effects.pink_noise) * _pink_frame(rng, sample.shape, self.outputs, self.flip)
+            vertical = self.aperture.vertical
+            shape = sample.shape[::-1] if vertical else sample.shape
+            pink = _pink_frame(rng, shape, self.outputs, self.flip)
+            sample += np.float32(effects.pink_noise) * (pink.T if vertical else pink)
         if effects.read_noise:
             sample += self.arrays.read_noise * rng.standard_normal(sample.shape, dtype=np.float32)
         np.rint(sample, out=sample)
         return np.clip(sample, 0, 65535, out=sample)
 
 
-def _read(
-    charge: np.ndarray, arrays: ReferenceArrays, inverse_gain: np.ndarray, active: np.ndarray, ipc: float
+def read_charge(
+    charge: np.ndarray,
+    arrays: ReferenceArrays,
+    inverse_gain: np.ndarray,
+    active: np.ndarray,
+    ipc: float,
+    with_bias: bool = False,
 ) -> np.ndarray:
-    """Signal of one read, without noise [DN], float32 (y, x)."""
+    """Signal of one read, without noise [DN], float32 (y, x); ``with_bias``: what is linear includes the bias."""
     if ipc:
         kernel = np.array([[0, ipc, 0], [ipc, 1 - 4 * ipc, ipc], [0, ipc, 0]], np.float32)
         charge = np.where(active, ndimage.convolve(charge, kernel, mode="nearest"), 0)
@@ -372,6 +434,9 @@ def _read(
     step = max(1, 65536 // charge.shape[1])
     for row in range(0, charge.shape[0], step):
         cut = slice(row, row + step)
-        part = unlinearised(charge[cut] * inverse_gain[cut], arrays.linearity[:, cut], iterations=2)
-        signal[cut] = np.minimum(part, arrays.full_well[cut])
+        linear, ceiling = charge[cut] * inverse_gain[cut], arrays.full_well[cut]
+        if with_bias:
+            linear, ceiling = linear + arrays.superbias[cut], ceiling + arrays.superbias[cut]
+        part = unlinearised(linear, arrays.linearity[:, cut], iterations=2)
+        signal[cut] = np.minimum(part, ceiling)
     return signal

@@ -17,7 +17,10 @@ from scipy.interpolate import RectBivariateSpline
 from jwstdask.simulate.crds import STEP_CLASSES, USEAFTER, ReferenceMap, Rule
 from jwstdask.simulate.detector import DetectorMaps, make_maps
 from jwstdask.simulate.geometry import ARCSEC, Distortion
-from jwstdask.simulate.instruments import Aperture, Detector, Filter, Instrument
+from jwstdask.simulate.instruments import Aperture, Detector, Filter, Instrument, ReadPattern
+from jwstdask.simulate.irs2 import ROWS, interleaved_bias, science_rows, weights
+from jwstdask.simulate.miri import FREQUENCIES as INTERFERENCE
+from jwstdask.simulate.miri import RESET_GROUPS, SKIPPED, interference_cases, reset_anomaly, wave
 from jwstdask.simulate.parameters import PARAMETERS
 from jwstdask.simulate.psf import EncircledEnergy, intensity
 
@@ -34,7 +37,8 @@ EE_FRACTIONS = (0.30, 0.50, 0.60, 0.70, 0.80)
 class Request:
     """What references are wanted for.
 
-    ``aperture`` gives the size the references are delivered in; darks are made for every name in ``subarrays``.
+    ``size`` is the subarray the references are delivered in; darks are made for every name in ``subarrays``. What
+    depends on the way of reading is made for ``pattern`` and those like it.
     """
 
     folder: Path
@@ -45,6 +49,7 @@ class Request:
     filters: tuple[Filter, ...]
     dark_groups: int
     seed: int
+    pattern: ReadPattern
 
     @property
     def size(self) -> str:
@@ -78,8 +83,10 @@ def _reference_header(
     header["INSTRUME"] = (request.instrument.name, "Instrument")
     if detector is not None:
         header["DETECTOR"] = (detector.name, "Name of detector")
-        header["CHANNEL"] = (detector.channel, "Instrument channel")
-        header["MODULE"] = (detector.module, "Instrument module")
+        if detector.module:
+            header["CHANNEL"] = (detector.channel, "Instrument channel")
+            header["MODULE"] = (detector.module, "Instrument module")
+        header.update(detector.keywords)
         header["FASTAXIS"] = (detector.fastaxis, "Fast readout axis direction")
         header["SLOWAXIS"] = (detector.slowaxis, "Slow readout axis direction")
     if aperture is not None:
@@ -164,7 +171,11 @@ def _detector_files(request: Request, number: int, detector: Detector, maps: Det
         out[kind] = request.file(kind, number)
         _save(out[kind], header, hdus)
 
-    save("mask", "MaskModel", _flags(flags["mask"], np.uint32))
+    interleaved = request.pattern.interleaved
+    if interleaved:
+        save("mask", "MaskModel", _flags(_interleaved_mask(request, detector, flags["mask"]), np.uint32))
+    else:
+        save("mask", "MaskModel", _flags(flags["mask"], np.uint32))
     gain = with_holes(rng, maps.gain, flags["mask"]["OTHER_BAD_PIXEL"], 1.0)
     save("gain", "GainModel", [_image("SCI", gain, "ELECTRONS/DN")])
     noise = (np.sqrt(2) * maps.read_noise).astype(np.float32)
@@ -173,18 +184,25 @@ def _detector_files(request: Request, number: int, detector: Detector, maps: Det
     threshold = with_holes(rng, threshold, flags["saturation"]["NO_SAT_CHECK"])
     save("saturation", "SaturationModel", [_image("SCI", threshold, "DN"), *_flags(flags["saturation"])])
     bias = with_holes(rng, maps.superbias, flags["superbias"]["UNRELIABLE_BIAS"], 0.3)
-    images = [_image("SCI", bias, "DN"), _image("ERR", np.full_like(bias, 0.4), "DN")]
-    save("superbias", "SuperBiasModel", [*images, *_flags(flags["superbias"])], READPATT="ANY")
+    bias_flags = flags["superbias"]
+    if interleaved:
+        rows = science_rows(detector.fastaxis < 0)
+        bias = interleaved_bias(bias, detector.fastaxis < 0, request.rng("interleaved", detector.name))
+        bias_flags = {name: _spread(flag, rows) for name, flag in bias_flags.items()}
+    if not request.instrument.mid_infrared:
+        images = [_image("SCI", bias, "DN"), _image("ERR", np.full_like(bias, 0.4), "DN")]
+        save("superbias", "SuperBiasModel", [*images, *_flags(bias_flags)], READPATT="ANY")
     coefficients = with_holes(rng, maps.linearity, flags["linearity"]["NO_LIN_CORR"] & ~maps.reference_pixels)
     save("linearity", "LinearityModel", [_image("COEFFS", coefficients), *_flags(flags["linearity"])])
-    area = Distortion(request.instrument, detector)
-    rows, columns = np.mgrid[aperture.window]
-    coarse = slice(None, None, 16)
-    solid = area.area(columns[coarse, coarse], rows[coarse, coarse])
-    spline = RectBivariateSpline(rows[coarse, 0], columns[0, coarse], solid, kx=2, ky=2)
-    nominal = float(area.area(area.x_ref - 1, area.y_ref - 1))
-    save("area", "PixelAreaModel", [_image("SCI", (spline(rows[:, 0], columns[0]) / nominal).astype(np.float32))],
-         PIXAR_SR=nominal * ARCSEC**2, PIXAR_A2=nominal)  # fmt: skip
+    if request.instrument.name == "NIRCAM":
+        area = Distortion(request.instrument, detector)
+        rows, columns = np.mgrid[aperture.window]
+        coarse = slice(None, None, 16)
+        solid = area.area(columns[coarse, coarse], rows[coarse, coarse])
+        spline = RectBivariateSpline(rows[coarse, 0], columns[0, coarse], solid, kx=2, ky=2)
+        nominal = float(area.area(area.x_ref - 1, area.y_ref - 1))
+        save("area", "PixelAreaModel", [_image("SCI", (spline(rows[:, 0], columns[0]) / nominal).astype(np.float32))],
+             PIXAR_SR=nominal * ARCSEC**2, PIXAR_A2=nominal)  # fmt: skip
     kernel = np.array([[0.0003, 0.0055, 0.0003], [0.0055, 0, 0.0055], [0.0003, 0.0055, 0.0003]])
     kernel[1, 1] = 1 - kernel.sum()
     # the file holds the kernel that undoes the coupling: its inverse to first order
@@ -194,29 +212,135 @@ def _detector_files(request: Request, number: int, detector: Detector, maps: Det
     return out
 
 
+def _spread(image: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """An image (2048, x) among the rows of an IRS2 frame, zero between."""
+    frame = np.zeros((ROWS, image.shape[1]), image.dtype)
+    frame[rows] = image
+    return frame
+
+
+def _interleaved_mask(request: Request, detector: Detector, flags: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Flags of all rows of an IRS2 frame: some reference samples are bad."""
+    rows = science_rows(detector.fastaxis < 0)
+    out = {name: _spread(flag, rows) for name, flag in flags.items()}
+    between = np.ones(ROWS, bool)
+    between[rows] = False
+    out["REFERENCE_PIXEL"][between] = True
+    # pairs of samples are those of one reference pixel
+    samples = np.flatnonzero(between)
+    first = 2 * request.rng("interleaved mask", detector.name).choice(samples.size // 2, 3, replace=False)
+    out["BAD_REF_PIXEL"][samples[np.concatenate([first, first + 1])]] = True
+    return out
+
+
 def _dark(request: Request, number: int, detector: Detector, maps: DetectorMaps, subarray: str) -> Path:
-    """Accumulated dark signal of single frames, linear [DN]."""
-    aperture = request.instrument.aperture(detector, subarray)
-    if request.small:
-        rate, gain, flags = maps.dark_rate, maps.gain, maps.flags["dark"]
-    else:
-        rate, gain = maps.dark_rate[aperture.window], maps.gain[aperture.window]
-        flags = {name: flag[aperture.window] for name, flag in maps.flags["dark"].items()}
-    frame = request.instrument.frame_time(aperture)
+    """Accumulated dark signal of single frames, linear [DN]; of the first and of later integrations for MIRI."""
+    instrument = request.instrument
+    aperture = instrument.aperture(detector, subarray)
+    cut = (lambda array: array) if request.small else aperture.cut
+    rate, gain = cut(maps.dark_rate), cut(maps.gain)
+    flags = {name: cut(flag) for name, flag in maps.flags["dark"].items()}
+    frame = instrument.frame_time(aperture, request.pattern)
     rng = request.rng("dark", detector.name, subarray)
     # Very hot pixels of a real dark stop at saturation; the linear signal of a full well is its upper end.
-    top = 1.06 * (maps.saturation if request.small else maps.saturation[aperture.window])
-    cube = np.empty((request.dark_groups, aperture.y_size, aperture.x_size), ">f4")
-    for group in range(request.dark_groups):
-        cube[group] = np.minimum(rate / gain * (frame * (group + 1)), top)
-        cube[group] += 0.15 * rng.standard_normal(cube.shape[1:], dtype=np.float32)
-    header = _reference_header(request, "dark", "DarkModel", detector, aperture, subarray)
+    top = 1.06 * cut(maps.saturation)
+    planes = 2 if instrument.mid_infrared else 1
+    cube = np.empty((planes, request.dark_groups, aperture.y_size, aperture.x_size), ">f4")
+    for plane in range(planes):
+        for group in range(request.dark_groups):
+            cube[plane, group] = np.minimum(rate / gain * (frame * (group + 1)), top)
+            cube[plane, group] += 0.15 * rng.standard_normal(cube.shape[2:], dtype=np.float32)
+    model = "DarkMIRIModel" if instrument.mid_infrared else "DarkModel"
+    header = _reference_header(request, "dark", model, detector, aperture, subarray)
+    exp_type = {"MIRI": "MIR_DARKALL", "NIRSPEC": "NRS_DARK", "NIRISS": "NIS_DARK", "FGS": "FGS_DARK"}
     header.update(
-        NGROUPS=request.dark_groups, NFRAMES=1, GROUPGAP=0, NINTS=1, READPATT="RAPID", EXP_TYPE="NRC_DARK",
-        TFRAME=frame, TGROUP=frame, NOUTPUTS=request.instrument.outputs(aperture),
+        NGROUPS=request.dark_groups, NFRAMES=1, GROUPGAP=0, NINTS=planes,
+        READPATT="RAPID" if instrument.name == "NIRCAM" else request.pattern.name,
+        EXP_TYPE=exp_type.get(instrument.name, "NRC_DARK"), TFRAME=frame, TGROUP=frame,
+        NOUTPUTS=instrument.outputs(aperture),
     )  # fmt: skip
     path = request.file("dark", number)
-    _save(path, header, [_image("SCI", cube, "DN"), *_flags(flags)])
+    dq = _flags(flags)
+    if instrument.mid_infrared:
+        dq[0] = _image("DQ", np.broadcast_to(dq[0].data, (planes, 1, *aperture.shape)))
+        _save(path, header, [_image("SCI", cube, "DN"), *dq])
+    else:
+        _save(path, header, [_image("SCI", cube[0], "DN"), *dq])
+    return path
+
+
+def _reset(request: Request, number: int, detector: Detector, maps: DetectorMaps, subarray: str) -> Path:
+    """What resets leave, of the first and of later integrations [DN]."""
+    aperture = request.instrument.aperture(detector, subarray)
+    strength = maps.reset if request.small else aperture.cut(maps.reset)
+    flags = {name: flag if request.small else aperture.cut(flag) for name, flag in maps.flags["reset"].items()}
+    cube = np.stack([[reset_anomaly(strength, i, group) for group in range(RESET_GROUPS)] for i in (0, 1)])
+    header = _reference_header(request, "reset", "ResetModel", detector, aperture, subarray)
+    header.update(NINTS=2, NGROUPS=RESET_GROUPS, READPATT=request.pattern.name)
+    path = request.file("reset", number)
+    _save(path, header, [_image("SCI", cube.astype(">f4"), "DN"), *_flags(flags)])
+    return path
+
+
+def _rscd(request: Request, number: int, detector: Detector) -> Path:
+    """Groups to leave out after a reset."""
+    names = ["FULL", *sorted({name for _, name in request.instrument.subarrays})]
+    rows = [
+        (name, pattern.name, *SKIPPED["SLOW" if pattern.samples > 1 else "FAST"])
+        for name in names
+        for pattern in request.instrument.read_patterns.values()
+    ]
+    columns = zip(("subarray", "readpatt", "group_skip1", "group_skip"), ("17A", "12A", "J", "J"), zip(*rows))
+    table = fits.BinTableHDU.from_columns(
+        [fits.Column(name, form, array=list(values)) for name, form, values in columns], name="RSCD_GROUP_SKIP"
+    )
+    path = request.file("rscd", number)
+    _save(path, _reference_header(request, "rscd", "RSCDModel", detector, None), [table])
+    return path
+
+
+def _emicorr(request: Request, number: int) -> Path:
+    """Waves of the interference and the clocks of all subarrays."""
+    waves = {name: {"frequency": frequency, "phase_amplitudes": wave(name)} for name, frequency in INTERFERENCE.items()}
+    path = request.file("emicorr", number, "asdf")
+    meta = _asdf_meta(request, "emicorr", model_type="EmiModel")
+    _save_asdf(path, {"meta": meta, "frequencies": waves, "subarray_cases": interference_cases()})
+    return path
+
+
+def _refpix(request: Request, number: int, detector: Detector) -> Path:
+    """Weights of the reference samples of IRS2 readouts, and a list of bad ones."""
+    found = weights()
+    table = fits.BinTableHDU(np.rec.fromarrays(list(found.values()), names=list(found)), name="IRS2")
+    rng = request.rng("refpix", detector.name)
+    bad = np.zeros(8, np.uint32)
+    bad[rng.choice(8, 3, replace=False)] = 1 << rng.integers(0, 32, 3).astype(np.uint32)
+    listed = fits.BinTableHDU.from_columns(
+        [
+            fits.Column("OUTPUT", "I", bzero=2**15, array=np.repeat(np.arange(1, 5), 2).astype(np.uint16)),
+            fits.Column("ODD_EVEN", "I", bzero=2**15, array=np.tile([1, 2], 4).astype(np.uint16)),
+            fits.Column("MASK", "J", bzero=2**31, array=bad),
+        ],
+        name="DQ",
+    )
+    header = _reference_header(request, "refpix", "IRS2Model", detector, None)
+    header["READPATT"] = request.pattern.name
+    path = request.file("refpix", number)
+    _save(path, header, [table, listed])
+    return path
+
+
+def picture_frame(side: int = 2048) -> np.ndarray:
+    """The glow of the frame around NIRSpec's detectors, about 1, float32 (y, x)."""
+    edge = np.minimum(np.arange(side), np.arange(side)[::-1])
+    return (1 + np.exp(-np.minimum.outer(edge, edge) / 60)).astype(np.float32)
+
+
+def _pictureframe(request: Request, number: int, detector: Detector) -> Path:
+    header = _reference_header(request, "pictureframe", "PictureFrameModel", detector, None)
+    path = request.file("pictureframe", number)
+    image = picture_frame()
+    _save(path, header, [_image("SCI", image), _image("DQ", np.zeros(image.shape, np.uint32))])
     return path
 
 
@@ -396,6 +520,66 @@ def _parameters(request: Request) -> list[ReferenceMap]:
     return maps
 
 
+_DETECTOR, _SUBARRAY = "META.INSTRUMENT.DETECTOR", "META.SUBARRAY.NAME"
+_READPATT, _EXP_TYPE = "META.EXPOSURE.READPATT", "META.EXPOSURE.TYPE"
+_CHANNEL, _BAND = "META.INSTRUMENT.CHANNEL", "META.INSTRUMENT.BAND"
+_FILTER, _PUPIL = "META.INSTRUMENT.FILTER", "META.INSTRUMENT.PUPIL"
+_PLACE = tuple(f"META.SUBARRAY.{name}" for name in ("XSTART", "YSTART", "XSIZE", "YSIZE"))
+
+_KEYS: Mapping[str, tuple[str, ...]] = {
+    "mask": (_DETECTOR, _SUBARRAY), "gain": (_DETECTOR, _SUBARRAY), "linearity": (_DETECTOR, _SUBARRAY),
+    "saturation": (_DETECTOR,), "ipc": (_DETECTOR,), "readnoise": (_DETECTOR, _READPATT, _SUBARRAY),
+    "superbias": (_DETECTOR, _READPATT, _SUBARRAY), "dark": (_DETECTOR, _READPATT, _SUBARRAY),
+    "reset": (_DETECTOR, _SUBARRAY, _READPATT), "rscd": (_DETECTOR,), "emicorr": (_DETECTOR,),
+    "refpix": (_DETECTOR, _READPATT), "pictureframe": (_DETECTOR,),
+    "area": (_DETECTOR, _FILTER, _PUPIL, _EXP_TYPE), "photom": (_DETECTOR, _EXP_TYPE),
+    "distortion": (_EXP_TYPE, _DETECTOR, _CHANNEL, _PUPIL, _FILTER), "flat": (_DETECTOR, _FILTER, _PUPIL),
+    "filteroffset": (_CHANNEL, "META.INSTRUMENT.MODULE"), "apcorr": (_EXP_TYPE,), "abvegaoffset": (),
+}  # fmt: skip
+"""Keys of the reference maps."""
+
+_OWN_KEYS: Mapping[tuple[str, str], tuple[str, ...]] = {
+    ("NIRCAM", "dark"): (_EXP_TYPE, _DETECTOR, _SUBARRAY),
+    ("MIRI", "linearity"): (_DETECTOR, _SUBARRAY, _BAND, _FILTER),
+    ("MIRI", "readnoise"): (_DETECTOR, _SUBARRAY, _READPATT),
+    ("NIRSPEC", "mask"): (_DETECTOR, _SUBARRAY, _READPATT),
+    ("NIRSPEC", "saturation"): (_DETECTOR, _SUBARRAY),
+    ("NIRSPEC", "dark"): (_DETECTOR, _READPATT, _SUBARRAY, *_PLACE),
+    ("NIRSPEC", "superbias"): (_DETECTOR, _READPATT, _SUBARRAY, *_PLACE),
+    ("FGS", "mask"): (_DETECTOR, _SUBARRAY, _EXP_TYPE),
+}
+"""Those of an instrument that differ."""
+
+
+def _keys(instrument: Instrument, kind: str) -> tuple[str, ...]:
+    return _OWN_KEYS.get((instrument.name, kind), _KEYS[kind])
+
+
+def _match(request: Request, kind: str, detector: Detector, subarray: str) -> tuple[str, ...]:
+    """Values of the keys of a reference's map that select it; ``subarray`` for what each subarray has its own of."""
+    size = subarray or (request.size if request.small else "GENERIC")
+    imaging = "NRC_CORON|NRC_FLAT|NRC_FOCUS|NRC_IMAGE|NRC_TACONFIRM|NRC_TACQ|NRC_TSIMAGE"
+    patterns = request.instrument.read_patterns.values()
+    alike = [
+        p.name for p in patterns if (p.samples, p.interleaved) == (request.pattern.samples, request.pattern.interleaved)
+    ]
+    by_pattern = kind in ("dark", "reset", "refpix") or (
+        request.instrument.name == "NIRSPEC" and kind in ("mask", "superbias")
+    )
+    values = {
+        _DETECTOR: detector.name, _SUBARRAY: size, _CHANNEL: detector.channel,
+        _READPATT: "|".join(alike) if by_pattern else "ANY",
+        _EXP_TYPE: imaging if kind in ("area", "photom", "distortion") else "N/A",
+        _BAND: "N/A", _PUPIL: "ANY", _FILTER: "ANY" if request.instrument.name == "NIRCAM" else "N/A",
+    }  # fmt: skip
+    place = ("N/A",) * 4
+    if size != "GENERIC":
+        aperture = request.instrument.aperture(detector, size)
+        place = tuple(str(n) for n in (aperture.x_start, aperture.y_start, aperture.x_size, aperture.y_size))
+    values.update(zip(_PLACE, place))
+    return tuple(values[key] for key in _keys(request.instrument, kind))
+
+
 def make_references(
     request: Request, progress: Callable[[str], None]
 ) -> tuple[list[ReferenceMap], dict[str, dict[str, str]]]:
@@ -408,66 +592,57 @@ def make_references(
     files
         For every detector the names of its files by kind (``"dark:SUB320"``, ``"flat:F200W"``).
     """
-    by_detector = "META.INSTRUMENT.DETECTOR"
-    subarray = "META.SUBARRAY.NAME"
-    readpatt = "META.EXPOSURE.READPATT"
-    exp_type = "META.EXPOSURE.TYPE"
-    channel, pupil, filter_key = "META.INSTRUMENT.CHANNEL", "META.INSTRUMENT.PUPIL", "META.INSTRUMENT.FILTER"
     rules: dict[str, list[Rule]] = {}
     files: dict[str, dict[str, str]] = {}
-    imaging = "NRC_CORON|NRC_FLAT|NRC_FOCUS|NRC_IMAGE|NRC_TACONFIRM|NRC_TACQ|NRC_TSIMAGE"
-    size = request.size if request.small else "GENERIC"
+    imaging = request.instrument.name == "NIRCAM"
     darks = flats = 0
     for number, detector in enumerate(request.detectors, start=1):
         progress(f"references of {detector.name}")
         aperture = request.instrument.aperture(detector, request.size)
         maps = make_maps(request.instrument, detector, aperture, request.rng("maps", detector.name))
         paths = _detector_files(request, number, detector, maps)
-        paths["photom"] = _photom(request, number, detector)
-        paths["distortion"] = _distortion(request, number, detector)
-        matches = {
-            "mask": (detector.name, size), "gain": (detector.name, size), "linearity": (detector.name, size),
-            "saturation": (detector.name,), "ipc": (detector.name,),
-            "readnoise": (detector.name, "ANY", size), "superbias": (detector.name, "ANY", size),
-            "area": (detector.name, "ANY", "ANY", imaging),
-            "photom": (detector.name, imaging),
-            "distortion": (imaging, detector.name, detector.channel, "ANY", "ANY"),
-        }  # fmt: skip
-        for kind, match in matches.items():
-            rules.setdefault(kind, []).append(Rule(match, paths[kind].name))
+        if imaging:
+            paths["photom"] = _photom(request, number, detector)
+            paths["distortion"] = _distortion(request, number, detector)
+        if request.instrument.mid_infrared:
+            paths["rscd"] = _rscd(request, number, detector)
+            paths["emicorr"] = _emicorr(request, number)
+        if request.pattern.interleaved:
+            paths["refpix"] = _refpix(request, number, detector)
+        if request.instrument.name == "NIRSPEC" and request.size == "FULL":
+            paths["pictureframe"] = _pictureframe(request, number, detector)
+        for kind, path in paths.items():
+            rules.setdefault(kind, []).append(Rule(_match(request, kind, detector, ""), path.name))
         files[detector.name] = {kind: path.name for kind, path in paths.items()}
         for name in request.subarrays:
             darks += 1
-            path = _dark(request, darks, detector, maps, name)
-            rules.setdefault("dark", []).append(Rule(("N/A", detector.name, name), path.name))
-            files[detector.name][f"dark:{name}"] = path.name
-        for filter_ in (f for f in request.filters if f.channel == detector.channel):
+            made = {"dark": _dark(request, darks, detector, maps, name)}
+            if maps.reset is not None:
+                made["reset"] = _reset(request, darks, detector, maps, name)
+            for kind, path in made.items():
+                rules.setdefault(kind, []).append(Rule(_match(request, kind, detector, name), path.name))
+                files[detector.name][f"{kind}:{name}"] = path.name
+        for filter_ in (f for f in request.filters if imaging and f.channel == detector.channel):
             flats += 1
             path = _flat(request, flats, detector, filter_, maps)
             rules.setdefault("flat", []).append(Rule((detector.name, filter_.name, "CLEAR"), path.name))
             files[detector.name][f"flat:{filter_.name}"] = path.name
-    progress("filter tables, aperture corrections, parameters")
-    groups = sorted({(d.channel, d.module) for d in request.detectors})
-    for number, group in enumerate(groups, start=1):
-        path = _filteroffset(request, number, *group)
-        rules.setdefault("filteroffset", []).append(Rule(group, path.name))
-    rules["apcorr"] = [Rule(("NRC_IMAGE|NRC_TSIMAGE",), _apcorr(request, 1).name)]
-    rules["abvegaoffset"] = [Rule((), _abvegaoffset(request, 1).name)]
-    keys = {
-        "mask": (by_detector, subarray), "gain": (by_detector, subarray), "linearity": (by_detector, subarray),
-        "saturation": (by_detector,), "ipc": (by_detector,), "readnoise": (by_detector, readpatt, subarray),
-        "superbias": (by_detector, readpatt, subarray),
-        "area": (by_detector, filter_key, pupil, exp_type),
-        "photom": (by_detector, exp_type),
-        "distortion": (exp_type, by_detector, channel, pupil, filter_key),
-        "dark": (exp_type, by_detector, subarray),
-        "flat": (by_detector, filter_key, pupil),
-        "filteroffset": (channel, "META.INSTRUMENT.MODULE"),
-        "apcorr": (exp_type,), "abvegaoffset": (),
-    }  # fmt: skip
-    generic = {"mask", "gain", "linearity", "readnoise", "superbias", "dark"}
+    if imaging:
+        progress("filter tables, aperture corrections, parameters")
+        groups = sorted({(d.channel, d.module) for d in request.detectors})
+        for number, group in enumerate(groups, start=1):
+            path = _filteroffset(request, number, *group)
+            rules.setdefault("filteroffset", []).append(Rule(group, path.name))
+        rules["apcorr"] = [Rule(("NRC_IMAGE|NRC_TSIMAGE",), _apcorr(request, 1).name)]
+        rules["abvegaoffset"] = [Rule((), _abvegaoffset(request, 1).name)]
+    generic = {"mask", "gain", "linearity", "readnoise", "superbias", "dark", "saturation", "reset"}
     maps_ = [
-        ReferenceMap(kind, keys[kind], tuple(lines), generic=kind in generic and not request.small)
+        ReferenceMap(
+            kind,
+            _keys(request.instrument, kind),
+            tuple(lines),
+            generic=kind in generic and _SUBARRAY in _keys(request.instrument, kind) and not request.small,
+        )
         for kind, lines in sorted(rules.items())
     ]
     return [*maps_, *_parameters(request)], files
