@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,6 @@ import pytest
 from tests.conftest import once
 
 HERE = Path(__file__).parent
-
-UNFINISHED = tuple(
-    name for name in ("tweakreg", "skymatch", "source_catalog") if find_spec(f"jwstdask.steps.combine.{name}") is None
-)
-"""Steps of Stage 3 that this version does not have: skipped by both."""
 
 
 def _process(script: str, folder: Path, work: Any, environment: Mapping[str, str]) -> None:
@@ -77,10 +71,6 @@ def same_names(ours: Path, oracle: Path, pattern: str = "*.fits") -> list[str]:
     assert names[0] == names[1], f"{names[0]} != {names[1]}\n{log.read_text()[-3000:] if log else ''}"
     assert names[0]
     return names[0]
-
-
-TAPS = ("dq_init", "saturation", "superbias", "refpix", "linearity", "dark_current", "jump")
-"""Steps of Stage 1 whose results are saved on the way."""
 
 
 TAPS = ("dq_init", "saturation", "superbias", "refpix", "linearity", "dark_current", "jump")
@@ -162,8 +152,7 @@ class Products:
 
         def build(folder: Path) -> None:
             inputs = gather(folder / "inputs", [*program.uncals, program.association])
-            options = {"through": 3, "steps": {step: {"skip": True} for step in UNFINISHED}}
-            run_ours(folder, [Call(str(inputs), "", "", options)], program.cache.environment)
+            run_ours(folder, [Call(str(inputs), "", "", {"through": 3})], program.cache.environment)
 
         return once(self.folder / "ours" / "program", build)
 
@@ -173,11 +162,10 @@ class Products:
         """Stage 3 of calibrated members of the mosaic's program."""
         program = self.programs("mosaic")
         table = program.associations[association]
-        options = {"steps": {step: {"skip": True} for step in UNFINISHED}}
 
         def work(folder: Path) -> list[Call]:
             inputs = gather(folder / "inputs", [*members, table])
-            return [Call("calwebb_image3", "jwst.pipeline.Image3Pipeline", inputs / table.name, options)]
+            return [Call("calwebb_image3", "jwst.pipeline.Image3Pipeline", inputs / table.name)]
 
         return self.make(who, name, work, program.cache.environment)
 

@@ -11,7 +11,7 @@ from astropy.table import Table
 
 from tests.conftest import RECIPES
 from tests.oracle.compare import compare, row, shift
-from tests.oracle.conftest import UNFINISHED, same_names
+from tests.oracle.conftest import same_names
 from tests.oracle.test_image2 import CAL, KEYWORD, resampled_differs
 
 MODE = RECIPES["mosaic"].mode
@@ -21,10 +21,6 @@ SHIFT = 1e-3
 
 LEVEL = 1e-4
 """Relative, of the levels of the sky."""
-
-
-def needs(step: str) -> pytest.MarkDecorator:
-    return pytest.mark.skipif(step in UNFINISHED, reason=f"this version has no step {step}")
 
 
 @pytest.fixture
@@ -57,7 +53,6 @@ def test_exposures_equal_the_oracles(products, folders, kind, record_property):
     assert sum(item["flags"] or 0 for item in rows) == 0
 
 
-@needs("tweakreg")
 def test_alignment(products, folders):
     ours, oracle = folders
     found = same_names(ours, oracle, "*_crf.fits")
@@ -73,7 +68,6 @@ def test_alignment(products, folders):
     assert max(apart) < SHIFT, apart
 
 
-@needs("skymatch")
 def test_levels_of_the_sky(folders):
     ours, oracle = folders
     levels = [
@@ -107,7 +101,6 @@ def test_mosaic(folders, record_property):
     assert result.arrays["SCI"].size > 200_000
 
 
-@needs("source_catalog")
 def test_catalogue_and_segmentation(folders, record_property):
     ours, oracle = folders
     (name,) = names(oracle, "cat.ecsv")

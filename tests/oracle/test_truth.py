@@ -9,8 +9,6 @@ from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.table import Table
 
-from tests.oracle.conftest import UNFINISHED
-
 PIXEL = 31.0
 """Side of a pixel [mas]."""
 
@@ -31,7 +29,6 @@ def test_rates_scatter_by_their_errors_around_the_truth(products, detector):
         assert abs(np.median(pull)) < 0.3
 
 
-@pytest.mark.skipif("source_catalog" in UNFINISHED, reason="this version has no step source_catalog")
 def test_catalogue_recovers_fluxes_and_positions(products):
     program = products.programs("mosaic")
     (path,) = products.program().glob("*_cat.ecsv")
