@@ -26,11 +26,14 @@ MIRI_FRAMES = {
 }  # fmt: skip
 """Clocks of 10 microseconds of a row and a frame of MIRI's subarrays, read fast."""
 
+SLOW_FRAME = (2333, 2388992)
+"""Clocks of a row and of a full frame, read slowly."""
+
 
 def row_clocks(subarray: str, pattern: ReadPattern | None = None) -> tuple[int, int]:
     """Clocks of a row and of a frame of a subarray of MIRI."""
     if pattern is not None and pattern.samples > 1:
-        return 2333, 2388992
+        return SLOW_FRAME
     return MIRI_FRAMES[subarray]
 
 

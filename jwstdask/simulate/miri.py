@@ -10,14 +10,23 @@ from typing import Any
 
 import numpy as np
 
-from jwstdask.simulate.instruments import MIRI_FRAMES, row_clocks
+from jwstdask.simulate.instruments import MIRI_FRAMES, SLOW_FRAME, row_clocks
 from jwstdask.simulate.ramps import Electronics, pink_noise, read_charge
 
 FREQUENCIES = {"Hz390": 390.625, "Hz218a": 218.52055, "Hz10": 10.039216}
 """Interference [Hz]."""
 
-HEARD = {"FAST": ("Hz390", "Hz218a"), "SLOW": ("Hz390", "Hz10")}
-"""Frequencies that disturb fast and slow readouts."""
+
+def heard(subarray: str, slow: bool = False) -> tuple[str, ...]:
+    """Frequencies that disturb a subarray.
+
+    A frequency that does a whole number of periods in a frame adds the same to all groups and is no matter: 390.625 Hz
+    in large and slow frames.
+    """
+    if slow:
+        return ("Hz10",)
+    return ("Hz10", "Hz218a") if subarray in ("FULL", "BRIGHTSKY", "SUB256") else ("Hz390", "Hz218a")
+
 
 RESET_GROUPS = 8
 """Groups after a reset that the reset reference has; later ones are not disturbed."""
@@ -42,13 +51,15 @@ def reset_anomaly(strength: np.ndarray, integration: int, group: int) -> np.ndar
 
 def interference_cases() -> dict:
     """Clocks and frequencies of all subarrays, as the reference has them."""
-    speeds = {
-        "FAST": list(HEARD["FAST"]),
-        "SLOW": {detector: list(HEARD["SLOW"]) for detector in ("MIRIMAGE", "MIRIFULONG", "MIRIFUSHORT")},
-    }
-    clocks = {("FULL_FAST" if name == "FULL" else name): value for name, value in MIRI_FRAMES.items()}
-    clocks["FULL_SLOW"] = (2333, 2388992)
-    return {name: {"rowclocks": row, "frameclocks": frame, "freqs": speeds} for name, (row, frame) in clocks.items()}
+    slow = {detector: list(heard("FULL", True)) for detector in ("MIRIMAGE", "MIRIFULONG", "MIRIFUSHORT")}
+    cases = {}
+    for subarray, (row, frame) in MIRI_FRAMES.items():
+        name = "FULL_FAST" if subarray == "FULL" else subarray
+        frequencies = {"FAST": list(heard(subarray)), "SLOW": slow}
+        cases[name] = {"rowclocks": row, "frameclocks": frame, "freqs": frequencies}
+    row, frame = SLOW_FRAME
+    cases["FULL_SLOW"] = {"rowclocks": row, "frameclocks": frame, "freqs": cases["FULL_FAST"]["freqs"]}
+    return cases
 
 
 class MiriElectronics(Electronics):
@@ -59,7 +70,6 @@ class MiriElectronics(Electronics):
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
-        self.speed = "SLOW" if self.pattern.samples > 1 else "FAST"
         strengths = self.rng.uniform(0.6, 1.0, len(FREQUENCIES)) * self.effects.interference
         phases = self.rng.uniform(0, 1, len(FREQUENCIES))
         self.disturbance = dict(zip(FREQUENCIES, zip(strengths, phases)))
@@ -80,7 +90,7 @@ class MiriElectronics(Electronics):
         clock = float(whole) * (frame + integration * (frames + 1)) + np.arange(self.shape[0])[:, np.newaxis] * row
         clock = clock + np.arange(self.shape[1] // 4) * self.pattern.samples
         found = np.zeros(clock.shape)
-        for name in HEARD[self.speed]:
+        for name in heard(subarray, self.pattern.samples > 1):
             strength, start = self.disturbance[name]
             period = wave(name)
             phase = (clock * 1e-5 * FREQUENCIES[name] + start) % 1
