@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jwstdask.core.errors import InputError
+from jwstdask.core.errors import InputError, ProductError
 
 UNSET = frozenset((None, "", "null", "--", "n", "f", "false", "n/a"))
 """Values that say a column is not specified."""
@@ -153,14 +153,27 @@ def _read_with_astropy(path: str, name: str, delimiter: str, pool_format: str) -
     return make_pool((dict(zip(table.colnames, row)) for row in masked), name)
 
 
-def write_pool(pool: Pool | Sequence[Mapping[str, str]], path: str | os.PathLike[str], delimiter: str = "|") -> None:
-    """Write a pool as a text table."""
-    rows = [row.values for row in pool] if isinstance(pool, Pool) else list(pool)
-    with Path(path).open("w", newline="") as stream:
-        writer = csv.writer(stream, delimiter=delimiter, lineterminator="\n")
-        if rows:
-            writer.writerow(rows[0])
-            writer.writerows(row.values() for row in rows)
+def write_pool(
+    rows: Sequence[Mapping[str, str]],
+    path: str | os.PathLike[str],
+    delimiter: str = "|",
+    columns: Sequence[str] | None = None,
+) -> None:
+    """Write rows as a pool; the columns are those of the first row if they are not given.
+
+    Raises
+    ------
+    ProductError
+        If the file cannot be written.
+    """
+    names = list(columns or (rows[0] if rows else ()))
+    try:
+        with Path(path).open("w", newline="") as stream:
+            writer = csv.writer(stream, delimiter=delimiter, lineterminator="\n")
+            writer.writerow(names)
+            writer.writerows([row[name] for name in names] for row in rows)
+    except OSError as error:
+        raise ProductError(path, f"cannot be written ({error.strerror})", "give another folder") from None
 
 
 def candidates_of(text: str | None) -> Candidates:

@@ -171,7 +171,7 @@ def _association(group: Group, pool: str, version_id: str | None) -> MadeAssocia
 
 
 def _changed(member: Member, **attributes: str) -> Member:
-    return Member(member.attributes | attributes, member.row)
+    return Member({**member.attributes, **attributes}, member.row)
 
 
 def _slit_backgrounds(association: MadeAssociation, group: Group) -> list[MadeAssociation]:
