@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -166,7 +167,8 @@ class RampBlock:
     groupdq
         uint8 (integration, group, y, x).
     pixeldq
-        uint32 (y, x).
+        uint32 (y, x); (superstripe, y, x) where successive integrations are of different rows of the detector, one of
+        so many superstripes each.
     zeroframe
         float32 (integration, y, x) [DN], or None.
     average_dark_current
@@ -185,6 +187,20 @@ class RampBlock:
     average_dark_current: np.ndarray | float | None = None
     tally: dict[str, float] = field(default_factory=dict)
     products: dict[str, ImageBlock] = field(default_factory=dict)
+
+    def superstripes(self) -> Iterator[tuple[Any, RampBlock]]:
+        """The integrations of each superstripe, as views, and their index into arrays (superstripe, y, x).
+
+        The block itself, and an index that takes the whole of arrays (y, x), where there are no superstripes.
+        """
+        if self.pixeldq.ndim == 2:
+            yield ..., self
+            return
+        count = len(self.pixeldq)
+        for index in range(count):
+            own = slice(index, None, count)
+            zeroframe = None if self.zeroframe is None else self.zeroframe[own]
+            yield index, RampBlock(self.window, self.sci[own], self.groupdq[own], self.pixeldq[index], zeroframe)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays that are present, by lower-case name."""

@@ -25,7 +25,7 @@ class Parameters:
     output_dir: str | None = par(None, "folder for output files")
     output_ext: str = par(".fits", "extension of output files")
     output_use_model: bool = par(False, "name the output after the input exposure")
-    output_use_index: bool = par(True, "number the outputs when there are several")
+    output_use_index: bool = par(True, "accepted for jwst's sake; without effect there too")
     save_results: bool = par(False, "save the result")
     skip: bool = par(False, "do not run")
     suffix: str | None = par(None, "suffix of the output file")
@@ -56,6 +56,10 @@ class Step(Parameters):
     """True for a step that records its status in each member by itself."""
     kind: ClassVar[str] = "block"
     """``block``, ``frame`` (whole frames), ``metadata`` (no pixel work) or ``association`` (several exposures)."""
+    superstripes: ClassVar[bool] = False
+    """Whether the step works on exposures in superstripes as they are read (:meth:`RampBlock.superstripes`)."""
+    joins_superstripes: ClassVar[bool] = False
+    """Whether superstripes make up a frame after the step."""
     available: ClassVar[bool] = True
     """False for a step whose place and parameters are known but which this version cannot run."""
     streams: ClassVar[bool] = False

@@ -28,11 +28,13 @@ from jwstdask.engine.frames import divided, run_in_file
 from jwstdask.engine.outcome import measured
 from jwstdask.engine.passes import Block, Pass, merge_tallies, open_references, strips, whole_frame
 from jwstdask.engine.sources import FileArrays
+from jwstdask.engine.superstripes import join_in_file
 from jwstdask.io.layout import FitsLayout, open_layout
 from jwstdask.io.metadata import has_wcs, read_metadata, read_wcs
 from jwstdask.io.product import ProductHandle, ProductWriter, make_folder
 from jwstdask.io.schema import model_schema
 from jwstdask.io.temporary import scratch_folder, temporary_path
+from jwstdask.refs.stripes import Superstripes
 
 STRIP_BYTES = 8_000_000
 """Product bytes that a strip may hold before they are written."""
@@ -65,13 +67,15 @@ def blocks_of(block: Block) -> dict[str, Block]:
     return {"": block}
 
 
-def data_model(kind: str, block_or_shape: tuple[int, ...], exp_type: str) -> str:
-    """jwst's data model for a product."""
+def data_model(kind: str, shapes: Mapping[str, tuple[int, ...]], exp_type: str) -> str:
+    """jwst's data model for a product, by the shapes of its arrays, of which the first is of the data."""
     if kind == "fitopt":
         return "RampFitOutputModel"
     if kind == "likely_chisq":
         return "ImageModel"
-    dimensions = len(block_or_shape)
+    dimensions = len(next(iter(shapes.values())))
+    if len(shapes.get("pixeldq", ())) == 3:
+        return "SuperstripeRampModel"
     if exp_type in GUIDER:
         return "GuiderRawModel" if dimensions == 4 else "GuiderCalModel"
     if dimensions == 2:
@@ -217,9 +221,9 @@ def _run(plan: ExposurePlan, executor: Executor) -> Outcome:
         source = arrays
         folder = stack.enter_context(scratch_folder(_folder(plan) or os.curdir, make=False))
         for part in parts:
-            if part.frame_step is not None:
+            if part.name:
                 # Messages name the exposure by the name of its file.
-                scratch = str(folder / part.frame_step.name / os.path.basename(plan.path))
+                scratch = str(folder / part.name / os.path.basename(plan.path))
                 make_folder(scratch)
             else:
                 scratch = None
@@ -252,6 +256,12 @@ def _run(plan: ExposurePlan, executor: Executor) -> Outcome:
                         _walk(work, {kind: writer.handle for kind, writer in writers.items()}, {}, executor)
                         writers[""].finish()
                 source = FileArrays.open(scratch)
+            if part.superstripes is not None and scratch is not None:
+                target = str(folder / "frame" / os.path.basename(plan.path))
+                make_folder(target)
+                arrays = source = join_in_file(part.superstripes, meta, scratch, arrays.layout, target)
+                os.unlink(scratch)
+                meta = joined_meta(plan, part.superstripes, meta)
     if "fitopt" in paths:
         paths["fitopt"] = trim_fitopt(paths["fitopt"], plan.products["fitopt"], tally)
     if "i2d" in plan.products:
@@ -289,6 +299,11 @@ def run_metadata_steps(plan: ExposurePlan, meta: Mapping[str, Any]) -> tuple[Any
     return wcs, updates, records
 
 
+def strip_height(bytes_per_row: int) -> int:
+    """Rows of a strip, given the bytes of a row of all products together."""
+    return int(np.clip(STRIP_BYTES // max(bytes_per_row, 1) // 16 * 16, 16, 128))
+
+
 def _walk(
     work: Pass, handles: Mapping[str, ProductHandle], taps: Mapping[str, ProductHandle], executor: Executor
 ) -> dict[str, float]:
@@ -298,8 +313,7 @@ def _walk(
         for handle in (*handles.values(), *taps.values())
         for place in handle.places.values()
     )
-    rows = int(np.clip(STRIP_BYTES // max(per_row, 1) // 16 * 16, 16, 128))
-    row_ranges = strips(work.shape, rows)
+    row_ranges = strips(work.shape, strip_height(per_row))
     if not isinstance(executor, Cluster):
         frame = work.frame(lambda name, shape, dtype: np.empty(shape, dtype))
 
@@ -383,13 +397,13 @@ def open_products(
     try:
         if scratch is not None:
             ramp = template.products[""]
-            model = data_model("", ramp["sci"][0], plan.exp_type)
+            model = data_model("", _shapes(ramp), plan.exp_type)
             writers[""] = ProductWriter(scratch, model, {}, ramp, sync=False)
         for kind, path in plan.products.items() if scratch is None else ():
             found = template.products.get(kind) or template.products.get("")
             if found is None or kind == "i2d":
                 continue
-            model = data_model(kind, next(iter(found.values()))[0], plan.exp_type)
+            model = data_model(kind, _shapes(found), plan.exp_type)
             product_meta = new_meta(plan, kind, meta if kind in LAST_STEP else {**meta, **template.updates})
             if kind == "fitopt":
                 path = temporary_path(path)
@@ -397,7 +411,7 @@ def open_products(
         for step, path in plan.taps.items():
             if step in template.taps:
                 found = template.taps[step]
-                model = data_model("", found["sci"][0], plan.exp_type)
+                model = data_model("", _shapes(found), plan.exp_type)
                 if before_wcs(plan, step):
                     given = {**read_metadata(arrays.layout, complete=True), **plan.updates}
                     own = read_wcs(arrays.layout) if has_wcs(arrays.layout) else None
@@ -453,8 +467,15 @@ def new_meta(plan: ExposurePlan, kind: str, meta: Mapping[str, Any]) -> dict[str
     if kind == "fitopt":
         meta = {name: value for name, value in meta.items() if not name.startswith(_IMAGES_ONLY)}
     if kind in _NEW_MODELS or (kind == "cal" and any(item.name == "guider_cds" for item in plan.active)):
-        return {**without_extra(meta), **without_extra(plan.updates, keep=True)}
+        found = {**without_extra(meta), **without_extra(plan.updates, keep=True)}
+        found.pop("meta.exposure.read_times", None)
+        return found
     return dict(meta)
+
+
+def joined_meta(plan: ExposurePlan, stripes: Superstripes, meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata of an exposure whose superstripes have been put together: a new model, as the rates are."""
+    return {**without_extra(stripes.metadata(meta)), **without_extra(plan.updates, keep=True)}
 
 
 def before_wcs(plan: ExposurePlan, step: str) -> bool:
@@ -510,6 +531,10 @@ class Template:
             self.taps[step] = _arrays(block, work.shape_after(step))
 
         return keep
+
+
+def _shapes(arrays: Mapping[str, tuple[tuple[int, ...], str]]) -> dict[str, tuple[int, ...]]:
+    return {name: shape for name, (shape, _) in arrays.items()}
 
 
 def _arrays(block: Block, shape: tuple[int, ...]) -> dict[str, tuple[tuple[int, ...], str]]:

@@ -21,6 +21,7 @@ from jwstdask.core.plan import ExposurePlan, StepPlan, StepRecord
 from jwstdask.engine.executor import Executor
 from jwstdask.engine.passes import Idle, open_references, reason_of
 from jwstdask.io.layout import FitsLayout, open_layout
+from jwstdask.refs.stripes import Superstripes, superstripes
 
 Block = RampBlock | ImageBlock
 
@@ -35,10 +36,20 @@ class Part:
         The plan with these steps only.
     frame_step
         None for the last part.
+    superstripes
+        How the superstripes of the exposure are put together after the steps; None if they are not.
     """
 
     plan: ExposurePlan
     frame_step: StepPlan | None
+    superstripes: Superstripes | None = None
+
+    @property
+    def name(self) -> str:
+        """What follows, in one word; empty for the last part."""
+        if self.superstripes is not None:
+            return "superstripes"
+        return "" if self.frame_step is None else self.frame_step.name
 
 
 def divided(plan: ExposurePlan, meta: Mapping[str, Any]) -> tuple[list[Part], list[StepRecord]]:
@@ -47,6 +58,14 @@ def divided(plan: ExposurePlan, meta: Mapping[str, Any]) -> tuple[list[Part], li
     records: list[StepRecord] = []
     steps: list[StepPlan] = []
     for item in plan.steps:
+        if item.step.joins_superstripes and item.skip is None and superstripes(meta) > 0:
+            stripes = Superstripes.of(meta)
+            taps = {name: path for name, path in plan.taps.items() if name != item.name}
+            parts.append(Part(replace(plan, steps=(*steps, item), taps=taps), None, stripes))
+            # The step's own product is the frame.
+            steps = [replace(item, step=Idle(), skip=None)] if item.name in plan.taps else []
+            meta = stripes.metadata(meta)
+            continue
         if item.step.kind != "frame":
             steps.append(item)
             continue

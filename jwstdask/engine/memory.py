@@ -241,7 +241,7 @@ def assemble(
     wcs
         The gwcs object or None.
     """
-    model = data_model(kind, next(iter(arrays.values())).shape, exp_type)
+    model = data_model(kind, {name: array.shape for name, array in arrays.items()}, exp_type)
     attrs = {name: value for name, value in meta.items() if value is not None}
     attrs |= {"meta.model_type": model}
     if path:

@@ -25,6 +25,7 @@ from jwstdask.core.step import Step
 from jwstdask.io.metadata import keyword_names
 from jwstdask.refs.reference import Reference
 from jwstdask.refs.reference import open_references as references_of
+from jwstdask.refs.stripes import superstripes
 
 TILE_BYTES = 800_000
 """Science bytes of a tile (float32) that leave room for flags and scratch in a second-level cache of 1 MB."""
@@ -233,8 +234,14 @@ class Pass:
 
     def block(self, window: Window) -> Block:
         """A fresh block of the window, as its EXP_TYPE wants it."""
-        guider = self.meta.get("meta.exposure.type") in GUIDER
-        return self.source.guider_block(window) if guider else self.source.block(window)
+        if self.meta.get("meta.exposure.type") in GUIDER:
+            return self.source.guider_block(window)
+        block = self.source.block(window)
+        count = superstripes(self.meta)
+        if count > 0 and isinstance(block, RampBlock) and block.pixeldq.ndim == 2:
+            # An exposure without flags.
+            block.pixeldq = np.zeros((count, *window.shape), np.uint32)
+        return block
 
     def tile(self, window: Window) -> Block:
         """A fresh block of a window of :attr:`shape`'s frame."""

@@ -29,6 +29,7 @@ from jwstdask.pipelines.cost import predict
 from jwstdask.program.associations import Association, Product
 from jwstdask.refs.crds import ReferenceChoice, resolve
 from jwstdask.refs.parameters import ParameterLayers, crds_parameters_disabled, parameter_layers, parameter_reftype
+from jwstdask.refs.stripes import Superstripes, superstripes
 from jwstdask.steps.registry import CLASSES, step_class
 
 PARITY_VERSION = "3.0.0"
@@ -265,10 +266,14 @@ def reference_choices(
 
 @dataclass
 class Draft:
-    """A plan in the making."""
+    """A plan in the making.
+
+    ``meta`` is the exposure's, ``after`` that of the frame where superstripes are put together on the way.
+    """
 
     request: Request
     meta: dict[str, Any] = field(default_factory=dict)
+    after: Mapping[str, Any] = field(default_factory=dict)
     shape: tuple[int, ...] = ()
     sizes: int = 0
     configured: Configured | None = None
@@ -460,6 +465,7 @@ def choose_steps(target: type, drafts: list[Draft], settings: Settings) -> None:
                             meta = Superstripes.of(meta).metadata(meta)
                 recorded = alone or name != "bkg_subtract" or bool(draft.request.members.get("background"))
                 draft.steps.append(StepPlan(name, step, reason, {}, configured.step_origins[name], recorded))
+            draft.after = meta
         except JwstdaskError as error:
             draft.error = str(error) if draft.request.path in str(error) else f"{draft.request.path}: {error}"
         except Exception as error:
@@ -604,7 +610,7 @@ def _products(target: type, draft: Draft, settings: Settings) -> tuple[dict[str,
         if "ramp_fit" in running:
             products = {"rate": path(own.suffix or "rate"), "rateints": path("rateints")}
             if running["ramp_fit"].step.save_opt:  # type: ignore[attr-defined]
-                likely = running["ramp_fit"].step.algorithm == "LIKELY"  # type: ignore[attr-defined]
+                likely = running["ramp_fit"].step.by_likelihood(draft.after)  # type: ignore[attr-defined]
                 kind = "likely_chisq" if likely else "fitopt"
                 products[kind] = path(kind, base=running["ramp_fit"].step.opt_name)  # type: ignore[attr-defined]
         else:

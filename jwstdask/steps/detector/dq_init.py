@@ -24,6 +24,7 @@ class DQInitStep(Step):
     class_name = "DQInitStep"
     status = "dq_init"
     reference_types = ("mask",)
+    superstripes = True
     equations = "PIXELDQ |= mask; GROUPDQ |= mask & DO_NOT_USE"
 
     user_supplied_dq: str | None = par(None, "FITS file of flags to add, of the shape of the exposure")
@@ -51,8 +52,9 @@ class DQInitStep(Step):
     def apply(self, block: RampBlock, prepared: np.ndarray, gathered: Any = None) -> None:
         if isinstance(block, ImageBlock):
             raise ValueError("the exposure holds count rates, not reads: skip the step")
-        mask = np.ascontiguousarray(prepared[block.window.rows, block.window.columns], np.uint32)
+        mask = np.ascontiguousarray(prepared[..., block.window.rows, block.window.columns], np.uint32)
         if isinstance(block, GuiderBlock):
             block.pixeldq |= mask
             return
-        dq_init.initialize(block.pixeldq, block.groupdq, mask)
+        for index, part in block.superstripes():
+            dq_init.initialize(part.pixeldq, part.groupdq, mask[index])

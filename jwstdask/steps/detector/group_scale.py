@@ -18,6 +18,7 @@ class GroupScaleStep(Step):
     alias = "group_scale"
     class_name = "GroupScaleStep"
     status = "group_scale"
+    superstripes = True
     equations = "SCI * FRMDIVSR / NFRAMES"
 
     def skip_reason(self, meta: Meta) -> str | None:

@@ -40,6 +40,7 @@ class IPCStep(Step):
     class_name = "IPCStep"
     status = "ipc"
     reference_types = ("ipc",)
+    superstripes = True
     equations = "SCI convolved with the kernel, reference pixels left out"
 
     @property

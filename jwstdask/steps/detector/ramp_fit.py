@@ -90,6 +90,10 @@ class RampFitStep(Step):
         nframes, groupgap = int(meta["meta.exposure.nframes"]), int(meta.get("meta.exposure.groupgap") or 0)
         return likelihood.read_times(ngroups, nframes, groupgap, meta["meta.exposure.frame_time"])
 
+    def by_likelihood(self, meta: Meta) -> bool:
+        """Whether the exposure is fitted by likelihood."""
+        return self._read_times(meta) is not None
+
     def prepare(self, meta: Meta, references: Mapping[str, Any]) -> RampFitData:
         factor = references["gain"].meta.get("meta.exposure.gain_factor")
         read_times = self._read_times(meta)

@@ -10,11 +10,11 @@ import numpy as np
 
 from jwstdask.core import dq
 from jwstdask.core.block import RampBlock, Window
-from jwstdask.core.errors import ParameterError, PlanError
+from jwstdask.core.errors import ParameterError
 from jwstdask.core.params import par
 from jwstdask.core.step import Meta, Step
 from jwstdask.kernels import refpix
-from jwstdask.refs.stripes import is_multistripe, stripe_rows, superstripes
+from jwstdask.refs.stripes import is_multistripe, stripe_rows
 from jwstdask.steps.detector import irs2
 
 _EDGELESS = ("SUB512", "SUB512S", "SUB32")
@@ -175,6 +175,8 @@ class RefPixStep(Step):
     equations = "SCI - mean(top, bottom) of amplifier and column parity - side_gain * mean(left, right) of the row"
     streams = True
     gathers_alone = True
+    superstripes = True
+    joins_superstripes = True
 
     odd_even_columns: bool = par(True, "treat odd and even columns apart")
     use_side_ref_pixels: bool = par(True, "use the reference pixels left and right of each row")
@@ -196,8 +198,6 @@ class RefPixStep(Step):
         if self.refpix_algorithm == "sirs" and "FULL" in name and not miri and not Readout.of(meta).full:
             raise ParameterError(f"refpix.refpix_algorithm='sirs' cannot be used for subarray {name}", "Use 'median'.")
         irs2.kept_rows(meta)
-        if superstripes(meta) > 0:
-            raise PlanError("refpix cannot correct superstripes yet", "Leave the exposure out.")
 
     def kept_rows(self, meta: Meta) -> np.ndarray | None:
         return irs2.kept_rows(meta)
@@ -434,7 +434,9 @@ def _usable(flags: np.ndarray, wanted: np.uint32) -> np.ndarray:
 def _section(readout: Readout, block: RampBlock, values: np.ndarray) -> Section:
     """The inner part of a block in detector orientation."""
     window = block.window
-    sci, flags = values[(slice(None), slice(None), *window.inner)], block.pixeldq[window.inner]
+    # In superstripes, jwst takes the flags of the first one for all of them.
+    pixeldq = block.pixeldq if block.pixeldq.ndim == 2 else block.pixeldq[0]
+    sci, flags = values[(slice(None), slice(None), *window.inner)], pixeldq[window.inner]
     if readout.mode == "miri":
         return Section(sci, np.ascontiguousarray(flags), window.inner_y0, window.inner_x0)
     axes = readout.fastaxis, readout.slowaxis

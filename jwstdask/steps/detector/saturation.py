@@ -19,7 +19,7 @@ from jwstdask.steps.detector import irs2
 
 @dataclass(frozen=True)
 class Levels:
-    """Saturation level [DN], its flags and, if there is one, the bias [DN], each (y, x) of the science frame.
+    """Saturation level [DN], its flags and, if there is one, the bias [DN], each ([superstripe,] y, x).
 
     For IRS2 readouts the rows of the bias, as those of the ramp, include reference samples.
     """
@@ -39,6 +39,7 @@ class SaturationStep(Step):
     class_name = "SaturationStep"
     status = "saturation"
     reference_types = ("saturation", "superbias")
+    superstripes = True
     equations = "SCI >= level: SATURATED from there on, neighbours too; SCI <= 0: AD_FLOOR, DO_NOT_USE"
 
     n_pix_grow_sat: int = par(1, "layers of neighbours flagged around a saturated pixel", ge=0)
@@ -73,26 +74,30 @@ class SaturationStep(Step):
         if prepared.readout is not None:
             self._apply_interleaved(block, prepared, prepared.readout)
             return
-        tile = block.window.rows, block.window.columns
-        threshold, unchecked, flags = _levels(prepared, tile)
-        met = saturation.flag(
-            block.sci,
-            block.groupdq,
-            threshold,
-            unchecked,
-            n_pix_grow_sat=self.n_pix_grow_sat,
-            nframes=prepared.nframes,
-            bias=None if prepared.bias is None else np.ascontiguousarray(prepared.bias[tile], np.float32),
-            zeroframe=block.zeroframe,
-        )
-        block.pixeldq |= flags
-        _count(block, met)
+        tile = ..., block.window.rows, block.window.columns
+        level, flags = prepared.threshold[tile], np.asarray(prepared.flags[tile], np.uint32)
+        bias = None if prepared.bias is None else np.ascontiguousarray(prepared.bias[tile], np.float32)
+        for index, part in block.superstripes():
+            threshold, unchecked, bits = _levels(level[index], flags[index])
+            met = saturation.flag(
+                part.sci,
+                part.groupdq,
+                threshold,
+                unchecked,
+                n_pix_grow_sat=self.n_pix_grow_sat,
+                nframes=prepared.nframes,
+                bias=None if bias is None else bias[index],
+                zeroframe=part.zeroframe,
+            )
+            part.pixeldq |= bits
+            _count(block, met)
 
     def _apply_interleaved(self, block: RampBlock, prepared: Levels, readout: Readout) -> None:
         """Look at the rows of pixels only, as if the reference samples between them did not exist."""
         window = block.window
         science, places = irs2.local_rows(readout.science, window)
-        threshold, _, flags = _levels(prepared, (science, window.columns))
+        tile = science, window.columns
+        threshold, _, flags = _levels(prepared.threshold[tile], prepared.flags[tile])
         groupdq, zeroframe, bias = block.groupdq[:, :, places], None, None
         if block.zeroframe is not None:
             zeroframe = block.zeroframe[:, places]
@@ -116,12 +121,11 @@ class SaturationStep(Step):
         _count(block, met)
 
 
-def _levels(prepared: Levels, tile: tuple[slice, slice]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return saturation.levels(
-        np.ascontiguousarray(prepared.threshold[tile], np.float32), np.asarray(prepared.flags[tile], np.uint32)
-    )
+def _levels(threshold: np.ndarray, flags: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return saturation.levels(np.ascontiguousarray(threshold, np.float32), np.asarray(flags, np.uint32))
 
 
 def _count(block: RampBlock, met: np.ndarray) -> None:
     for name, bit in (("saturated", dq.SATURATED), ("ad_floor", dq.AD_FLOOR)):
-        block.tally[f"saturation.{name}"] = float(np.count_nonzero(met[block.window.inner] & bit))
+        key = f"saturation.{name}"
+        block.tally[key] = block.tally.get(key, 0.0) + float(np.count_nonzero(met[block.window.inner] & bit))

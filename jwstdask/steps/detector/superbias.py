@@ -21,6 +21,7 @@ class SuperBiasStep(Step):
     class_name = "SuperBiasStep"
     status = "superbias"
     reference_types = ("superbias",)
+    superstripes = True
     equations = "SCI - bias; PIXELDQ |= bias DQ"
 
     def reference_skip_reason(self, meta: Meta, references: Mapping[str, Any]) -> str | None:
@@ -31,9 +32,10 @@ class SuperBiasStep(Step):
         return reference.array("sci"), reference.flags
 
     def apply(self, block: RampBlock, prepared: tuple[np.ndarray, np.ndarray], gathered: Any = None) -> None:
-        tile = block.window.rows, block.window.columns
+        tile = ..., block.window.rows, block.window.columns
         bias = np.ascontiguousarray(prepared[0][tile], np.float32)
-        superbias.subtract(block.sci, bias, out=block.sci)
-        if block.zeroframe is not None:
-            superbias.subtract_zeroframe(block.zeroframe, bias, out=block.zeroframe)
+        for index, part in block.superstripes():
+            superbias.subtract(part.sci, bias[index], out=part.sci)
+            if part.zeroframe is not None:
+                superbias.subtract_zeroframe(part.zeroframe, bias[index], out=part.zeroframe)
         block.pixeldq |= prepared[1][tile]
