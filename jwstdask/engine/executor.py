@@ -192,22 +192,30 @@ def available_cores() -> int:
     return max(cores, 1)
 
 
+# What dask remembers of tasks that are done. Call stacks sampled in every worker would grow by some 0.1 MB a second.
+_FORGETFUL = {"distributed.worker.profile.enabled": False, "distributed.admin.low-level-log-length": 100}
+
+
 def local_cluster(workers: int) -> Cluster:
     """A cluster of one-thread processes on this machine, listening on loopback only."""
+    import dask
     from distributed import Client, LocalCluster
 
-    owner = LocalCluster(
-        n_workers=workers,
-        threads_per_worker=1,
-        host="127.0.0.1",
-        dashboard_address="127.0.0.1:0",
-        worker_dashboard_address="127.0.0.1:0",
-        silence_logs=40,
-        memory_limit=0,
-        # Ctrl-C goes to all processes of a terminal; this one ends the workers.
-        preload=["import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"],
-    )
-    return Cluster(Client(owner), owner)
+    with dask.config.set(_FORGETFUL):
+        owner = LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            worker_dashboard_address="127.0.0.1:0",
+            silence_logs=40,
+            memory_limit=0,
+            # For workers that start later, too.
+            config=dict(_FORGETFUL),
+            # Ctrl-C goes to all processes of a terminal; this one ends the workers.
+            preload=["import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"],
+        )
+        return Cluster(Client(owner), owner)
 
 
 def connect(address: str) -> Cluster:
