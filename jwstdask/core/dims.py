@@ -4,6 +4,7 @@ from __future__ import annotations
 
 INTEGRATION = "integration"
 GROUP = "group"
+SUPERSTRIPE = "superstripe"
 Y = "y"
 X = "x"
 RAMP = (INTEGRATION, GROUP, Y, X)

@@ -21,11 +21,12 @@ from jwstdask.core.dims import Y
 from jwstdask.core.errors import InputError, StepError
 from jwstdask.core.plan import ExposurePlan, StepRecord
 from jwstdask.engine.executor import Serial
-from jwstdask.engine.exposure import blocks_of, new_meta, product_updates, run_metadata_steps
+from jwstdask.engine.exposure import blocks_of, joined_meta, new_meta, product_updates, run_metadata_steps
 from jwstdask.engine.frames import divided
 from jwstdask.engine.memory import MemorySink, assemble, product_kind, tables_of, walk_parts
 from jwstdask.engine.passes import Pass, merge_tallies, strips, whole_frame
 from jwstdask.engine.sources import Arrays, MemoryArrays
+from jwstdask.engine.superstripes import shapes
 from jwstdask.io.backend import WCS
 
 _SOURCES = (
@@ -164,7 +165,7 @@ def _whole(recipe: Recipe, *arrays: np.ndarray) -> dict[tuple[str, str], np.ndar
     """All products at once, for a plan with a step on whole frames."""
     given = MemoryArrays(dict(zip(recipe.names, arrays, strict=True)), recipe.name)
     records: list[StepRecord] = []
-    values = walk_parts(recipe.plan, recipe.meta, given, records, Serial())[0]
+    values = walk_parts(recipe.plan, recipe.meta, given, records, Serial()).kinds
     for record in records:
         if record.status == "FAILED":
             remedy = "Lazy results cannot go on without it: use .call or .run."
@@ -290,51 +291,64 @@ def apply(plan: ExposurePlan, ds: xr.Dataset, rows: int = _ROWS) -> dict[str, xr
     recipe = Recipe(plan, meta, names, shape, name)
     parts, failed = divided(plan, meta)
     records += failed
+    leading = {item: variable.shape[:-2] for item, variable in variables.items()}
+    tables: Mapping[str, np.ndarray | xr.Variable] = tables_of(ds)
+    own, late = recipe, parts
+    joined = next((number for number, part in enumerate(parts, start=1) if part.superstripes is not None), 0)
+    if joined:
+        early = tuple(item for part in parts[:joined] for item in part.plan.steps)
+        records += Pass(replace(plan, steps=early), meta, _Zeros(leading, shape, name), gathered={}).records()
+        stripes, late = parts[joined - 1].superstripes, parts[joined:]
+        assert stripes is not None
+        arrays_of_frame = shapes(stripes, meta, shape)
+        leading = {item: size[:-2] for item, (size, _) in arrays_of_frame.items()}
+        times = tables.get("int_times")
+        tables = stripes.tables(meta, None if times is None else np.asarray(times))
+        own = replace(recipe, meta=joined_meta(plan, stripes, meta), shape=arrays_of_frame["sci"][0])
     # Steps on whole frames leave the shapes as they are.
-    tiled = replace(recipe, plan=replace(plan, steps=tuple(item for part in parts for item in part.plan.steps)))
-    records += [StepRecord(part.frame_step.name, "COMPLETE") for part in parts if part.frame_step is not None]
-    probe = _probe(tiled, plan, {item: variable.shape[:-2] for item, variable in variables.items()}, records)
+    tiled = replace(own, plan=replace(plan, steps=tuple(item for part in late for item in part.plan.steps)))
+    records += [StepRecord(part.frame_step.name, "COMPLETE") for part in late if part.frame_step is not None]
+    probe = _probe(tiled, plan, leading, records)
 
     def pieces(windows: list[Window]) -> list[da.Array]:
         return [variables[item].data[..., window.rows, window.columns] for window in windows for item in names]
 
     # One node of the graph: it is tokenized and shipped once.
     shared = dask.delayed(recipe, name=f"recipe-{dask.base.tokenize(recipe)}", traverse=False)
-    windows = _demand(tiled.plan, meta, shape)
-    gathered = dask.delayed(_gather, pure=True)(shared, windows, *pieces(windows))
     halo = sum(item.step.halo for item in plan.active if item.step.kind == "block")
     frame, kept = probe.work.shape, probe.work.kept
-    ranges = strips(frame, rows)
+    ranges = strips(frame, rows) if len(parts) == 1 else [(0, frame[-2])]
     boxes = [Window.around(start, stop, 0, frame[-1], halo, (frame[-2], frame[-1])) for start, stop in ranges]
     if kept is not None:
         boxes = [kept.outer(box) for box in boxes]
-    revised = None
-    if probe.frame:
-        flags = [
-            dask.delayed(_flags, pure=True)(shared, gathered, pair, box, *pieces([box]))
+    if len(parts) > 1:
+        done = [dask.delayed(_whole, pure=True)(shared, *(variables[item].data for item in names))]
+    else:
+        windows = _demand(tiled.plan, meta, shape)
+        gathered = dask.delayed(_gather, pure=True)(shared, windows, *pieces(windows))
+        revised = None
+        if probe.frame:
+            flags = [
+                dask.delayed(_flags, pure=True)(shared, gathered, pair, box, *pieces([box]))
+                for pair, box in zip(ranges, boxes, strict=True)
+            ]
+            revised = dask.delayed(_revise, pure=True)(shared, gathered, flags)
+        done = [
+            dask.delayed(_strip, pure=True)(shared, gathered, revised, pair, box, *pieces([box]))
             for pair, box in zip(ranges, boxes, strict=True)
         ]
-        revised = dask.delayed(_revise, pure=True)(shared, gathered, flags)
-    done = [
-        dask.delayed(_strip, pure=True)(shared, gathered, revised, pair, box, *pieces([box]))
-        for pair, box in zip(ranges, boxes, strict=True)
-    ]
-    if len(parts) > 1:
-        ranges = [(0, frame[-2])]
-        done = [dask.delayed(_whole, pure=True)(shared, *(variables[item].data for item in names))]
     saved = [probe.work.rows_after(None, pair) for pair in ranges]
     products: dict[str, dict[str, da.Array]] = {}
     for (kind, array), (lead, dtype) in probe.layout.items():
-        parts = [
-            da.from_delayed(strip[kind, array], (*lead, stop - start, shape[-1]), dtype)
+        pieces_of_product = [
+            da.from_delayed(strip[kind, array], (*lead, stop - start, frame[-1]), dtype)
             for strip, (start, stop) in zip(done, saved, strict=True)
         ]
-        products.setdefault(kind, {})[array] = da.concatenate(parts, axis=-2)
-    tables = tables_of(ds)
+        products.setdefault(kind, {})[array] = da.concatenate(pieces_of_product, axis=-2)
     own_wcs = wcs if wcs is not None else ds[WCS].item() if WCS in ds.coords else None
     datasets = {}
     for walked, arrays in products.items():
         kind = product_kind(plan, walked)
-        own = {**new_meta(plan, kind, meta), **probe.updates}
-        datasets[kind] = assemble(kind, arrays, own, plan.exp_type, plan.products.get(kind, ""), tables, own_wcs)
+        attrs = {**new_meta(plan, kind, own.meta), **probe.updates}
+        datasets[kind] = assemble(kind, arrays, attrs, plan.exp_type, plan.products.get(kind, ""), tables, own_wcs)
     return datasets

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,7 @@ from jwstdask.engine.exposure import (
     LAST_STEP,
     blocks_of,
     data_model,
+    joined_meta,
     most_segments,
     new_meta,
     product_updates,
@@ -30,8 +32,10 @@ from jwstdask.engine.exposure import (
 from jwstdask.engine.frames import divided, run_in_memory, whole_block
 from jwstdask.engine.passes import Block, Pass, strips
 from jwstdask.engine.sources import Arrays, MemoryArrays
+from jwstdask.engine.superstripes import join_in_memory
 from jwstdask.io.backend import GROUP_TABLE, UNITS, WCS, dimensions, flag_attributes
 from jwstdask.io.schema import model_schema
+from jwstdask.refs.stripes import Superstripes
 
 _ROWS = 128
 
@@ -118,33 +122,33 @@ def process(
     meta = {**meta, **plan.updates}
     found_wcs, wcs_updates, records = run_metadata_steps(plan, meta)
     meta.update(wcs_updates)
-    kinds, tally, found, work = walk_parts(plan, meta, arrays, records, executor or Serial())
+    walked = walk_parts(plan, meta, arrays, records, executor or Serial())
+    tally, found, work = walked.tally, walked.found, walked.work
     products = {}
-    for kind, values in kinds.items():
+    for kind, values in walked.kinds.items():
         tap = kind.removeprefix("tap:") if kind.startswith("tap:") else None
+        given, beside = meta, tables
+        if walked.superstripes is not None and kind in walked.frames:
+            given = joined_meta(plan, walked.superstripes, meta)
+            times = tables.get("int_times")
+            beside = walked.superstripes.tables(meta, None if times is None else np.asarray(times))
         kind = product_kind(plan, kind)
         if kind == "fitopt":
             values = _trimmed(values, tally)
-        own = tapped_meta(plan, tap, meta) if tap else new_meta(plan, kind, meta)
+        own = tapped_meta(plan, tap, given) if tap else new_meta(plan, kind, given)
         last = tap or LAST_STEP.get(kind)
         own.update(product_updates(plan, work, records, found, last))
         path = plan.taps.get(tap or "") or plan.products.get(kind, "")
-        products[kind] = assemble(kind, values, own, plan.exp_type, path, tables, found_wcs or wcs)
+        products[kind] = assemble(kind, values, own, plan.exp_type, path, beside, found_wcs or wcs)
     return products
 
 
-def walk_parts(
-    plan: ExposurePlan, meta: Mapping[str, Any], arrays: Arrays, records: list[StepRecord], executor: Executor
-) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, float], dict[str, dict[str, Any]], Pass]:
-    """Send an exposure through a plan.
+@dataclass
+class Walked:
+    """What an exposure became in memory.
 
-    Parameters
+    Attributes
     ----------
-    records
-        What became of earlier steps; those of the plan are added.
-
-    Returns
-    -------
     kinds
         Arrays by product and name.
     tally
@@ -153,11 +157,33 @@ def walk_parts(
         Step name to metadata that it sets.
     work
         The last pass.
+    superstripes
+        How superstripes were put together; None if they were not.
+    frames
+        Products made since then.
+    """
+
+    work: Pass
+    kinds: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    tally: dict[str, float] = field(default_factory=dict)
+    found: dict[str, dict[str, Any]] = field(default_factory=dict)
+    superstripes: Superstripes | None = None
+    frames: set[str] = field(default_factory=set)
+
+
+def walk_parts(
+    plan: ExposurePlan, meta: Mapping[str, Any], arrays: Arrays, records: list[StepRecord], executor: Executor
+) -> Walked:
+    """Send an exposure through a plan.
+
+    Parameters
+    ----------
+    records
+        What became of earlier steps; those of the plan are added.
     """
     parts, failed = divided(plan, meta)
     records += failed
-    found: dict[str, dict[str, Any]] = {}
-    kinds: dict[str, dict[str, np.ndarray]] = {}
+    result: Walked | None = None
     for part in parts:
         work = Pass(part.plan, meta, arrays)
         if not work.steps and not records and plan.pipeline == "ramp_fit":
@@ -165,7 +191,9 @@ def walk_parts(
             raise StepError(arrays.name, plan.pipeline, f"nothing to do ({reasons})")
         values, tally = _walked(work, executor)
         work.write_side_products()
-        found |= {item.plan.name: item.step.finish(meta, item.data, tally) for item in work.steps}
+        result = result or Walked(work)
+        result.work, result.tally = work, tally
+        result.found |= {item.plan.name: item.step.finish(meta, item.data, tally) for item in work.steps}
         records += work.records()
         if part.frame_step is not None:
             outcome = run_in_memory(part.frame_step, meta, arrays.name, whole_block(values[""]), executor)
@@ -173,8 +201,17 @@ def walk_parts(
             if outcome.spoiled:
                 values[""] = _walked(work, executor)[0][""]
             arrays = MemoryArrays(values.pop(""), arrays.name)
-        kinds |= values
-    return kinds, tally, found, work
+        if part.superstripes is not None:
+            block = whole_block(values.pop(""))
+            assert isinstance(block, RampBlock)
+            arrays = MemoryArrays(join_in_memory(part.superstripes, meta, block), arrays.name)
+            meta = joined_meta(plan, part.superstripes, meta)
+            result.superstripes = part.superstripes
+        elif result.superstripes is not None:
+            result.frames.update(values)
+        result.kinds |= values
+    assert result is not None
+    return result
 
 
 def _walked(work: Pass, executor: Executor) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, float]]:

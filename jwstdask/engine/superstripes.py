@@ -45,7 +45,7 @@ def join(stripes: Superstripes, meta: Mapping[str, Any], block: RampBlock, write
 
     def plane(fill: Any, dtype: type, times: range, planes: np.ndarray) -> np.ndarray:
         """Rows of ``planes`` (superstripe, y, x), read at some of the times that rows are read within a group."""
-        image = np.full((ny, nx), fill, dtype)
+        image: np.ndarray = np.full((ny, nx), fill, dtype)
         for time in times:
             for index, (source, target, number) in enumerate(stripes.slabs[time]):
                 rows, own = slice(target, target + number), slice(source, source + number)

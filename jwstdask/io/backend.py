@@ -18,7 +18,7 @@ from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
 from jwstdask.core import dq
-from jwstdask.core.dims import GROUP, INTEGRATION, WCS, X, Y
+from jwstdask.core.dims import GROUP, INTEGRATION, SUPERSTRIPE, WCS, X, Y
 from jwstdask.io import accessor as accessor  # registers ds.jwst
 from jwstdask.io.layout import FitsLayout, open_layout
 from jwstdask.io.metadata import has_wcs, model_name, read_metadata, read_wcs
@@ -192,6 +192,8 @@ def dimensions(name: str, shape: tuple[int, ...], model: str, sizes: dict[str, i
             leading = ("wavelength",)
         elif model == "RampFitOutputModel":
             leading = (INTEGRATION, "jump" if name == "crmag" else "segment")
+        elif model == "SuperstripeRampModel" and name == "pixeldq":
+            leading = (SUPERSTRIPE,)
         else:
             leading = (INTEGRATION, GROUP)
         leading = leading[:count] + tuple(f"{name}_axis{axis}" for axis in range(len(leading[:count]), count))

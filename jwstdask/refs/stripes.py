@@ -71,7 +71,7 @@ class Read(NamedTuple):
     they are the rows that are read anew before each stripe (`multistripe_reads1`)."""
 
     first: int
-    count: int
+    rows: int
     anew: bool
 
 
@@ -118,7 +118,7 @@ def _reads(meta: Mapping[str, Any], superstripe: int) -> list[Read]:
     size, found, rows = _slow_size(meta), [], 0
     for read in _endless(meta, superstripe):
         found.append(read)
-        rows += read.count
+        rows += read.rows
         if rows >= size:
             break
     if rows != size:
@@ -141,7 +141,7 @@ def stripe_rows(meta: Mapping[str, Any]) -> np.ndarray:
     """
     count = superstripes(meta)
     lines = [
-        [row for read in _reads(meta, stripe) for row in range(read.first, read.first + read.count)]
+        [row for read in _reads(meta, stripe) for row in range(read.first, read.first + read.rows)]
         for stripe in range(max(count, 1))
     ]
     index = np.array(lines, dtype=np.intp)
@@ -155,7 +155,7 @@ class Slab(NamedTuple):
 
     source: int
     target: int
-    count: int
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -198,11 +198,11 @@ class Superstripes:
             row, found = 0, []
             for read in _reads(meta, stripe):
                 if not read.anew:
-                    found.append(Slab(row, read.first, read.count))
-                row += read.count
+                    found.append(Slab(row, read.first, read.rows))
+                row += read.rows
             pieces.append(found)
         first = min(slab.target for found in pieces for slab in found)
-        last = max(slab.target + slab.count for found in pieces for slab in found)
+        last = max(slab.target + slab.rows for found in pieces for slab in found)
         start = DETECTOR_SIZE - last + 1 if reverse else first + 1
         if meta.get("meta.subarray.name") in _WHOLE_COLUMNS:
             first, last, start = 0, DETECTOR_SIZE, 1
@@ -230,7 +230,7 @@ class Superstripes:
         nints, ngroups = int(meta["meta.exposure.nints"]), int(meta["meta.exposure.ngroups"])
         begin, end = meta.get("meta.exposure.integration_start"), meta.get("meta.exposure.integration_end")
         axis = "y" if self.along_y else "x"
-        changed = {
+        changed: dict[str, Any] = {
             "meta.exposure.integration_start": self._integration(1 if begin is None else int(begin)),
             "meta.exposure.integration_end": self._integration(nints if end is None else int(end)),
             "meta.exposure.nints": self._integration(nints),
@@ -259,7 +259,7 @@ class Superstripes:
             raise _inconsistent(meta, f"INT_TIMES has {len(times)} rows for superstripes in {count} parts")
         begin = meta.get("meta.exposure.integration_start")
         number = np.arange(len(times) // count, dtype=np.int32) + self._integration(1 if begin is None else int(begin))
-        names = times.dtype.names[1:]
+        names = [name for name in times.dtype.names or () if name != "integration_number"]
         single = np.zeros(len(times), [("integration_number", np.int32), ("stripe_number", np.int32),
                                        *((name, np.float64) for name in names)])  # fmt: skip
         single["integration_number"] = np.repeat(number, count)
