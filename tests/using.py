@@ -20,7 +20,9 @@ def forget_crds() -> None:
 def crds_of(cache: Any) -> Iterator[None]:
     """The environment of a cache of the simulator."""
     before = dict(os.environ)
-    for name in [name for name in os.environ if name.startswith("CRDS_")] + ["STPIPE_DISABLE_CRDS_STEPPARS"]:
+    # the addresses of the parts of a cache are set by crds itself when it is imported
+    own = [name for name in os.environ if name.startswith("CRDS_") and not name.endswith("_URI")]
+    for name in [*own, "STPIPE_DISABLE_CRDS_STEPPARS"]:
         os.environ.pop(name, None)
     os.environ.update(cache.environment)
     forget_crds()

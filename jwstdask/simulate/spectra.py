@@ -28,5 +28,7 @@ def spectra(rng: np.random.Generator, aperture: Aperture, axis: str, full: float
             spectrum += min(level * strength, 2 * full) * np.exp(-(((position - place) * along / width) ** 2) / 2)
         trace = centre + rng.uniform(-2, 2) + 2 * (position - 0.5) ** 2
         width = 1.2 + 0.6 * position
-        light += spectrum * np.exp(-(((np.arange(across)[:, np.newaxis] - trace) / width) ** 2) / 2)
+        near = slice(max(int(centre) - 12, 0), int(centre) + 13)
+        distance = np.arange(across)[near, np.newaxis] - trace
+        light[near] += spectrum * np.exp(-((distance / width) ** 2) / 2)
     return light if axis == "x" else light.T

@@ -37,7 +37,9 @@ def test_same_seed_same_bytes(tmp_path):
 
 def test_simulator_imports_no_calibration_code():
     allowed = ("jwstdask.simulate", "numpy", "scipy", "astropy", "asdf", "gwcs")
-    names = "__future__ collections dataclasses functools hashlib importlib io itertools json pathlib pprint typing zlib"
+    names = (
+        "__future__ collections dataclasses functools hashlib importlib io itertools json pathlib pprint typing zlib"
+    )
     standard = set(names.split())
     for path in Path(jwstdask.simulate.__file__).parent.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
