@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from jwstdask.core.errors import ParameterError
@@ -105,18 +106,17 @@ def settings_of(
 
 
 def program_settings(
-    options: argparse.Namespace, own: dict[str, Any], steps: dict[str, dict[str, Any]]
+    options: argparse.Namespace, own: dict[str, Any], steps: dict[str, dict[str, Any]], files: Sequence[str] = ()
 ) -> tuple[Settings, dict[str, Settings]]:
-    """The request for a whole program: each step's parameters go to the pipelines that have the step.
+    """The request for a whole program, and that for each of its pipelines.
 
     Raises
     ------
     ParameterError
-        If no pipeline has a step of that name, or a parameter is not one that every pipeline has.
+        If a parameter is wrong, or not one that every pipeline has.
     """
     from jwstdask.core.step import Parameters
-    from jwstdask.pipelines.planner import check_layers, refuse_hooks
-    from jwstdask.pipelines.registry import PIPELINES
+    from jwstdask.pipelines.settings import program_settings as for_pipelines
 
     common = {"output_dir"}
     for name in own:
@@ -125,15 +125,5 @@ def program_settings(
                 f"a whole program has no parameter {name!r}",
                 suggest(name, [*common, *(field for field in Parameters.__dataclass_fields__)]),
             )
-    known = {step for pipeline in PIPELINES.values() for step in pipeline.step_defs}
-    for name in steps:
-        if name not in known:
-            raise ParameterError(f"no pipeline has a step {name!r}", suggest(name, known))
     base = settings_of(options, (), own, {})
-    each = {}
-    for alias, pipeline in PIPELINES.items():
-        mine = {name: values for name, values in steps.items() if name in pipeline.step_defs}
-        each[alias] = settings_of(options, (), own, mine)
-        check_layers(pipeline, each[alias].layers)
-        refuse_hooks(each[alias].layers)
-    return base, each
+    return base, for_pipelines(replace(base, layers=()), "command line", steps, files)

@@ -1,25 +1,18 @@
-"""``jwstdask plan``: what run would do. Headers only; no pixel is read."""
+"""``jwstdask plan``: what run would do, given the same words. Headers only; no pixel is read."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
 
-from jwstdask.cli.arguments import parser, program_settings, split_parameters
 from jwstdask.cli.progress import duration
-from jwstdask.core.plan import AssociationPlan, ExposurePlan, StepPlan
+from jwstdask.core.plan import AssociationPlan, Chunks, ExposurePlan, StepPlan
 
 
 def main(argv: Sequence[str]) -> int:
-    options, rest = parser("plan", "Show what `jwstdask run` would do with a program.").parse_known_args(argv)
-    inputs, own, steps = split_parameters(rest)
-    from jwstdask.pipelines.run import find_inputs, plan_program
+    from jwstdask.cli.run import main as run
 
-    settings, each = program_settings(options, own, steps)
-    plan = plan_program(find_inputs(inputs), options.through or 3, settings, each)
-    plans = [item for chain in plan.chains for item in chain]
-    print_plans(plans)
-    return 1 if any(item.error for item in plans) else 0
+    return run(argv, "plan")
 
 
 def size(count: float) -> str:
@@ -29,6 +22,13 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}"
         count /= 1000
     return f"{count:.1f} GB"
+
+
+def _divided(found: Chunks) -> str:
+    """How an exposure is divided, in words."""
+    overlap = f", {found.halo} pixels more on each side" if found.halo else ""
+    strips = f"{found.strips} strip{'s' * (found.strips > 1)} of {found.rows} rows"
+    return f"{strips}, tiles of {found.tile[0]} x {found.tile[1]}{overlap}"
 
 
 def print_plans(plans: Sequence[ExposurePlan]) -> None:
@@ -48,6 +48,8 @@ def print_plans(plans: Sequence[ExposurePlan]) -> None:
             traffic = f"{size(cost.read)} in, {size(cost.written)} out"
             name = f"{os.path.basename(plan.path)} {list(plan.shape)}"
             print(f"  {name}: {size(cost.memory)} memory, {traffic}, {duration(cost.cpu)} CPU")
+            if cost.chunks is not None:
+                print(f"    {_divided(cost.chunks)}")
             for path in plan.products.values():
                 print(f"    -> {path}")
             if plan.error is not None:
@@ -68,15 +70,20 @@ def print_steps(steps: Iterable[StepPlan]) -> None:
         if item.skip is not None:
             print(f"  {item.name:20} skipped: {item.skip}")
             continue
-        references = ", ".join(
-            f"{reftype}={os.path.basename(path) if path else 'N/A'}" for reftype, path in item.references.items()
-        )
+        references = ", ".join(f"{reftype}={_file(path)}" for reftype, path in item.references.items())
         print(f"  {item.name:20} {references}".rstrip())
         defaults = type(item.step)()
         for name, origin in item.origins.items():
             value = getattr(item.step, name)
             if value != getattr(defaults, name):
                 print(f"  {'':20}   {name} = {value!r} ({origin})")
+
+
+def _file(path: str | None) -> str:
+    """Name of a reference."""
+    if path is None:
+        return "N/A"
+    return os.path.basename(path) + ("" if os.path.exists(path) else " (missing)")
 
 
 def print_associations(plans: Sequence[AssociationPlan]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from jwstdask.cli.arguments import executor_of, parser, program_settings, settings_of, split_parameters
 from jwstdask.cli.progress import Progress, duration
-from jwstdask.core.errors import JwstdaskError, ParameterError, PlanError
+from jwstdask.core.errors import JwstdaskError, PlanError
 from jwstdask.core.plan import Outcome
 from jwstdask.core.settings import Layer
 
@@ -22,21 +22,28 @@ examples:
   jwstdask run jump jw..._dark_current.fits --rejection_threshold=5
   jwstdask run my_parameters.asdf jw..._uncal.fits
   jwstdask run FOLDER --through 3 --output_dir=results --workers 8
+  jwstdask run FOLDER my_detector1.asdf my_jump.asdf --steps.ramp_fit.save_opt=true
 
 Parameters are given as strun takes them: --PARAMETER=VALUE and --steps.STEP.PARAMETER=VALUE.
 """
 
 
-def main(argv: Sequence[str]) -> int:
-    options_parser = parser("run", "Calibrate exposures.\n" + _EPILOG)
+_DOES = {"run": "Calibrate exposures.", "plan": "Show what `jwstdask run` would do with the same words, and stop."}
+
+
+def main(argv: Sequence[str], command: str = "run") -> int:
+    options_parser = parser(command, _DOES[command] + "\n" + _EPILOG)
     options_parser.add_argument(
         "target", help="pipeline, step or parameter file; or the first input of a whole program"
     )
     options, rest = options_parser.parse_known_args(argv)
+    options.dry_run = options.dry_run or command == "plan"
     start_log(options.verbose)
     inputs, own, steps = split_parameters(rest)
-    if options.through is not None or _is_program(options.target):
-        return _run_program(options, [options.target, *inputs], own, steps)
+    words = [options.target, *inputs]
+    if options.through is not None or _is_program(options.target) or any(map(os.path.isdir, words)):
+        files = [word for word in words if _is_parameter_file(word)]
+        return _run_program(options, [word for word in words if word not in files], files, own, steps)
     return _run_target(options, inputs, own, steps)
 
 
@@ -47,6 +54,10 @@ def start_log(verbose: bool) -> None:
     # Some libraries set the level of their loggers themselves; the handler has the last word.
     for handler in logging.getLogger().handlers:
         handler.setLevel(level)
+
+
+def _is_parameter_file(word: str) -> bool:
+    return word.endswith((".asdf", ".cfg"))
 
 
 def _is_program(target: str) -> bool:
@@ -60,21 +71,13 @@ def _run_target(options: Any, inputs: list[str], own: dict[str, Any], steps: dic
     from jwstdask.pipelines.registry import find
 
     layers: list[Layer] = []
-    name = options.target
-    if name.endswith((".asdf", ".cfg")):
-        from jwstdask.pipelines.facade import file_layer
-        from jwstdask.refs.parameters import read_parameters
+    if _is_parameter_file(options.target):
+        from jwstdask.pipelines.settings import file_layer, file_target
 
-        layers.append(file_layer(name))
-        name = read_parameters(name).class_name
-        if not name:
-            raise ParameterError(f"{options.target} does not say whose parameters it holds", "it needs a line `class`")
-    try:
-        target = find(name)
-    except ParameterError as error:
-        if not layers:
-            raise
-        raise ParameterError(f"{options.target}: {error.message}", error.remedy) from None
+        layers.append(file_layer(options.target))
+        target = file_target(options.target)
+    else:
+        target = find(options.target)
     settings = settings_of(options, layers, own, steps)
     check_layers(target, settings.layers)
     refuse_hooks(settings.layers)
@@ -155,18 +158,16 @@ def _run_associations(options: Any, target: type, inputs: list[str], settings: A
     return _end(outcomes, options.debug)
 
 
-def _run_program(options: Any, inputs: list[str], own: dict[str, Any], steps: dict[str, dict[str, Any]]) -> int:
+def _run_program(
+    options: Any, inputs: list[str], files: list[str], own: dict[str, Any], steps: dict[str, dict[str, Any]]
+) -> int:
     """A whole program through its stages."""
-    from jwstdask.pipelines.run import ProgramPlan, find_inputs, plan_program, run_program
+    from jwstdask.pipelines.run import ProgramPlan, run_program
 
-    settings, each = program_settings(options, own, steps)
+    settings, each = program_settings(options, own, steps, files)
     through = options.through or 3
     if options.dry_run:
-        from jwstdask.cli.plan import print_plans
-
-        plan = plan_program(find_inputs(inputs), through, settings, each)
-        print_plans([item for chain in plan.chains for item in chain])
-        return 1 if any(item.error for chain in plan.chains for item in chain) else 0
+        return _plan_program(inputs, through, settings, each)
     progress = Progress(0)
     executor = executor_of(options)
 
@@ -192,6 +193,24 @@ def _run_program(options: Any, inputs: list[str], own: dict[str, Any], steps: di
         file=sys.stderr,
     )
     return _end(result.outcomes, options.debug)
+
+
+def _plan_program(inputs: list[str], through: int, settings: Any, each: dict[str, Any]) -> int:
+    """Print the plan of a program; of Stage 3 too where its members exist."""
+    from jwstdask.cli.plan import print_associations, print_plans
+    from jwstdask.pipelines.run import find_inputs, plan_program, plan_stage3
+
+    program = find_inputs(inputs)
+    plan = plan_program(program, through, settings, each)
+    plans = [item for chain in plan.chains for item in chain]
+    if plans or not plan.finished:
+        print_plans(plans)
+    errors = [item.error for item in plans if item.error is not None]
+    if through >= 3 and plan.finished and not plans:
+        associations = plan_stage3(program, plan.finished, each["calwebb_image3"])
+        print_associations(associations)
+        errors += [item.error for item in associations if item.error is not None]
+    return 1 if errors else 0
 
 
 def _save_parameters(target: type, inputs: Sequence[str], settings: Any, path: str) -> None:

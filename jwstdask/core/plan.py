@@ -38,6 +38,28 @@ class StepPlan:
 
 
 @dataclass(frozen=True)
+class Chunks:
+    """How an exposure is divided: strips are written at once, tiles go through the steps at once.
+
+    Attributes
+    ----------
+    rows
+        Rows of a strip.
+    strips
+        Number of strips.
+    tile
+        Rows and columns of a tile, without what it overlaps its neighbours.
+    halo
+        Pixels by which tiles overlap on each side.
+    """
+
+    rows: int
+    strips: int
+    tile: tuple[int, int]
+    halo: int
+
+
+@dataclass(frozen=True)
 class Cost:
     """Predicted cost of a plan.
 
@@ -49,12 +71,15 @@ class Cost:
         Bytes read (references included) and written.
     cpu
         CPU time [s].
+    chunks
+        How the exposure is divided.
     """
 
     memory: int = 0
     read: int = 0
     written: int = 0
     cpu: float = 0.0
+    chunks: Chunks | None = None
 
 
 @dataclass(frozen=True)

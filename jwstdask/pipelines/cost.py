@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from jwstdask.core.plan import Cost, ExposurePlan
-from jwstdask.engine.exposure import STRIP_BYTES
+from jwstdask.core.plan import Chunks, Cost, ExposurePlan
+from jwstdask.engine.exposure import STRIP_BYTES, strip_height
+from jwstdask.engine.passes import tile_shape
 
 _SECONDS_PER_SAMPLE: Mapping[str, float] = {
     "calwebb_dark": 1.5e-8,
@@ -50,7 +51,44 @@ _RESAMPLED_BYTES = 14
 """Bytes a pixel of the tiles of a resampled image."""
 
 
-def predict(plan: ExposurePlan, size: int) -> Cost:
+def chunks(plan: ExposurePlan, meta: Mapping[str, Any]) -> Chunks:
+    """How an exposure will be divided in the walk that writes its products."""
+    *leading, ny, nx = plan.shape
+    # Rows of reference samples between the others are dropped.
+    ny = 2048 if ny == 3200 else ny
+    active = [item for item in plan.active if item.step.kind in ("block", "frame")]
+    whole = [index for index, item in enumerate(active) if item.step.kind == "frame"]
+    halo = sum(item.step.halo for item in active[whole[-1] + 1 if whole else 0 :])
+    rows = strip_height(nx * sum(_bytes_per_pixel(plan, kind, meta) for kind in (*plan.products, *plan.taps)))
+    return Chunks(min(rows, ny), -(-ny // rows), tile_shape((*leading, ny, nx), halo), halo)
+
+
+def _bytes_per_pixel(plan: ExposurePlan, kind: str, meta: Mapping[str, Any]) -> int:
+    """Bytes of a pixel of the frame in a product or, by the name of its step, in an intermediate one."""
+    planes = int(np.prod(plan.shape[:-2], dtype=np.int64))
+    integrations = plan.shape[0] if len(plan.shape) > 2 else 1
+    running = {item.name for item in plan.active}
+    if kind in ("rate", "rateints"):
+        return 20 * (integrations if kind == "rateints" else 1)
+    if kind == "cal":
+        return 12 * integrations if "guider_cds" in running else (24 if "flat_field" in running else 20) * integrations
+    if kind == "likely_chisq":
+        return 4
+    if kind == "fitopt":
+        groups = plan.shape[1]
+        return 4 * integrations * (7 * ((groups + 1) // 2) + groups)
+    if kind == "i2d":
+        return 0
+    if len(plan.shape) < 4:
+        return 20 * planes
+    zeroframe = 4 * integrations if meta.get("meta.exposure.zero_frame") else 0
+    names = [item.name for item in plan.steps]
+    last = names.index(kind.removeprefix("before:")) if kind.removeprefix("before:") in names else len(names)
+    dark = 4 if "dark_current" in running and names.index("dark_current") <= last else 0
+    return 5 * planes + 4 + zeroframe + dark
+
+
+def predict(plan: ExposurePlan, size: int, meta: Mapping[str, Any]) -> Cost:
     """The cost of a plan.
 
     Parameters
@@ -59,6 +97,8 @@ def predict(plan: ExposurePlan, size: int) -> Cost:
         Products and references decided.
     size
         Bytes of pixels of the input.
+    meta
+        Metadata of the exposure.
     """
     samples = int(np.prod(plan.shape, dtype=np.int64))
     pixels = int(np.prod(plan.shape[-2:], dtype=np.int64))
@@ -82,7 +122,8 @@ def predict(plan: ExposurePlan, size: int) -> Cost:
             every = emicorr.nints_to_phase is None and emicorr.use_n_cycles is None  # type: ignore[attr-defined]
             phased = plan.shape[0] if every else emicorr.nints_to_phase or 1  # type: ignore[attr-defined]
             memory += 10 * (samples // 4) * min(phased, plan.shape[0]) // plan.shape[0]
-    return replace(plan.cost, memory=memory, read=read, written=written, cpu=cpu)
+    divided = chunks(plan, meta) if len(plan.shape) > 1 else None
+    return replace(plan.cost, memory=memory, read=read, written=written, cpu=cpu, chunks=divided)
 
 
 def _walk(plan: ExposurePlan, written: int) -> int:

@@ -36,22 +36,15 @@ from jwstdask.pipelines.planner import (
     refuse_hooks,
     step_names,
 )
-from jwstdask.pipelines.registry import PIPELINES, find
+from jwstdask.pipelines.registry import find
 from jwstdask.pipelines.run import ProgramResult, run_associations, run_chains
 from jwstdask.pipelines.run import run_program as run_settings
+from jwstdask.pipelines.settings import file_layer, program_settings
 from jwstdask.program.associations import Association, Product, read_association
-from jwstdask.refs.parameters import read_parameters
 from jwstdask.steps.registry import step_class
 
 Exposures = Any
 """A path, an association file, a Dataset, or a list of paths."""
-
-
-def file_layer(path: str | os.PathLike[str]) -> Layer:
-    """A user's parameter file (.asdf or .cfg) as a layer."""
-    found = read_parameters(path)
-    steps = {name: dict(part.parameters) for name, part in found.steps.items()}
-    return Layer(os.path.basename(os.fspath(path)), dict(found.parameters), steps, found.name)
 
 
 class Facade:
@@ -255,6 +248,7 @@ def run_program(
     *,
     output_dir: str | os.PathLike[str] | None = None,
     steps: Mapping[str, Mapping[str, Any]] | None = None,
+    parameter_files: Sequence[str | os.PathLike[str]] = (),
     context: str | None = None,
     executor: Any = None,
     report: str | os.PathLike[str] | None = None,
@@ -271,6 +265,8 @@ def run_program(
         Folder of the products; beside their inputs by default.
     steps
         Step name to its parameters, for every pipeline that has the step.
+    parameter_files
+        Parameter files (.asdf or .cfg) of pipelines or steps; ``steps`` come above them.
     context
         CRDS context.
     executor
@@ -292,17 +288,8 @@ def run_program(
     """
     inputs = [exposures] if isinstance(exposures, str | os.PathLike) else exposures
     folder = None if output_dir is None else os.fspath(output_dir)
-    steps = steps or {}
-    known = {name for pipeline in PIPELINES.values() for name in pipeline.step_defs}
-    for name in steps:
-        if name not in known:
-            raise ParameterError(f"no pipeline has a step {name!r}", suggest(name, known))
-    each = {}
-    for alias, pipeline in PIPELINES.items():
-        mine = {name: values for name, values in steps.items() if name in pipeline.step_defs}
-        each[alias] = Settings((Layer("run_program", {}, mine),), context=context, output_dir=folder)
-        check_layers(pipeline, each[alias].layers)
     base = Settings(context=context, output_dir=folder)
+    each = program_settings(base, "run_program", steps or {}, parameter_files)
     result = run_settings([os.fspath(path) for path in inputs], through, base, executor_over(executor), each)
     if report is not None:
         from jwstdask.report.html import write_report
@@ -493,5 +480,5 @@ def _combine(target: type, exposures: Exposures, settings: Settings, executor: E
             raise JwstdaskError(outcome.error)
     if issubclass(target, Pipeline):
         return None
-    results = [open_exposure(outcome.products["i2d"]) for outcome in outcomes if "i2d" in outcome.products]
+    results = [open_exposure(path) for outcome in outcomes for path in outcome.products.values()]
     return results[0] if len(results) == 1 else results

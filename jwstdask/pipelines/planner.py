@@ -504,7 +504,8 @@ def choose_references(drafts: list[Draft], settings: Settings) -> None:
                 if problem and draft.error is None:
                     draft.error = problem
                 draft.choices[reftype] = choice
-                paths[reftype] = choice.path if choice.usable else None
+                # A file that is not there is an error, told above; the plan names it.
+                paths[reftype] = choice.path
                 draft.reference_names[reftype] = _recorded(choice)
             steps.append(replace(item, references=paths))
         draft.steps = steps
@@ -517,8 +518,12 @@ def _problem(choice: ReferenceChoice, path: str, step: str) -> str | None:
             f"Give one with --steps.{step}.override_{choice.reftype}=FILE, or use another context."
         )
     if choice.path is not None and not choice.present:
-        remedy = "Correct the path." if choice.origin == "override" else "Run `jwstdask refs sync`."
-        return f"{path}: {step} needs {choice.name} ({choice.reftype}), which is not in the cache. {remedy}"
+        if choice.origin == "override":
+            return f"{path}: {step}.override_{choice.reftype}: there is no file {choice.path}. Correct the path."
+        return (
+            f"{path}: {step} needs {choice.name} ({choice.reftype}), which is not in the cache. "
+            "Run `jwstdask refs sync`."
+        )
     return None
 
 
@@ -571,7 +576,7 @@ def _finish(target: type, draft: Draft, settings: Settings) -> ExposurePlan:
     side = partial(_side_product, draft, settings)
     steps = tuple(replace(item, step=item.step.with_side_products(partial(side, item.step))) for item in plan.steps)
     plan = replace(plan, steps=steps, updates=updates, products=products, taps=taps)
-    return replace(plan, cost=predict(plan, draft.sizes))
+    return replace(plan, cost=predict(plan, draft.sizes, draft.meta))
 
 
 def _side_product(draft: Draft, settings: Settings, step: Step, suffix: str) -> str:

@@ -341,7 +341,7 @@ def test_bad_references(programs, inside, tmp_path):
     text = tmp_path / "text.fits"
     text.write_text("no gain")
     for path, says in {
-        tmp_path / "absent.fits": r"jump needs .*absent\.fits \(gain\), which is not in the cache\. Correct the path",
+        tmp_path / "absent.fits": r"jump\.override_gain: there is no file .*absent\.fits\. Correct the path",
         _cut(gain, tmp_path / "cut.fits"): r"cut\.fits: .*(truncated|missing)",
         text: r"text\.fits: .*not a FITS file",
         narrow: r"narrow\.fits: .*100",
