@@ -208,13 +208,15 @@ class AssociationPlan:
     products
         Kind of product (``i2d``, ``cat``, ``segm``) to its final path.
     member_products
-        Final path of each member's product (``crf``), or empty where none is saved.
+        Step name to the final path of each member as it is saved after the step, such as ``crf``.
+    intermediate
+        Suffix of what outlier_detection saves besides to its path for each member.
     updates
         Metadata set by the plan itself.
+    member_updates
+        Metadata of each member that the association sets; empty for none.
     context
         CRDS context.
-    save
-        Whether products are written.
     error
         Why the association cannot be processed, or None.
     """
@@ -225,8 +227,10 @@ class AssociationPlan:
     branch: str = ""
     steps: tuple[StepPlan, ...] = ()
     products: Mapping[str, str] = field(default_factory=dict)
-    member_products: tuple[str, ...] = ()
+    member_products: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    intermediate: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     updates: Mapping[str, Any] = field(default_factory=dict)
+    member_updates: tuple[Mapping[str, Any], ...] = ()
     context: str = ""
     error: str | None = None
 

@@ -66,7 +66,8 @@ def run_association(plan: AssociationPlan, executor: Executor | None = None) -> 
 
 
 def _in_scratch(plan: AssociationPlan, executor: Executor) -> Outcome:
-    folder = os.path.dirname(next(iter(plan.products.values()), "")) or "."
+    members = (path for paths in plan.member_products.values() for path in paths)
+    folder = os.path.dirname(next(iter((*plan.products.values(), *members)), "")) or "."
     with scratch_folder(folder) as scratch:
         return _run(plan, Tools(executor, scratch))
 
@@ -75,8 +76,10 @@ def _run(plan: AssociationPlan, tools: Tools) -> Outcome:
     members = [Exposure(path) for path in plan.members]
     if not members:
         raise PlanError(f"{plan.name}: the association has no science members")
-    for member in members:
+    for index, member in enumerate(members):
         member.meta.update(plan.updates)
+        if plan.member_updates:
+            member.meta.update(plan.member_updates[index])
     products: dict[str, str] = {}
     records: list[StepRecord] = []
     combined: Exposure | None = None
@@ -87,12 +90,13 @@ def _run(plan: AssociationPlan, tools: Tools) -> Outcome:
         if reason is None:
             try:
                 if item.step.alias == "resample":
-                    combined = _resample(item, plan.products["i2d"], members, tools)
-                    products["i2d"] = combined.path
+                    found = _resample(item, plan.products, members, tools)
+                    products.update(found)
+                    combined = Exposure(found["i2d"]) if "i2d" in found else None
                 elif item.step.alias == "source_catalog":
                     reason = _source_catalog(item, plan, combined, tools, products)
                 elif item.step.alias == "outlier_detection":
-                    reason = _outliers(item, members, tools)
+                    reason = _outliers(item, plan, members, tools)
                 else:
                     reason = item.step.run(members, open_references(item), tools)  # type: ignore[attr-defined]
             except JwstdaskError:
@@ -104,17 +108,27 @@ def _run(plan: AssociationPlan, tools: Tools) -> Outcome:
             if item.skip is not None or not item.step.status_by_member:
                 target.meta[f"meta.cal_step.{item.step.status}"] = status
         records.append(StepRecord(item.name, status, reason or "", time.process_time() - clock))
-        if item.step.alias == "outlier_detection" and plan.member_products:
-            paths = tools.map(_write_member, list(zip(members, plan.member_products, strict=True)))
-            products.update({f"crf:{index}": path for index, path in enumerate(paths)})
+        if item.name in plan.member_products:
+            paths = tools.map(_write_member, list(zip(members, plan.member_products[item.name], strict=True)))
+            kind = "crf" if item.step.alias == "outlier_detection" else item.name
+            products.update({f"{kind}:{index}": path for index, path in enumerate(paths)})
             for member, path in zip(members, paths, strict=True):
                 member.meta["meta.filename"] = os.path.basename(path)
     return Outcome(plan.name, plan.pipeline, products, tuple(records))
 
 
-def _outliers(item: StepPlan, members: Sequence[Exposure], tools: Tools) -> str | None:
+def _outliers(item: StepPlan, plan: AssociationPlan, members: Sequence[Exposure], tools: Tools) -> str | None:
     """Flag outliers: the members read as NaN where they were found; the reason if nothing was done."""
     found = item.step.run(members, open_references(item), tools)  # type: ignore[attr-defined]
+    for image in found.intermediate:
+        arrays = {name: np.load(path, mmap_mode="r") for name, path in image.arrays.items()}
+        shapes = {name: (array.shape, "float32") for name, array in arrays.items()}
+        path = plan.intermediate[image.suffix][image.member]
+        make_folder(path)
+        with ProductWriter(path, "ImageModel", known_metadata(image.meta), shapes, wcs=image.wcs) as writer:
+            for name, array in arrays.items():
+                writer.write(name, array)
+            writer.finish()
     for member, mask in zip(members, found.masks):
         member.masks.append(os.fspath(mask))
     return found.skipped
@@ -123,6 +137,7 @@ def _outliers(item: StepPlan, members: Sequence[Exposure], tools: Tools) -> str 
 def _write_member(pair: tuple[Exposure, str]) -> str:
     """A member with its new WCS, metadata and outlier flags, as a product of its own."""
     member, path = pair
+    make_folder(path)
     layout = member.layout
     images = {
         hdu.name.lower(): (tuple(hdu.shape), hdu.dtype.name)
@@ -144,11 +159,15 @@ def _write_member(pair: tuple[Exposure, str]) -> str:
         return writer.finish()
 
 
-def _resample(item: StepPlan, path: str, members: Sequence[Exposure], tools: Tools) -> Exposure:
-    """The combined image of the members, written tile by tile."""
+def _resample(item: StepPlan, paths: Mapping[str, str], members: Sequence[Exposure], tools: Tools) -> dict[str, str]:
+    """The combined image of the members, or one an exposure, written tile by tile; kind of product to path."""
     result = item.step.run(members, open_references(item), tools)  # type: ignore[attr-defined]
-    write_resampled(result, path, tools)
-    return Exposure(path)
+    images = (
+        {f"i2d:{index}": image for index, image in enumerate(result)} if isinstance(result, list) else {"i2d": result}
+    )
+    for kind, image in images.items():
+        write_resampled(image, paths[kind], tools)
+    return {kind: paths[kind] for kind in images}
 
 
 def write_resampled(result: Any, path: str, tools: Tools) -> str:

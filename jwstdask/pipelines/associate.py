@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
 from jwstdask.core.pipeline import Pipeline
-from jwstdask.core.plan import AssociationPlan
+from jwstdask.core.plan import AssociationPlan, StepPlan
 from jwstdask.core.settings import Settings
 from jwstdask.io.naming import product_path
 from jwstdask.pipelines.planner import (
@@ -22,7 +24,9 @@ from jwstdask.pipelines.planner import (
     software,
 )
 from jwstdask.program.associations import Association, Product
+from jwstdask.steps.imaging.drizzle import group_id
 
+_MEMBERS_CHANGED = ("assign_mtwcs", "tweakreg", "skymatch", "outlier_detection")
 _COMBINING = ("tweakreg", "skymatch", "outlier_detection", "resample")
 
 
@@ -93,14 +97,25 @@ def _plan(
             for item in first.steps
         ]
     folder = settings.output_dir or own.output_dir
-    base = own.output_file or product.name
+    if issubclass(target, Pipeline):
+        base, suffix = own.output_file or product.name, own.suffix or "i2d"
+    else:
+        # As in jwst: a step alone is named after the association's file.
+        base = own.output_file or association.path or product.name
+        suffix = own.suffix or _class_suffix(first)
     extension = own.output_ext
-    suffix = own.suffix or ("i2d" if issubclass(target, Pipeline) else first.configured.name.lower())
-    products = {"i2d": product_path(base, suffix, folder, extension=extension)}
-    products["cat"] = product_path(base, "cat", folder, extension="ecsv")
-    products["segm"] = product_path(base, "segm", folder, extension=extension)
-    running = {item.name for item in first.steps if item.skip is None}
-    crf = tuple(product_path(path, "crf", folder, [association.asn_id], extension) for path in members)
+    products: dict[str, str] = {}
+    running = {item.name: item.step for item in first.steps if item.skip is None}
+    if "resample" in running:
+        products["i2d"] = product_path(base, suffix, folder, extension=extension)
+        if running["resample"].single:  # type: ignore[attr-defined]
+            groups = {group_id(draft.meta, index) for index, draft in enumerate(drafts)}
+            name = partial(product_path, base, suffix, folder, extension=extension)
+            products = {f"i2d:{index}": name([index]) for index in range(len(groups))}
+    if "source_catalog" in running:
+        products["cat"] = product_path(base, "cat", folder, extension="ecsv")
+        products["segm"] = product_path(base, "segm", folder, extension=extension)
+    saved, intermediate = _member_paths(target, association, members, first, base, folder)
     updates = software(first.meta)
     if not alone:
         updates |= {"meta.asn.pool_name": association.pool, "meta.asn.table_name": association.table_name}
@@ -117,10 +132,77 @@ def _plan(
         branch=first.branch,
         steps=tuple(first.steps),
         products=products,
-        member_products=crf if "outlier_detection" in running else (),
+        member_products=saved,
+        intermediate=intermediate,
         updates=updates,
+        member_updates=_member_updates(association, product, members, first.steps),
         context=first.context,
     )
+
+
+def _member_paths(
+    target: type, association: Association, members: tuple[str, ...], first: Draft, base: str, folder: str | None
+) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]]:
+    """Where the members are saved after each step, and what outlier_detection saves besides, named as in jwst."""
+    assert first.configured is not None
+    own, pipeline = first.configured.parameters, issubclass(target, Pipeline)
+    saved: dict[str, tuple[str, ...]] = {}
+    intermediate: dict[str, tuple[str, ...]] = {}
+    names: Sequence[str] = members
+    for item in first.steps:
+        step = item.step
+        if item.skip is not None or step.alias not in _MEMBERS_CHANGED:
+            continue
+        outliers = step.alias == "outlier_detection"
+        components = [association.asn_id] if outliers else []
+        if outliers and step.save_intermediate_results:  # type: ignore[attr-defined]
+            for suffix in ("outlier_i2d", "median", "blot"):
+                intermediate[suffix] = tuple(
+                    product_path(name, suffix, step.output_dir or folder, components, own.output_ext) for name in names
+                )
+        if pipeline and not outliers and not step.save_results:
+            continue
+        suffix = (step.suffix or ("crf" if outliers else item.name)) if pipeline else own.suffix or _class_suffix(first)
+        # Either each is named after its exposure, or all after the association with numbers.
+        by_exposure = step.output_use_model or (own.output_file is None and not step.search_output_file)
+        saved[item.name] = tuple(
+            product_path(
+                name if by_exposure else base,
+                suffix,
+                step.output_dir or folder,
+                components if by_exposure else [*components, index],
+                own.output_ext,
+            )
+            for index, name in enumerate(names)
+        )
+        names = saved[item.name]
+    return saved, intermediate
+
+
+def _class_suffix(draft: Draft) -> str:
+    assert draft.configured is not None
+    return draft.configured.name.lower()
+
+
+def _member_updates(
+    association: Association, product: Product, members: tuple[str, ...], steps: list[StepPlan]
+) -> tuple[Mapping[str, Any], ...]:
+    """Metadata of the members that the association sets."""
+    if not product.attributes:
+        return ()
+    custom = any(
+        item.name == "tweakreg" and item.step.use_custom_catalogs and not item.step.catfile.strip()  # type: ignore[attr-defined]
+        for item in steps
+        if item.skip is None
+    )
+    found = []
+    for path in members:
+        given = dict(product.attributes.get(path, {}))
+        # The folder of the association matters only where its catalogues are used, as in jwst.
+        if custom and given.get("tweakreg_catalog", "").strip():
+            given["tweakreg_catalog"] = os.path.join(os.path.dirname(association.path), given["tweakreg_catalog"])
+        found.append({f"meta.{name}": value for name, value in given.items()})
+    return tuple(found)
 
 
 def combines(target: type) -> bool:

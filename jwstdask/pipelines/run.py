@@ -109,8 +109,9 @@ def run_associations(
 
 def product_paths(plan: ExposurePlan | AssociationPlan) -> list[str]:
     """Paths of everything that a plan writes."""
-    more = plan.taps.values() if isinstance(plan, ExposurePlan) else plan.member_products
-    return [*plan.products.values(), *more]
+    if isinstance(plan, ExposurePlan):
+        return [*plan.products.values(), *plan.taps.values()]
+    return [*plan.products.values(), *(path for paths in plan.member_products.values() for path in paths)]
 
 
 @contextlib.contextmanager

@@ -12,6 +12,9 @@ from typing import Any
 from jwstdask.core.errors import InputError
 from jwstdask.io.layout import is_url
 
+_ATTRIBUTES = ("group_id", "tweakreg_catalog")
+"""What jwst takes from a member of an association besides its name and type."""
+
 
 @dataclass(frozen=True)
 class Product:
@@ -23,10 +26,14 @@ class Product:
         Name of the product, without suffix.
     members
         Pairs of path and member type (``science``, ``background`` ...), in order.
+    attributes
+        Path of a member to what the association says of it besides: ``group_id``, ``tweakreg_catalog`` (relative to
+        the association's folder).
     """
 
     name: str
     members: tuple[tuple[str, str], ...]
+    attributes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def of_type(self, exptype: str) -> tuple[str, ...]:
         """Paths of the members of a type."""
@@ -80,7 +87,10 @@ class Association:
             "products": [
                 {
                     "name": product.name,
-                    "members": [{"expname": os.path.basename(path), "exptype": kind} for path, kind in product.members],
+                    "members": [
+                        {"expname": os.path.basename(path), "exptype": kind, **product.attributes.get(path, {})}
+                        for path, kind in product.members
+                    ],
                 }
                 for product in self.products
             ],
@@ -105,12 +115,14 @@ def read_association(path: str | os.PathLike[str]) -> Association:
     products = []
     try:
         for product in tree["products"]:
-            members = []
+            members, attributes = [], {}
             for member in product["members"]:
                 name = str(member["expname"])
                 found = name if os.path.isabs(name) or is_url(name) else os.path.join(folder, name)
                 members.append((found, str(member.get("exptype", "science"))))
-            products.append(Product(os.path.basename(str(product["name"])), tuple(members)))
+                attributes[found] = {name: str(member[name] or "") for name in _ATTRIBUTES if name in member}
+            attributes = {path: given for path, given in attributes.items() if given}
+            products.append(Product(os.path.basename(str(product["name"])), tuple(members), attributes))
     except (KeyError, TypeError) as error:
         raise InputError(
             path, f"is not an association: {error} is missing", "see the JWST association schema"

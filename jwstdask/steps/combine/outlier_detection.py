@@ -28,7 +28,7 @@ from jwstdask.steps.imaging.drizzle import (
     measured_time,
     tiles,
 )
-from jwstdask.steps.imaging.resample import common_grid
+from jwstdask.steps.imaging.resample import ResampleStep, common_grid
 from jwstdask.wcs.mosaic import OutputGrid
 
 IMAGE_TYPES = ("NRC_IMAGE", "MIR_IMAGE", "NRS_IMAGE", "NIS_IMAGE", "FGS_IMAGE")
@@ -45,18 +45,26 @@ class Intermediate:
     ----------
     suffix
         ``outlier_i2d``, ``blot`` or ``median``.
-    path
-        .npy file of the image, float32 (y, x).
+    arrays
+        Array name to .npy file, float32 (y, x): the image, and the weight of a drizzled one.
     member
-        Index of the (first) exposure whose metadata it takes.
+        Index of the (first) exposure that it is named after.
+    meta
+        Its metadata.
     wcs
         gwcs of the image.
     """
 
     suffix: str
-    path: Path
+    arrays: Mapping[str, Path]
     member: int
+    meta: Mapping[str, Any]
     wcs: Any
+
+    @property
+    def path(self) -> Path:
+        """File of the image."""
+        return self.arrays["sci"]
 
 
 @dataclass
@@ -223,23 +231,47 @@ class OutlierDetectionStep(Step):
         counts = tools.map(functools.partial(_flag, median=median, grid=grid, **how), tasks)
         result = Outliers([task[1] for task in tasks], counts)
         if keep:
-            for group, chosen in zip(groups, names.values()):
-                whole = group.image.with_name(group.image.stem + "_whole.npy")
-                _uncropped(group, grid, whole, recipe.fill)
-                result.intermediate.append(Intermediate("outlier_i2d", whole, chosen[0], grid.wcs))
-            result.intermediate.append(Intermediate("median", median, 0, grid.wcs))
+            drizzled = self._drizzled(members, list(names.values()), groups, grid, recipe.fill)
+            result.intermediate += drizzled
+            result.intermediate.append(Intermediate("median", {"sci": median}, 0, drizzled[0].meta, grid.wcs))
             result.intermediate += [
-                Intermediate("blot", path, index, members[index].wcs)
+                Intermediate("blot", {"sci": path}, index, members[index].meta, members[index].wcs)
                 for index, (_, _, path) in enumerate(tasks)
                 if path is not None
             ]
         else:
-            for group in groups:
-                group.image.unlink()
             median.unlink()
         for group in groups:
+            group.image.unlink()
             group.weight.unlink()
         return result
+
+    def _drizzled(
+        self,
+        members: Sequence[Any],
+        chosen: list[list[int]],
+        groups: list[_Group],
+        grid: OutputGrid,
+        fill: float,
+    ) -> list[Intermediate]:
+        """The drizzled image of each exposure on the whole grid."""
+        resample = ResampleStep(
+            pixfrac=self.pixfrac,
+            kernel=self.kernel,
+            fillval=self.fillval,
+            weight_type=self.weight_type,
+            blendheaders=False,
+        )
+        found = []
+        for number, (group, own) in enumerate(zip(groups, chosen), 1):
+            arrays = {}
+            for name, path, empty in (("sci", group.image, fill), ("wht", group.weight, 0.0)):
+                arrays[name] = path.with_name(path.stem + "_whole.npy")
+                _uncropped(path, group, grid, arrays[name], empty)
+            meta = resample.metadata([members[k] for k in own], grid, members, has_error=False)[0]
+            meta["meta.resample.pointings"] = number  # jwst goes on counting
+            found.append(Intermediate("outlier_i2d", arrays, own[0], meta, grid.wcs))
+        return found
 
     def _plain(self, members: Sequence[Any], scratch: Path, tools: Any) -> Outliers:
         shape = tuple(members[0].shape)
@@ -270,7 +302,7 @@ class OutlierDetectionStep(Step):
         counts = tools.map(functools.partial(_plain_flag, median=median, snr=snr), tasks)
         result = Outliers([path for _, path in tasks], counts)
         if self.save_intermediate_results:
-            result.intermediate.append(Intermediate("median", median, 0, members[0].wcs))
+            result.intermediate.append(Intermediate("median", {"sci": median}, 0, members[0].meta, members[0].wcs))
         else:
             median.unlink()
         return result
@@ -368,11 +400,11 @@ def _float(exposure: Any, name: str, rows: slice) -> NDArray[np.float32]:
     return np.ascontiguousarray(exposure.read(name, rows, slice(None)), np.float32)
 
 
-def _uncropped(group: _Group, grid: OutputGrid, path: Path, fill: float) -> None:
-    """Copy a group's drizzled image to a file of the whole grid."""
+def _uncropped(cropped: Path, group: _Group, grid: OutputGrid, path: Path, fill: float) -> None:
+    """Copy a group's drizzled image or weight to a file of the whole grid."""
     whole = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=grid.shape)
     whole[:] = fill
-    whole[group.rows, group.columns] = np.load(group.image, mmap_mode="r")
+    whole[group.rows, group.columns] = np.load(cropped, mmap_mode="r")
 
 
 def _plain_weight(exposure: Any, rows: slice, weight_type: str, bits: int) -> NDArray[np.float32]:

@@ -289,10 +289,13 @@ class ResampleStep(Step):
             groups: dict[str, list[int]] = {}
             for index, member in enumerate(members):
                 groups.setdefault(group_id(member.meta, index), []).append(index)
-            return [
+            images = [
                 self._plan([members[k] for k in chosen], [sources[k] for k in chosen], grid, members)
                 for chosen in groups.values()
             ]
+            for number, image in enumerate(images, 1):
+                image.meta["meta.resample.pointings"] = number  # jwst goes on counting
+            return images
         return self._plan(members, sources, grid, members)
 
     def _custom_ratio(self, grid: OutputGrid, first: Any) -> float | None:
@@ -330,13 +333,13 @@ class ResampleStep(Step):
         arrays["wht"] = (whole, real)
         if with_error and self.report_var:
             arrays.update(dict.fromkeys(("var_poisson", "var_rnoise", "var_flat"), (whole, real)))
-        meta, removed, table = self._metadata(members, grid, association, "err" in arrays)
+        meta, removed, table = self.metadata(members, grid, association, "err" in arrays)
         return Resampled(grid, meta, removed, table, arrays, sources, recipe)
 
-    def _metadata(
+    def metadata(
         self, members: Sequence[Any], grid: OutputGrid, association: Sequence[Any], has_error: bool
     ) -> tuple[dict[str, Any], list[str], NDArray | None]:
-        """Metadata of the product, names taken out of the first member's, and the header table."""
+        """Metadata of the image of some members of an association, names taken out of the first one's, header table."""
         from jwstdask.program.blend import blend
 
         meta = dict(members[0].meta)
