@@ -11,7 +11,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -26,7 +26,15 @@ from jwstdask.engine.association import resample_exposure
 from jwstdask.engine.executor import Cluster, Executor, Serial
 from jwstdask.engine.frames import divided, run_in_file
 from jwstdask.engine.outcome import measured
-from jwstdask.engine.passes import Block, Pass, merge_tallies, open_references, strips, whole_frame
+from jwstdask.engine.passes import (
+    Block,
+    Pass,
+    merge_tallies,
+    open_references,
+    strips,
+    tile_shape,
+    whole_frame,
+)
 from jwstdask.engine.sources import FileArrays
 from jwstdask.engine.superstripes import join_in_file
 from jwstdask.io.layout import FitsLayout, open_layout
@@ -38,6 +46,9 @@ from jwstdask.refs.stripes import Superstripes
 
 STRIP_BYTES = 8_000_000
 """Product bytes that a strip may hold before they are written."""
+
+_LONGEST_STRIP = 4 * STRIP_BYTES
+"""Product bytes of the lowest strip from which on tiles are written one by one."""
 
 _NEW_MODELS = frozenset(("rate", "rateints", "fitopt", "likely_chisq"))
 """Products that are made anew from the metadata: what the data model does not know is not carried over."""
@@ -182,7 +193,9 @@ def _strip(
     rows: tuple[int, int],
 ) -> dict[str, float]:
     spans = {after: work.rows_after(after, rows) for after in (None, *taps)}
-    sink = StripSink(handles, taps, spans if touched is None else None)
+    held = (rows[1] - rows[0]) * bytes_of_row((*handles.values(), *taps.values()))
+    by_strip = touched is None and (held <= _LONGEST_STRIP or work.kept is not None)
+    sink = StripSink(handles, taps, spans if by_strip else None)
     tally = work.strip(rows, sink, frame, touched)
     sink.flush()
     return tally
@@ -304,15 +317,20 @@ def strip_height(bytes_per_row: int) -> int:
     return int(np.clip(STRIP_BYTES // max(bytes_per_row, 1) // 16 * 16, 16, 128))
 
 
+def bytes_of_row(handles: Iterable[ProductHandle]) -> int:
+    """Bytes of a row of the frame in all products together."""
+    return sum(
+        int(np.prod(place.shape, dtype=np.int64)) // place.shape[-2] * np.dtype(place.dtype).itemsize
+        for handle in handles
+        for place in handle.places.values()
+    )
+
+
 def _walk(
     work: Pass, handles: Mapping[str, ProductHandle], taps: Mapping[str, ProductHandle], executor: Executor
 ) -> dict[str, float]:
     """All strips, the revision of the whole frame if a step wants it, and the tiles it touched."""
-    per_row = sum(
-        int(np.prod(place.shape, dtype=np.int64)) // place.shape[-2] * np.dtype(place.dtype).itemsize
-        for handle in (*handles.values(), *taps.values())
-        for place in handle.places.values()
-    )
+    per_row = bytes_of_row((*handles.values(), *taps.values()))
     row_ranges = strips(work.shape, strip_height(per_row))
     if not isinstance(executor, Cluster):
         frame = work.frame(lambda name, shape, dtype: np.empty(shape, dtype))
@@ -515,7 +533,8 @@ class Template:
     def __init__(self, work: Pass) -> None:
         shape = work.shape
         self.taps: dict[str, dict[str, tuple[tuple[int, ...], str]]] = {}
-        window = Window.around(0, min(8, shape[-2]), 0, min(16, shape[-1]), work.halo, (shape[-2], shape[-1]))
+        rows, columns = tile_shape(shape, work.halo)
+        window = Window.around(0, min(8, rows), 0, min(16, columns), work.halo, (shape[-2], shape[-1]))
         block = work.tile(window)
         seconds = [item.seconds for item in work.steps]
         work.apply(block, 0, len(work.steps), self._tap(work))

@@ -30,6 +30,9 @@ from jwstdask.refs.stripes import superstripes
 TILE_BYTES = 800_000
 """Science bytes of a tile (float32) that leave room for flags and scratch in a second-level cache of 1 MB."""
 
+LONG_TILE_BYTES = 32_000_000
+"""Science bytes of a tile (float32), halo included, of an exposure of so many planes that no tile fits into a cache."""
+
 Block = RampBlock | ImageBlock
 
 _DTYPES: dict[str, type] = {"sci": np.float32, "groupdq": np.uint8, "pixeldq": np.uint32}
@@ -91,11 +94,18 @@ def frame_of(shape: tuple[int, ...]) -> tuple[int, int]:
 def tile_shape(shape: tuple[int, ...], halo: int) -> tuple[int, int]:
     """Rows and columns of a tile of an exposure of ``shape`` (..., y, x).
 
-    Square enough that the halo costs little: 16, 32 or 64 rows, and at least 64 columns.
+    Square enough that the halo costs little: 16, 32 or 64 rows, and at least 64 columns. Of time series so long that
+    this would be too much for the memory of a worker, as many pixels as may be, down to one.
     """
-    samples = max(TILE_BYTES // (4 * int(np.prod(shape[:-2], dtype=int))), 1)
+    planes = int(np.prod(shape[:-2], dtype=int))
+    samples = max(TILE_BYTES // (4 * planes), 1)
     rows = 16 if samples < 8_000 else 32 if samples < 64_000 else 64
     columns = max(samples // (rows + 2 * halo), 64)
+    most = LONG_TILE_BYTES // (4 * planes)
+    if (min(rows, shape[-2]) + 2 * halo) * (min(columns, shape[-1]) + 2 * halo) > most:
+        widths = {height: min(most // (height + 2 * halo) - 2 * halo, shape[-1]) for height in range(1, rows + 1)}
+        rows = max(widths, key=lambda height: min(height, shape[-2]) * widths[height])
+        columns = max(widths[rows], 1)
     return min(rows, shape[-2]), min(columns, shape[-1])
 
 

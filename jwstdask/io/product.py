@@ -13,6 +13,7 @@ import datetime
 import errno
 import hashlib
 import io
+import itertools
 import logging
 import math
 import os
@@ -46,6 +47,7 @@ _STORED = {
     "float64": (-64, ">f8", None),
 }
 _PIECE = 1 << 20  # elements converted at a time: 4 MB of float32
+_MANY_RUNS = 10_000  # pieces of a file that are not worth a call each
 ArrayKey = str | tuple[str, int]
 
 
@@ -128,6 +130,10 @@ class ProductHandle:
         while cut > 0 and counts[cut] == place.shape[cut]:
             cut -= 1
         strides = [itemsize * math.prod(place.shape[axis + 1 :]) for axis in range(ndim)]
+        if math.prod(counts[:cut]) > _MANY_RUNS:
+            with _reported(self.path):
+                self._write_mapped(place, array, tuple(slice(part.start, part.stop) for part in ranges))
+            return
         with _reported(self.path):
             descriptor = os.open(self.temporary, os.O_WRONLY)
             try:
@@ -143,6 +149,15 @@ class ProductHandle:
                         )
             finally:
                 os.close(descriptor)
+
+    def _write_mapped(self, place: Place, array: np.ndarray, where: tuple[slice, ...]) -> None:
+        """Write a part of an image through memory that the file backs: one call for all runs."""
+        stored = np.dtype(_STORED[place.dtype][1])
+        image = np.memmap(self.temporary, stored, "r+", place.offset, place.shape)[where]
+        pieces = array.size // _PIECE + 1
+        for start, stop in itertools.pairwise(np.linspace(0, len(array), pieces + 1).astype(int)):
+            part = np.ascontiguousarray(array[start:stop])
+            image[start:stop] = np.frombuffer(_encode(part.reshape(-1), place.dtype), stored).reshape(part.shape)
 
 
 class ProductWriter:

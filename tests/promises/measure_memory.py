@@ -1,8 +1,8 @@
 """Peak anonymous memory of one exposure, above the interpreter's own: a process of its own.
 
 ``python measure_memory.py '{"path": ..., "pipeline": ..., "parameters": {...}, "output_dir": ...}'`` prints prediction
-and peak [bytes]. The exposure is processed once before, so that kernels are loaded and caches are filled; what that
-leaves counts as the interpreter's own.
+and peak [bytes], and wall seconds. The exposure (or ``"warm"``, another one) is processed once before, so that kernels
+are loaded and caches are filled; what that leaves counts as the interpreter's own.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ def anonymous() -> int:
 
 def main(work: dict) -> None:
     settings = Settings((Layer("test", {}, work["parameters"]),), output_dir=work["output_dir"])
-    plan = plan_exposures(find(work["pipeline"]), [Request(work["path"])], settings)[0]
-    outcome = run_exposure(plan, Serial())
+    requests = [Request(work.get("warm", work["path"])), Request(work["path"])]
+    warm, plan = (plan_exposures(find(work["pipeline"]), [request], settings)[0] for request in requests)
+    outcome = run_exposure(warm, Serial())
     if outcome.error is not None:
         raise SystemExit(outcome.error)
     gc.collect()
@@ -50,10 +51,14 @@ def main(work: dict) -> None:
 
     thread = threading.Thread(target=watch)
     thread.start()
-    run_exposure(plan, Serial())
+    started = time.perf_counter()
+    outcome = run_exposure(plan, Serial())
+    seconds = time.perf_counter() - started
     done.set()
     thread.join()
-    print(json.dumps({"predicted": plan.cost.memory, "peak": peak - base, "base": base}))
+    if outcome.error is not None:
+        raise SystemExit(outcome.error)
+    print(json.dumps({"predicted": plan.cost.memory, "peak": peak - base, "base": base, "seconds": seconds}))
 
 
 if __name__ == "__main__":
