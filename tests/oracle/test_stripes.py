@@ -25,6 +25,11 @@ EXPOSURES = {
     "four times the same stripe": StripedExposure(
         READOUTS["SUB164STRIPE4_DHS_LONG"], (1901, 148), ngroups=5, nframes=2, groupgap=1, seed=4
     ),
+    "superstripes": StripedExposure(READOUTS["FULL_SUPSTP510"], (501, 40), ngroups=5, nframes=2, seed=5),
+    "superstripes without reference rows": StripedExposure(READOUTS["SUB64P_SUPSTP008"], nints=3, seed=6),
+    "superstripes read several times": StripedExposure(
+        READOUTS["SUB64P_SUPSTP002"], ngroups=4, zeroframe=True, tables=("GROUP",), seed=7
+    ),
 }
 
 STEPS = {
@@ -39,7 +44,7 @@ STEPS = {
 }
 """Alias to the oracle's class, the product of Stage 1 that it starts from, and parameters."""
 
-ALONE = ("four stripes",)
+ALONE = ("four stripes", "superstripes", "superstripes read several times")
 """Exposures that each step is tried on alone."""
 
 
