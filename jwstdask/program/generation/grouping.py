@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from jwstdask.program.generation.exposures import (
     STAGE2,
@@ -199,6 +200,9 @@ class Rule:
         Whether an association is complete with a second member only.
     acquisitions
         Whether the target acquisitions of its observations are members.
+    acquisition_keys
+        Keys that a target acquisition binds, up to the first in which it does not agree. They do not decide whether
+        it is a member; but a group of backgrounds, which had no target, gets one.
     alternate
         Whether the first exposure is science whatever it is, and an imprint cannot follow an imprint.
     admit
@@ -225,6 +229,7 @@ class Rule:
     several: bool = False
     pair: bool = False
     acquisitions: bool = False
+    acquisition_keys: tuple[Key, ...] = ()
     alternate: bool = False
     admit: Callable[[Group, Row, Bound], Admission | None] | None = None
     product: str = ""
@@ -332,18 +337,24 @@ class Group:
             admission = self._admit(row, way, bound)
         if admission is not None:
             self.bound = bound
-            if rule.level == 3:
-                slit, observation = row.given.get("fxd_slit"), row.given.get("obs_num")
-                if slit in PAIRED_SLITS and any(type(key) is SlitKey for key in rule.keys):
-                    self.slits.add(str(slit))
-                if observation is not None:
-                    self.observations.add(observation)
+            self._note(row, rule.keys)
+            observation = row.given.get("obs_num")
+            if observation is not None:
+                self.observations.add(observation)
         elif rule.acquisitions and is_acquisition(row) and self._is_acquired_by(row):
             admission = Admission(rule.role(row))
+            agreed = tuple(takewhile(lambda key: key.agrees(row, self.bound), rule.acquisition_keys))
+            self._note(row, agreed)
         if admission is not None:
             self.counts = self.counts and admission.counts
             self.add(row, admission.role)
         return admission
+
+    def _note(self, row: Row, keys: tuple[Key, ...]) -> None:
+        """Remember a paired slit, which binds nothing."""
+        slit = row.given.get("fxd_slit")
+        if slit in PAIRED_SLITS and any(type(key) is SlitKey for key in keys):
+            self.slits.add(str(slit))
 
     def _admit(self, row: Row, way: Way, bound: Bound) -> Admission | None:
         """The rest of the conditions on a row that agrees in the keys of the rule."""

@@ -34,6 +34,7 @@ _TYPE = Key("exp_type")
 _VISIT = Key("wfsvisit", ("visitype",), required=False)
 _TARGET = TargetKey("target", ("targetid",))
 _GRATING = Key("opt_elem", ("grating",))
+_OPTICS_TARGET = (*_OPTICS, _TARGET)
 
 _IMAGES = "nrc_image mir_image nis_image fgs_image nrs_mimf"
 _BACKGROUND = among("bkgdtarg", "t")
@@ -84,13 +85,14 @@ _OPTIONS_OF_AUXILIARIES = {"ways": _WAYS_OF_AUXILIARIES, "role": auxiliary_role}
 _OPTIONS_OF_STARS = {"ways": _WAYS_OF_STARS, "needs": ("science", "psf")}
 
 RULES: tuple[Rule, ...] = (
-    _rule("Asn_Lv3AMI", "ami3", "nis_ami", keys=_OPTICS, **_OPTIONS_OF_STARS),
+    _rule("Asn_Lv3AMI", "ami3", "nis_ami", keys=_OPTICS, **_OPTIONS_OF_STARS, acquisition_keys=_OPTICS),
     _rule(
         "Asn_Lv3Image",
         "image3",
         _IMAGES,
         (is_not_wavefront_visit, _NOT_BACKGROUND, is_not_time_series),
         (*_OPTICS, _TYPE, _VISIT),
+        acquisition_keys=_OPTICS_TARGET,
     ),
     _rule(
         "Asn_Lv3ImageBackground",
@@ -99,6 +101,7 @@ RULES: tuple[Rule, ...] = (
         (is_not_wavefront_visit, given("bkgdtarg"), is_not_time_series),
         (*_OPTICS, _TYPE, _VISIT, Key("bkgdtarg")),
         **_OPTIONS_OF_AUXILIARIES,
+        acquisition_keys=_OPTICS_TARGET,
     ),
     _rule(
         "Asn_Lv3ImageMosaic",
@@ -108,9 +111,18 @@ RULES: tuple[Rule, ...] = (
         (*_OPTICS, _TYPE, _VISIT),
         ways=(Way(_anything),),
         candidates=("mosaic",),
+        acquisition_keys=_OPTICS,
     ),
-    _rule("Asn_Lv3MIRCoron", "coron3", "mir_lyot mir_4qpm", (_NOT_BACKGROUND,), (*_OPTICS, _TYPE), **_OPTIONS_OF_STARS),
-    _rule("Asn_Lv3MIRMRS", "spec3", "mir_mrs", (is_not_time_series,), product="target"),
+    _rule(
+        "Asn_Lv3MIRCoron",
+        "coron3",
+        "mir_lyot mir_4qpm",
+        (_NOT_BACKGROUND,),
+        (*_OPTICS, _TYPE),
+        **_OPTIONS_OF_STARS,
+        acquisition_keys=_OPTICS,
+    ),
+    _rule("Asn_Lv3MIRMRS", "spec3", "mir_mrs", (is_not_time_series,), product="target", acquisition_keys=(_TARGET,)),
     _rule(
         "Asn_Lv3MIRMRSBackground",
         "spec3",
@@ -120,7 +132,15 @@ RULES: tuple[Rule, ...] = (
         role=auxiliary_role,
         product="target",
     ),
-    _rule("Asn_Lv3NRCCoron", "coron3", "nrc_coron", (_NOT_BACKGROUND, nircam_occulted), _OPTICS, **_OPTIONS_OF_STARS),
+    _rule(
+        "Asn_Lv3NRCCoron",
+        "coron3",
+        "nrc_coron",
+        (_NOT_BACKGROUND, nircam_occulted),
+        _OPTICS,
+        **_OPTIONS_OF_STARS,
+        acquisition_keys=_OPTICS,
+    ),
     _rule(
         "Asn_Lv3NRCCoronImage",
         "image3",
@@ -135,6 +155,7 @@ RULES: tuple[Rule, ...] = (
         ways=_WAYS_OF_STARS,
         rates=True,
         product="coronagraphic image",
+        acquisition_keys=_OPTICS,
     ),
     _rule(
         "Asn_Lv3NRSFSS",
@@ -150,6 +171,7 @@ RULES: tuple[Rule, ...] = (
         "nrs_autowave nrs_ifu",
         (ifu_path, is_not_time_series),
         (Key("patttype"), _GRATING),
+        acquisition_keys=(_TARGET,),
     ),
     _rule(
         "Asn_Lv3NRSIFUBackground",
@@ -159,7 +181,14 @@ RULES: tuple[Rule, ...] = (
         (_GRATING,),
         **_OPTIONS_OF_AUXILIARIES,
     ),
-    _rule("Asn_Lv3SlitlessSpectral", "spec3", "nis_soss", (is_not_time_series, absent("patttype")), _OPTICS),
+    _rule(
+        "Asn_Lv3SlitlessSpectral",
+        "spec3",
+        "nis_soss",
+        (is_not_time_series, absent("patttype")),
+        _OPTICS,
+        acquisition_keys=_OPTICS_TARGET,
+    ),
     _rule(
         "Asn_Lv3SpecAux",
         "spec3",
@@ -175,6 +204,7 @@ RULES: tuple[Rule, ...] = (
         (is_not_time_series, any_of(not_(among("exp_type", "nrs_msaspec")), given("msametfl"))),
         _OPTICS,
         product="source",
+        acquisition_keys=_OPTICS_TARGET,
     ),
     _rule(
         "Asn_Lv3SpectralTarget",
@@ -184,6 +214,7 @@ RULES: tuple[Rule, ...] = (
         (*_OPTICS, Key("patttype")),
         several=False,
         closing=("slit_backgrounds",),
+        acquisition_keys=_OPTICS_TARGET,
     ),
     _rule(
         "Asn_Lv3TSO",
@@ -205,6 +236,7 @@ RULES: tuple[Rule, ...] = (
         ),
         (*_OPTICS, _TYPE),
         candidates=("observation",),
+        acquisition_keys=(_TARGET, *_OPTICS),
     ),
     _rule(
         "Asn_Lv3WFSCMB",
@@ -215,6 +247,7 @@ RULES: tuple[Rule, ...] = (
         not_candidates=("group",),
         pair=True,
         product="wavefront",
+        acquisition_keys=_OPTICS_TARGET,
     ),
     _rule(
         "Asn_Lv3WFSSMIR",
@@ -222,6 +255,7 @@ RULES: tuple[Rule, ...] = (
         "mir_wfss",
         (among("filter", "p750l"),),
         (Key("opt_elem", ("filter",)),),
+        acquisition_keys=(_TARGET,),
     ),
     _rule(
         "Asn_Lv3WFSSNIS",
@@ -229,6 +263,7 @@ RULES: tuple[Rule, ...] = (
         "nis_wfss",
         (among("filter", "gr150r", "gr150c"),),
         (Key("opt_elem", ("filter",)), Key("opt_elem2", ("pupil",))),
+        acquisition_keys=(_TARGET,),
     ),
     _rule(
         "Asn_Lv3WFSSNRC",
@@ -236,6 +271,7 @@ RULES: tuple[Rule, ...] = (
         "nrc_wfss",
         (among("pupil", "grismr", "grismc"),),
         (Key("opt_elem", ("pupil",)), Key("opt_elem2", ("filter",))),
+        acquisition_keys=(_TARGET,),
     ),
 )
 """The rules, in the order of their names."""
