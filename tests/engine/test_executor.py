@@ -67,6 +67,55 @@ def test_errors_end_the_map(executor):
     assert executor.map(double, [1]) == [2]
 
 
+def test_a_cluster_is_given_tasks_by_a_sliding_window():
+    """However many items there are, few are taken, few are known to the scheduler, and none is kept."""
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0") as owner,
+        Client(owner) as client,
+    ):
+        executor = Cluster(client, owner, window=3)
+        taken = done = 0
+        ahead, known = [], []
+
+        def items():
+            nonlocal taken
+            for item in range(150):
+                taken += 1
+                yield item
+
+        def note(index, result):
+            nonlocal done
+            ahead.append(taken - done)
+            known.append(len(owner.scheduler.tasks))
+            done += 1
+
+        assert executor.map(abs, items(), note) == list(range(150))
+        # Three for each of two workers.
+        assert max(ahead) == 6
+        # Tasks that are done are forgotten a moment later.
+        assert max(known) <= 5 * 6
+        deadline = time.monotonic() + 20
+        while owner.scheduler.tasks and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not owner.scheduler.tasks
+
+
+def test_local_workers_keep_no_call_stacks():
+    """dask would sample them for an hour: memory that grows with time."""
+    import dask
+
+    from jwstdask.engine.executor import local_cluster
+
+    executor = local_cluster(1)
+    try:
+        (found,) = executor.client.run(dask.config.get, "distributed.worker.profile.enabled").values()
+        assert found is False
+    finally:
+        executor.close()
+
+
 def test_everywhere(executor, tmp_path):
     executor.everywhere(os.mkdir, str(tmp_path / "made"))
     assert (tmp_path / "made").is_dir()
