@@ -30,7 +30,7 @@ from jwstdask.pipelines.image2 import Image2Pipeline
 from jwstdask.pipelines.image3 import Image3Pipeline
 from jwstdask.pipelines.planner import Request, plan_exposures
 from jwstdask.pipelines.sequence import Linked, sequences, tell_lost
-from jwstdask.program.associations import Association, make_image3, read_association, science_members
+from jwstdask.program.associations import Association, make_associations, read_association, science_members
 
 Report = Callable[[Outcome], None]
 """Called with each outcome as it arrives."""
@@ -293,7 +293,7 @@ def plan_stage3(program: Program, calibrated: Sequence[str], settings: Settings)
     by_name = {os.path.basename(path): path for path, _ in metas}
     given = [_located(association, by_name) for association in program.associations]
     taken = science_members(given)
-    made = make_image3([(path, meta) for path, meta in metas if os.path.basename(path) not in taken])
+    made = make_associations([(path, meta) for path, meta in metas if os.path.basename(path) not in taken])
     return [plan for association in (*given, *made) for plan in plan_association(Image3Pipeline, association, settings)]
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from jwstdask.core.errors import InputError
 from jwstdask.io.layout import is_url
+from jwstdask.program.generation.generate import RULES, generate
+from jwstdask.program.pool import pool_from_metadata
 
 _ATTRIBUTES = ("group_id", "tweakreg_catalog")
 """What jwst takes from a member of an association besides its name and type."""
@@ -141,67 +143,42 @@ def read_association(path: str | os.PathLike[str]) -> Association:
     )
 
 
-def _part(value: Any, width: int) -> str:
-    text = str(value or "").strip()
-    return f"{int(text):0{width}d}" if text.isdigit() else text.lower()
-
-
-def product_name(meta: Mapping[str, Any]) -> str:
-    """Name of a Stage 3 product of one observation, as MAST names it.
-
-    Source: JWST documentation, "Stage 3: Target-based file naming".
-    """
-    program = _part(meta.get("meta.observation.program_number"), 5) or "00000"
-    observation = _part(meta.get("meta.observation.observation_number"), 3) or "001"
-    target = str(meta.get("meta.target.catalog_name") or "").strip()
-    number = _part(target, 3) if target.isdigit() else "001"
-    instrument = str(meta.get("meta.instrument.name", "")).lower()
-    optical = [str(meta.get(f"meta.instrument.{part}") or "").lower() for part in ("pupil", "filter")]
-    optical = [part for part in optical if part and part not in ("n/a", "na")]
-    # jwst sorts the optical elements and puts "clear" first.
-    elements = "-".join(sorted(optical, key=lambda part: (part != "clear", part)))
-    subarray = str(meta.get("meta.subarray.name") or "").lower()
-    name = f"jw{program}-o{observation}_t{number}_{instrument}_{elements}"
-    return name if subarray in ("", "full", "n/a", "generic") else f"{name}-{subarray}"
-
-
-def make_image3(exposures: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Association]:
-    """One image3 association for each program, observation, target, channel, filter and subarray.
+def make_associations(
+    exposures: Sequence[tuple[str, Mapping[str, Any]]], asn_types: Sequence[str] = ("image3",)
+) -> list[Association]:
+    """Associations of the observations of calibrated exposures, by the rules of the archive.
 
     Parameters
     ----------
     exposures
-        Pairs of path and metadata of calibrated exposures.
+        Pairs of path and metadata.
+    asn_types
+        Types of the associations to make.
+
+    Returns
+    -------
+    associations
+        One for each combination of what the rule asks for: target, optical elements, subarray ... The members are
+        the paths of the exposures.
     """
-    groups: dict[tuple[Any, ...], list[tuple[str, Mapping[str, Any]]]] = {}
-    names = (
-        "meta.observation.program_number",
-        "meta.observation.observation_number",
-        "meta.target.catalog_name",
-        "meta.instrument.name",
-        "meta.instrument.channel",
-        "meta.instrument.filter",
-        "meta.instrument.pupil",
-        "meta.subarray.name",
-    )
-    for path, meta in exposures:
-        groups.setdefault(tuple(str(meta.get(name)) for name in names), []).append((path, meta))
+    ordered = sorted(exposures, key=lambda pair: os.path.basename(pair[0]))
+    pool = pool_from_metadata(ordered)
+    rules = [rule for rule in RULES if rule.asn_type in asn_types]
     found = []
-    for members in groups.values():
-        meta = members[0][1]
-        observation = _part(meta.get("meta.observation.observation_number"), 3) or "001"
-        product = Product(product_name(meta), tuple((path, "science") for path, _ in sorted(members, key=_path)))
-        program = _part(meta.get("meta.observation.program_number"), 5)
-        found.append(
-            Association(
-                "", "image3", (product,), f"o{observation}", extra={"program": program, "asn_rule": "Asn_Lv3Image"}
+    for made in generate(pool, discover=False, rules=rules):
+        products = tuple(
+            Product(
+                product.name,
+                tuple(
+                    (ordered[member.row.index][0] if member.row else member.expname, member.exptype)
+                    for member in product.members
+                ),
             )
+            for product in made.products
         )
-    return found
-
-
-def _path(pair: tuple[str, Mapping[str, Any]]) -> str:
-    return os.path.basename(pair[0])
+        extra = {"program": made.program, "asn_rule": made.rule, "constraints": made.constraints}
+        found.append(Association("", made.asn_type, products, made.asn_id, extra=extra))
+    return sorted(found, key=lambda association: association.products[0].name)
 
 
 def science_members(associations: Iterable[Association]) -> set[str]:

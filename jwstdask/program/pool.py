@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jwstdask.core.errors import InputError, ProductError
+from jwstdask.io.naming import exposure_stem
 
 UNSET = frozenset((None, "", "null", "--", "n", "f", "false", "n/a"))
 """Values that say a column is not specified."""
@@ -262,6 +263,80 @@ def pool_from_headers(
         values = values | added | {"asn_candidate": candidates, "targetid": str(target)}
         rows.append({name: values.get(name, "null") for name in columns})
     return rows
+
+
+_NAMES = {
+    "obs_id": "meta.observation.obs_id",
+    "program": "meta.observation.program_number",
+    "obs_num": "meta.observation.observation_number",
+    "visit": "meta.observation.visit_number",
+    "visitype": "meta.visit.type",
+    "act_id": "meta.observation.activity_id",
+    "exp_type": "meta.exposure.type",
+    "instrume": "meta.instrument.name",
+    "detector": "meta.instrument.detector",
+    "channel": "meta.instrument.channel",
+    "filter": "meta.instrument.filter",
+    "pupil": "meta.instrument.pupil",
+    "grating": "meta.instrument.grating",
+    "band": "meta.instrument.band",
+    "fxd_slit": "meta.instrument.fixed_slit",
+    "msametfl": "meta.instrument.msa_metadata_file",
+    "msastate": "meta.instrument.msa_state",
+    "opmode": "meta.instrument.lamp_mode",
+    "lamp": "meta.instrument.lamp_state",
+    "subarray": "meta.subarray.name",
+    "patttype": "meta.dither.primary_type",
+    "numdthpt": "meta.dither.total_points",
+    "patt_num": "meta.dither.position_number",
+    "subpxpts": "meta.dither.subpixel_total_points",
+    "nints": "meta.exposure.nints",
+    "bkgdtarg": "meta.observation.bkgdtarg",
+    "is_imprt": "meta.exposure.imprint",
+    "is_psf": "meta.exposure.psf_reference",
+    "tsovisit": "meta.visit.tsovisit",
+}
+
+
+def pool_from_metadata(exposures: Sequence[tuple[str, Mapping[str, object]]]) -> Pool:
+    """A pool of exposures whose metadata are known.
+
+    Targets are numbered in the order in which they appear. The only candidates are the observations: groups, mosaics
+    and backgrounds of several observations are in no header.
+
+    Parameters
+    ----------
+    exposures
+        Pairs of path and metadata by dotted name; row `i` of the pool is exposure `i`.
+    """
+    numbers: dict[tuple[str, str], int] = {}
+    rows = []
+    for path, meta in exposures:
+        row: dict[str, object] = {column: _text(meta.get(name)) for column, name in _NAMES.items()}
+        observation = str(row["obs_num"] or "1")
+        target = meta.get("meta.target.catalog_name") or meta.get("meta.target.proposer_name")
+        number = numbers.setdefault((str(row["program"]), str(target)), len(numbers) + 1)
+        rows.append(
+            row
+            | {
+                "filename": f"{exposure_stem(path)}_uncal.fits",
+                "obs_num": observation,
+                "program": row["program"] or "0",
+                "targetid": str(number),
+                "pntgtype": "science",
+                "mostilno": "1",
+                "dithptin": row["patt_num"],
+                "asn_candidate": str([(f"o{observation:0>3s}", "observation")]),
+            }
+        )
+    return make_pool(rows)
+
+
+def _text(value: object) -> str | None:
+    """A value of the metadata as the archive's pools have it."""
+    if isinstance(value, bool):
+        return "t" if value else "f"
+    return None if value is None else str(value).strip()
 
 
 _LEVEL1B = re.compile(r"(.+)_uncal(\..+)")
