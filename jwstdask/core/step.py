@@ -69,7 +69,9 @@ class Step(Parameters):
     counted: ClassVar[tuple[str, ...]] = ()
     """Metadata that :meth:`finish` derives from counts over the whole frame."""
     equations: ClassVar[str] = ""
-    """What is computed, for ``jwstdask explain``."""
+    """What is computed, for ``jwstdask explain``; lines of at most 120 characters."""
+    sources: ClassVar[str] = ""
+    """Where the method is described: papers, documents."""
 
     @property
     def halo(self) -> int:

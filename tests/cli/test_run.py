@@ -12,7 +12,8 @@ import pytest
 from astropy.io import fits
 
 import jwstdask
-from jwstdask.pipelines.registry import PIPELINES
+from jwstdask.core.params import declared
+from jwstdask.pipelines.registry import PIPELINES, find
 from jwstdask.step import JumpStep, SaturationStep
 from jwstdask.steps.registry import CLASSES
 from jwstdask.testing import assert_same_bits
@@ -105,11 +106,31 @@ def test_explain(command, name):
     assert status == 0
     assert printed.startswith(f"{name} (")
     assert "parameters" in printed
+    if name in CLASSES:
+        lines = printed.splitlines()
+        # What it does, in words; what is computed; where from.
+        assert lines[2].endswith(".") and len(lines[2]) >= 20
+        for title in ("equations:", "source: ", "references: ", "status: meta.cal_step.", "works "):
+            (line,) = [line for line in lines if line.startswith(title)]
+            assert title == "equations:" or len(line) > len(title)
+        assert lines[lines.index("equations:") + 1].strip()
+        # No words of the code: roles of documentation, names of modules.
+        assert ":func:" not in printed and ":meth:" not in printed and "jwstdask." not in printed
+    target = find(name)
+    for parameter, (_, facts, _) in declared(target).items():
+        line = next(line for line in printed.splitlines() if line.startswith(f"  {parameter}: ") and " = " in line)
+        assert line.endswith(facts.doc)
+        for bound in (facts.ge, facts.gt, facts.le):
+            assert bound is None or f" {bound:g}" in line
+        assert facts.unit is None or f"[{facts.unit}]" in line
+        assert all(str(choice) in line for choice in facts.choices or ())
 
 
 def test_explain_names_parameters(command):
     printed = command("explain", "jump")[1]
-    assert "rejection_threshold = 4.0 [sigma]" in printed
+    assert "rejection_threshold: float = 4.0 [sigma], >= 0: " in printed
+    assert "min_sat_radius_extend: float = 2.5 [pixel]: " in printed
+    assert "Anderson & Gordon 2011" in printed and "sigma^2 = |m| + readnoise^2" in printed
     assert "references: gain, readnoise" in printed
     status, printed = command("explain", "jumb")
     assert status == 2 and "Did you mean 'jump'" in printed

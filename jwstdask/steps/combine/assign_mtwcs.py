@@ -52,6 +52,7 @@ class AssignMTWcsStep(Step):
     status = "assign_mtwcs"
     kind = "association"
     equations = "world -> moving_target: shift by (mean MT_RA - MT_RA, mean MT_DEC - MT_DEC)"
+    sources = "JWST pipeline documentation, assign_mtwcs"
 
     suffix: str | None = par("assign_mtwcs", "suffix of the output file")
     output_use_model: bool = par(True, "name the output after the input exposure")

@@ -116,9 +116,11 @@ class OutlierDetectionStep(Step):
     status: ClassVar[str] = "outlier_detection"
     kind: ClassVar[str] = "association"
     equations: ClassVar[str] = (
-        "|SCI - blot - backg| > scale2 |grad blot| + snr2 ERR, and within 3 x 3 pixels "
-        "|SCI - blot - backg| > scale1 |grad blot| + snr1 ERR"
+        "|SCI - blot - backg| > scale2 |grad blot| + snr2 ERR, and\n"
+        "within 3 x 3 pixels |SCI - blot - backg| > scale1 |grad blot| + snr1 ERR;\n"
+        "blot: median of the drizzled exposures, taken back to the exposure"
     )
+    sources: ClassVar[str] = "Fruchter & Hook 2002, PASP 114, 144, section 5"
 
     weight_type: str = par("ivm", "weights of input pixels", choices=("ivm", "exptime"))
     pixfrac: float = par(1.0, "side of the drop in input pixels", unit="pixel", ge=0.0, le=1.0)

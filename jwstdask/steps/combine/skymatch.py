@@ -71,7 +71,11 @@ class SkyMatchStep(Step):
     status = "skymatch"
     kind = "association"
     status_by_member = True
-    equations = "sum over pairs of W_ij^2 [(sky_i - sky_j) - (S_ij - S_ji)]^2 -> min, least sky = 0; S: mode in overlap"
+    equations = (
+        "sum over pairs of W_ij^2 [(sky_i - sky_j) - (S_ij - S_ji)]^2 -> min, least sky = 0;\n"
+        "S_ij: skystat of image i inside its overlap with j, clipped; W_ij: mean of the numbers of pixels"
+    )
+    sources = "JWST pipeline documentation, skymatch"
 
     skymethod: str = par(
         "match", "how sky levels are found", choices=("local", "global", "match", "global+match", "user")

@@ -73,9 +73,10 @@ class SourceCatalogStep(Step):
     status = "source_catalog"
     kind = "association"
     equations = (
-        "sources: image - background > snr * rms over npixels; flux = sum in aperture - area * median of annulus; "
-        "AB = -2.5 log10(flux / Jy) + 8.9"
+        "sources: image - background > snr * rms in npixels connected pixels;\n"
+        "flux = sum in aperture - area * median of the annulus; AB = -2.5 log10(flux / Jy) + 8.9"
     )
+    sources = "photutils; sharpness and roundness: Stetson 1987, PASP 99, 191"
 
     aperture_ee1: int = par(30, "encircled energy of the first aperture", unit="percent")
     aperture_ee2: int = par(50, "encircled energy of the second aperture", unit="percent")

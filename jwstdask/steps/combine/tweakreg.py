@@ -62,9 +62,10 @@ class TweakRegStep(Step):
     status_if_undone: ClassVar[str] = "FAILED"
     """What is recorded when :meth:`run` returns a reason: jwst takes exposures that it cannot align for a failure."""
     equations: ClassVar[str] = (
-        "minimum over R, t of sum |R p_i + t - q_i|^2 in the tangent plane at (V2_REF, V3_REF): p stars of an "
-        "exposure, q the same stars of the reference; residuals above sigma x rms are left out, nclip times"
+        "minimum over R, t of sum |R p_i + t - q_i|^2 in the tangent plane at (V2_REF, V3_REF):\n"
+        "p stars of an exposure, q the same stars of the reference; above sigma x rms left out, nclip times"
     )
+    sources: ClassVar[str] = "Stetson 1987, PASP 99, 191 (stars); JWST pipeline documentation, tweakreg"
 
     output_use_model: bool = par(True, "name the output after the input exposure")
     save_catalogs: bool = par(False, "write the catalogue of each exposure")

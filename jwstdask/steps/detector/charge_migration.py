@@ -20,7 +20,11 @@ class ChargeMigrationStep(Step):
     alias = "charge_migration"
     class_name = "ChargeMigrationStep"
     status = "charge_migration"
-    equations = "SCI > threshold: CHARGELOSS, DO_NOT_USE from there on, four neighbours too"
+    equations = (
+        "first group g of an integration with SCI > signal_threshold and GROUPDQ other than DO_NOT_USE alone:\n"
+        "GROUPDQ |= CHARGELOSS, DO_NOT_USE from g on, in the pixel and its four neighbours"
+    )
+    sources = "Goudfrooij, Grumm, Volk & Bushouse 2024, PASP 136, 014503"
 
     skip: bool = par(True, "do not run")
     signal_threshold: float = par(25000.0, "value above which charge spreads", unit="DN")

@@ -120,6 +120,7 @@ class CleanFlickerNoiseStep(Step):
         "d_j - sum_k c_k exp(2 pi i k x / n), c by least squares weighted by 1 / density (fft);\n"
         "SCI_j = cleaned SCI_(j-1) + (cleaned d_j + background) * flat"
     )
+    sources = "Rauscher 2024, PASP 136, 015001 (fft); Willott, image1overf (median)"
 
     skip: bool = par(True, "do not run")
     autoparam: bool = par(False, "choose fit and background parameters for the exposure")

@@ -47,7 +47,11 @@ class DarkCurrentStep(Step):
     class_name = "DarkCurrentStep"
     status = "dark_sub"
     reference_types = ("dark",)
-    equations = "SCI - dark averaged over the frames of each group; PIXELDQ |= dark DQ"
+    equations = (
+        "SCI(group) - mean of the dark over the frames of the group, NaN in the dark as 0;\n"
+        "dark beyond its end: last + k (last - last but one); PIXELDQ |= dark DQ"
+    )
+    sources = "JWST pipeline documentation, dark_current"
 
     dark_output: str | None = par(None, "file for the dark as subtracted")
     average_dark_current: float | None = par(None, "mean dark current, for the Poisson noise", unit="e-/s")

@@ -25,7 +25,8 @@ class DQInitStep(Step):
     status = "dq_init"
     reference_types = ("mask",)
     superstripes = True
-    equations = "PIXELDQ |= mask; GROUPDQ |= mask & DO_NOT_USE"
+    equations = "PIXELDQ |= mask (and user_supplied_dq); GROUPDQ |= mask & DO_NOT_USE"
+    sources = "JWST pipeline documentation, dq_init"
 
     user_supplied_dq: str | None = par(None, "FITS file of flags to add, of the shape of the exposure")
 

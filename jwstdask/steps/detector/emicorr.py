@@ -81,6 +81,7 @@ class EmiCorrStep(Step):
         "SCI - amplitude * wave(phase), amplitude and phase from the straightest ramps (joint)\n"
         "or from residuals folded with the period (sequential)"
     )
+    sources = "JWST pipeline documentation, emicorr"
 
     skip: bool = par(True, "do not run")
     algorithm: str = par("joint", "fitting algorithm", choices=("sequential", "joint"))

@@ -20,7 +20,11 @@ class FirstFrameStep(Step):
     alias = "firstframe"
     class_name = "FirstFrameStep"
     status = "firstframe"
-    equations = "DO_NOT_USE in the first group, unless the third is saturated"
+    equations = (
+        "GROUPDQ(first) |= DO_NOT_USE in ramps of more than three groups,\n"
+        "unless the third is SATURATED (bright_use_group1)"
+    )
+    sources = "JWST pipeline documentation, firstframe"
 
     skip: bool = par(True, "do not run")
     bright_use_group1: bool = par(True, "keep the first group where the third is saturated")

@@ -19,7 +19,8 @@ class GainScaleStep(Step):
     class_name = "GainScaleStep"
     status = "gain_scale"
     reference_types = ("gain",)
-    equations = "SCI, ERR * GAINFACT; VAR * GAINFACT^2"
+    equations = "SCI, ERR * GAINFACT; VAR_POISSON, VAR_RNOISE * GAINFACT^2"
+    sources = "JWST pipeline documentation, gain_scale"
 
     def reference_skip_reason(self, meta: Meta, references: Mapping[str, Any]) -> str | None:
         return "GAINFACT not found in gain reference file" if self._factor(meta, references) is None else None

@@ -20,6 +20,7 @@ class GroupScaleStep(Step):
     status = "group_scale"
     superstripes = True
     equations = "SCI * FRMDIVSR / NFRAMES"
+    sources = "JWST pipeline documentation, group_scale"
 
     def skip_reason(self, meta: Meta) -> str | None:
         nframes, divisor = meta.get("meta.exposure.nframes"), meta.get("meta.exposure.frame_divisor")

@@ -39,6 +39,7 @@ class GuiderCdsStep(Step):
         "difference = read 2 - read 1 (ACQ1, ACQ2, TRACK); the smaller of two integrations (ID);\n"
         "mean of the last four reads - mean of the first four (FINEGUIDE)"
     )
+    sources = "JWST pipeline documentation, guider_cds"
 
     def check(self, meta: Meta) -> None:
         name, exposure_type = str(meta.get("meta.filename") or "exposure"), str(meta.get("meta.exposure.type"))

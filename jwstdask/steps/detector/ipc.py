@@ -41,7 +41,11 @@ class IPCStep(Step):
     status = "ipc"
     reference_types = ("ipc",)
     superstripes = True
-    equations = "SCI convolved with the kernel, reference pixels left out"
+    equations = (
+        "SCI(y, x) -> sum over (r, c) of k(r, c) SCI(y - r, x - c), (0, 0) the middle of the kernel k;\n"
+        "0 beyond the light-sensitive pixels, reference pixels unchanged"
+    )
+    sources = "JWST pipeline documentation, ipc"
 
     @property
     def halo(self) -> int:

@@ -67,12 +67,15 @@ class WholePlanes:
 class JumpStep(Step):
     """Flag cosmic-ray jumps in ramps.
 
-    How an exposure is searched depends on how many groups are unusable in *every* pixel of the frame
-    (:func:`jwstdask.kernels.jump.choose_regime`). A few rows spread over the frame are gathered to find the groups that
-    may be; every block then counts in its tally what it truly has. If the counts of all blocks contradict the sample,
-    or sigma clipping flagged all pixels of a plane (such planes are not to be flagged at all), :meth:`again` returns
-    what should have been gathered, with which the blocks must be walked once more. Both are rare.
+    A jump is a difference of two successive groups that lies too far from the median difference of its pixel. How an
+    exposure is searched depends on the number of its integrations and of the groups that can be used.
     """
+
+    # How many groups are unusable in *every* pixel of the frame decides (kernels.jump.choose_regime). A few rows spread
+    # over the frame are gathered to find the groups that may be; every block then counts in its tally what it truly
+    # has. If the counts of all blocks contradict the sample, or sigma clipping flagged all pixels of a plane (such
+    # planes are not to be flagged at all), `again` returns what should have been gathered, with which the blocks must
+    # be walked once more. Both are rare.
 
     alias = "jump"
     class_name = "JumpStep"
@@ -80,8 +83,16 @@ class JumpStep(Step):
     reference_types = ("gain", "readnoise")
     counted = ("meta.exposure.primary_cosmic_rays", "meta.exposure.extended_emission_events")
     equations = (
-        "|difference - median| > threshold * sigma; sigma^2 = |median| + readnoise^2 / nframes [electron]; "
-        "four neighbours of jumps; ellipses around large events"
+        "|d - m| > threshold * sigma, sigma^2 = |m| + readnoise^2 / nframes [electron];\n"
+        "d: difference of two groups, m: median difference of the pixel;\n"
+        "threshold by usable differences: rejection (4 or more), four_group (3), three_group (2);\n"
+        "fewer than min_diffs_single_pass: the largest outlier out, m and sigma anew, until none is left;\n"
+        "minimum_sigclip_groups integrations or more: |d - m| > rejection_threshold * std, clipped over integrations;\n"
+        "neighbours: min_jump < |d - m| / sigma < max_jump; snowballs and showers: ellipses with the second moments\n"
+        "of connected regions, grown by expand_factor"
+    )
+    sources = (
+        "Anderson & Gordon 2011, PASP 123, 1237; ellipses: Burger & Burge 2009, Principles of Digital Image Processing"
     )
 
     rejection_threshold: float = par(4.0, "rejection threshold", unit="sigma", ge=0)

@@ -19,7 +19,8 @@ class LastFrameStep(Step):
     alias = "lastframe"
     class_name = "LastFrameStep"
     status = "lastframe"
-    equations = "DO_NOT_USE in the last group"
+    equations = "GROUPDQ(last) |= DO_NOT_USE in ramps of more than two groups"
+    sources = "JWST pipeline documentation, lastframe"
 
     def skip_reason(self, meta: Meta) -> str | None:
         if not str(meta.get("meta.instrument.detector") or "").startswith("MIR"):

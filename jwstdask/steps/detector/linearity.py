@@ -32,7 +32,11 @@ class LinearityStep(Step):
     class_name = "LinearityStep"
     status = "linearity"
     reference_types = ("linearity",)
-    equations = "SCI -> c0 + c1 SCI + c2 SCI^2 + ..., except in saturated groups"
+    equations = (
+        "SCI -> c0 + c1 SCI + c2 SCI^2 + ... where not SATURATED; first frames (ZEROFRAME) alike;\n"
+        "c NaN or c1 = 0: unchanged, PIXELDQ |= NO_LIN_CORR"
+    )
+    sources = "JWST pipeline documentation, linearity"
 
     def reference_skip_reason(self, meta: Meta, references: Mapping[str, Any]) -> str | None:
         return "No Linearity reference file found" if references.get("linearity") is None else None

@@ -74,7 +74,13 @@ class PersistenceStep(Step):
     status = "persistence"
     streams = True
     gathers_alone = True
-    equations = "PERSISTENCE in all groups within persistence_time after the first saturated group of an integration"
+    equations = (
+        "T: end of a pixel's window [s since 1970]; at the time t of each group, in this order:\n"
+        "T < t: T = 0; first SATURATED group of an integration: T = t + persistence_time;\n"
+        "T = 0 and SCI > dn_threshold: T = t + persistence_time; T > t + persistence_time: T = 0;\n"
+        "T > 0: GROUPDQ |= PERSISTENCE (and DO_NOT_USE with persistence_dnu)"
+    )
+    sources = "JWST pipeline documentation, persistence"
 
     skip: bool = par(True, "do not run")
     save_persistence: str | None = par(None, "ASDF file to save the expiry times in")

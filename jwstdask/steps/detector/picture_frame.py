@@ -63,6 +63,7 @@ class PictureFrameStep(Step):
         "m, e: medians of background in the middle and along the edges, of SCI_j - SCI_0 and of the reference R\n"
         "SCI_j - ((m - e) / (m_R - e_R) (R - e_R) + e)"
     )
+    sources = "JWST pipeline documentation, picture_frame"
 
     skip: bool = par(True, "do not run")
     mask_science_regions: bool = par(True, "mask known science regions")

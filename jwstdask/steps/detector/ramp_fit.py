@@ -49,21 +49,31 @@ class RampFitData:
 class RampFitStep(Step):
     """Fit slopes to ramps.
 
-    Groups at the ends of MIRI ramps that are DO_NOT_USE in every pixel of the frame are left out. A block cannot know
-    that; it judges by its own pixels, which is the same but for a few ramps (:func:`ramp_fit.count_dependent`). Their
-    number and the unusable groups go to the tally; if the frame contradicts a block that has such ramps, :meth:`again`
-    returns the number of leading and trailing groups with which the blocks must be walked once more.
+    Good groups between flagged ones make a segment; the slopes of the segments of an integration, and of all
+    integrations, are combined. Groups at the ends of MIRI ramps that are DO_NOT_USE in every pixel of the frame are
+    left out.
     """
+
+    # A block cannot know which groups these are; it judges by its own pixels, which is the same but for a few ramps
+    # (ramp_fit.count_dependent). Their number and the unusable groups go to the tally; if the frame contradicts a block
+    # that has such ramps, `again` returns the number of leading and trailing groups with which the blocks must be
+    # walked once more.
 
     alias = "ramp_fit"
     class_name = "RampFitStep"
     status = "ramp_fit"
     reference_types = ("readnoise", "gain")
     equations = (
-        "slope = sum(slope_s / var_rnoise_s) / sum(1 / var_rnoise_s) over segments s; "
-        "weights |i - mid|^P / readnoise^2, P by signal-to-noise ratio; "
-        "var_rnoise_s = 12 R^2 / ((n^3 - n) tgroup^2 gain^2); "
-        "var_poisson_s = (median rate + dark) / (tgroup gain (n - 1))"
+        "OLS_C: line through each segment s of good groups, weights |i - mid|^P / readnoise^2,\n"
+        "P by signal-to-noise ratio;\n"
+        "var_rnoise_s = 12 R^2 / ((n^3 - n) tgroup^2 gain^2);\n"
+        "var_poisson_s = (median rate + dark) / (tgroup gain (n - 1));\n"
+        "slope = sum(slope_s / var_rnoise_s) / sum(1 / var_rnoise_s); ERR^2 = sum of the combined variances\n"
+        "LIKELY: slope = (1' C^-1 d) / (1' C^-1 1), d: differences of groups, C: their covariance (tridiagonal)"
+    )
+    sources = (
+        "Fixsen et al. 2000, PASP 112, 1350 and Robberto 2009, JWST-STScI-001853 (OLS_C); "
+        "Brandt 2024, PASP 136, 045004 and 045005 (LIKELY)"
     )
 
     algorithm: str = par("OLS_C", "least squares or maximum likelihood", choices=("OLS_C", "LIKELY"))

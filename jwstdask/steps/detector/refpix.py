@@ -172,7 +172,17 @@ class RefPixStep(Step):
     class_name = "RefPixStep"
     status = "refpix"
     reference_types = ("refpix", "sirskernel")
-    equations = "SCI - mean(top, bottom) of amplifier and column parity - side_gain * mean(left, right) of the row"
+    equations = (
+        "near infrared: SCI - clipped mean of the reference rows of the amplifier (odd and even columns apart)\n"
+        "- side_gain * running median of the reference columns of the row;\n"
+        "MIRI: SCI - clipped mean of the reference columns of the amplifier (odd and even rows apart),\n"
+        "relative to the first group;\n"
+        "IRS2: SCI - F^-1 sum_k w_k F(reference k), in order of time"
+    )
+    sources = (
+        "Robberto 2014, JWST-STScI-003852; "
+        "Moseley et al. 2010, Proc. SPIE 7742, 77421B and Rauscher et al. 2017, PASP 129, 105003 (IRS2)"
+    )
     streams = True
     gathers_alone = True
     superstripes = True

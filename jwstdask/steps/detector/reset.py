@@ -30,7 +30,11 @@ class ResetStep(Step):
     class_name = "ResetStep"
     status = "reset"
     reference_types = ("reset",)
-    equations = "SCI - reset(integration, group) in the groups the reference has; PIXELDQ |= reset DQ"
+    equations = (
+        "SCI - reset(integration, group) in groups that the reference has, its last integration for later ones;\n"
+        "PIXELDQ |= reset DQ"
+    )
+    sources = "JWST pipeline documentation, reset"
 
     def skip_reason(self, meta: Meta) -> str | None:
         return None if str(meta.get("meta.instrument.detector") or "").startswith("MIR") else "for MIRI only"

@@ -25,6 +25,7 @@ class RscdStep(Step):
     equations = (
         "DO_NOT_USE in the first N groups, N by subarray, read pattern and integration; fewer if two would be left"
     )
+    sources = "JWST pipeline documentation, rscd"
 
     def skip_reason(self, meta: Meta) -> str | None:
         if not str(meta.get("meta.instrument.detector") or "").startswith("MIR"):

@@ -40,7 +40,12 @@ class SaturationStep(Step):
     status = "saturation"
     reference_types = ("saturation", "superbias")
     superstripes = True
-    equations = "SCI >= level: SATURATED from there on, neighbours too; SCI <= 0: AD_FLOOR, DO_NOT_USE"
+    equations = (
+        "SCI >= level: SATURATED from that group on, and within n_pix_grow_sat pixels;\n"
+        "SCI <= 0: AD_FLOOR, DO_NOT_USE;\n"
+        "use_readpatt: the group before, where the mean of its frames can hide a saturated one"
+    )
+    sources = "JWST pipeline documentation, saturation"
 
     n_pix_grow_sat: int = par(1, "layers of neighbours flagged around a saturated pixel", ge=0)
     use_readpatt: bool = par(True, "look for saturation hidden in the average of a group's frames")

@@ -22,7 +22,8 @@ class SuperBiasStep(Step):
     status = "superbias"
     reference_types = ("superbias",)
     superstripes = True
-    equations = "SCI - bias; PIXELDQ |= bias DQ"
+    equations = "SCI - bias; ZEROFRAME - bias; NaN in the bias as 0; PIXELDQ |= bias DQ"
+    sources = "JWST pipeline documentation, superbias"
 
     def reference_skip_reason(self, meta: Meta, references: Mapping[str, Any]) -> str | None:
         return "No SUPERBIAS reference file found" if references.get("superbias") is None else None

@@ -53,6 +53,7 @@ class AssignWcsStep(Step):
         "detector -> V2,V3: filter offset, distortion polynomials; V2,V3 -> corrected: velocity aberration about the\n"
         "reference point; -> sky: rotations by V2_REF, V3_REF, ROLL_REF, DEC_REF, RA_REF. SIP: least-squares fits."
     )
+    sources = "Greisen & Calabretta 2002, A&A 395, 1061; SIP: Shupe et al. 2005, ASPC 347, 491"
 
     sip_approx: bool = par(True, "describe imaging modes by FITS keywords with SIP distortion as well")
     sip_max_pix_error: float = par(0.01, "largest error of the forward SIP fit", unit="pixel")

@@ -38,7 +38,11 @@ class BackgroundStep(Step):
     class_name = "BackgroundStep"
     status = "bkg_subtract"
     reference_types = ("bkg", "wavelengthrange")
-    equations = "SCI - clipped mean of the backgrounds; DQ | DQ of all backgrounds"
+    equations = (
+        "B: mean of the backgrounds' values within sigma standard deviations of their median, clipped anew until\n"
+        "nothing changes or maxiters is reached; SCI - B; DQ |= DQ of all backgrounds; ERR is unchanged"
+    )
+    sources = "JWST pipeline documentation, bkg_subtract"
 
     bkg_list: tuple[str, ...] | None = par(None, "background exposures; those of an association have precedence")
     save_combined_background: bool = par(False, "save the average background")

@@ -41,6 +41,7 @@ class FlatFieldStep(Step):
         "SCI / flat; VAR_POISSON, VAR_RNOISE / flat^2; VAR_FLAT = (SCI / flat)^2 / flat^2 * flat_err^2;\n"
         "ERR = sqrt(VAR_POISSON + VAR_RNOISE + VAR_FLAT); flat NaN, 0, NO_FLAT_FIELD: 1 and DO_NOT_USE"
     )
+    sources = "JWST pipeline documentation, flat_field"
 
     save_interpolated_flat: bool = par(False, "save the flat that was applied (NIRSpec: interpolated in wavelength)")
     user_supplied_flat: str | None = par(None, "flat to use instead of the references")

@@ -56,7 +56,10 @@ class PhotomStep(Step):
     class_name = "PhotomStep"
     status = "photom"
     reference_types = ("photom", "area")
-    equations = "SCI, ERR * PHOTMJSR / time correction; variances by the square of it [MJy/sr]"
+    equations = (
+        "SCI, ERR * PHOTMJSR / f(t); variances * (PHOTMJSR / f(t))^2 [MJy/sr]; f: loss of throughput at mid exposure"
+    )
+    sources = "JWST pipeline documentation, photom"
 
     inverse: bool = par(False, "convert flux to count rates instead")
     source_type: str | None = par(None, "treat the source as POINT or EXTENDED")

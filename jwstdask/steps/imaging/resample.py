@@ -193,10 +193,11 @@ class ResampleStep(Step):
     status: ClassVar[str] = "resample"
     kind: ClassVar[str] = "association"
     equations: ClassVar[str] = (
-        "I = sum(a w d) / sum(a w), a: share of the input pixel in the output pixel, w: 1 / VAR_RNOISE; "
-        "V = sum(W^2 (sum(a w sqrt(v)) / sum(a w))^2) / sum(W)^2 / ratio^2, W: 1 / drizzled VAR_RNOISE; "
+        "I = sum(a w d) / sum(a w), a: share of the input pixel in the output pixel, w: 1 / VAR_RNOISE (ivm);\n"
+        "V = sum(W^2 (sum(a w sqrt(v)) / sum(a w))^2) / sum(W)^2 / ratio^2, W: 1 / drizzled VAR_RNOISE;\n"
         "ERR = sqrt(sum of V)"
     )
+    sources: ClassVar[str] = "Fruchter & Hook 2002, PASP 114, 144"
 
     pixfrac: float = par(1.0, "side of the drop in input pixels", unit="pixel", ge=0.0, le=1.0)
     kernel: str = par(
