@@ -31,6 +31,7 @@ from jwstdask.pipelines.image3 import Image3Pipeline
 from jwstdask.pipelines.planner import Request, plan_exposures
 from jwstdask.pipelines.sequence import Linked, sequences, tell_lost
 from jwstdask.program.associations import Association, make_associations, read_association, science_members
+from jwstdask.refs.stripes import Superstripes, superstripes
 
 Report = Callable[[Outcome], None]
 """Called with each outcome as it arrives."""
@@ -278,7 +279,11 @@ def _second_request(plan: ExposurePlan) -> Request | None:
     # The rate has none of the keywords that its data model does not know.
     meta = {name: value for name, value in read_metadata(open_layout(plan.path)).items() if name.startswith("meta.")}
     tso = meta.get("meta.visit.tsovisit") is True or plan.exp_type in TSO_TYPES
-    kind, shape = ("rateints", plan.shape[:1] + plan.shape[2:]) if tso else ("rate", plan.shape[2:])
+    ramp = plan.shape
+    if superstripes(meta) > 0:
+        stripes = Superstripes.of(meta)
+        meta, ramp = stripes.metadata(meta), stripes.shape(ramp)
+    kind, shape = ("rateints", ramp[:1] + ramp[2:]) if tso else ("rate", ramp[2:])
     known = {name: value for name, value in plan.updates.items() if name.startswith("meta.")}
     meta = {**meta, **known, "meta.model_type": "CubeModel" if tso else "ImageModel"}
     for item in plan.steps:
