@@ -94,7 +94,7 @@ def _sample(
 
 
 def overhead(plan: ExposurePlan, executor: Cluster, counts: Sequence[int]) -> list[str]:
-    """A line for each number of tasks; memory is sampled a thousand times, and a line fitted."""
+    """A line for each number of tasks; memory is sampled a hundred times, and a line fitted."""
     lines = ["| tasks | wall | per task | memory per task | tasks known to the scheduler |", "|---|---|---|---|---|"]
     executor.map(nothing, [[plan]] * 8)
     for count in counts:
@@ -102,7 +102,7 @@ def overhead(plan: ExposurePlan, executor: Cluster, counts: Sequence[int]) -> li
         chains = ([replace(plan, path=f"{plan.path}.{index}")] for index in range(count))
         samples: list[tuple[int, int]] = []
         known = [0]
-        note = partial(_sample, executor, samples, known, max(count // 1000, 1))
+        note = partial(_sample, executor, samples, known, max(count // 100, 50))
         started = time.perf_counter()
         executor.map(nothing, chains, note)
         wall = time.perf_counter() - started
