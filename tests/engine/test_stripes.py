@@ -12,9 +12,13 @@ from astropy.io import fits
 
 from jwstdask import open_exposure
 from jwstdask.core.errors import JwstdaskError
+from jwstdask.core.settings import Settings
 from jwstdask.engine import exposure, passes
-from jwstdask.engine.executor import Serial, Threads
+from jwstdask.engine.executor import Serial, Threads, local_cluster
 from jwstdask.pipeline import Detector1Pipeline
+from jwstdask.pipelines.detector1 import Detector1Pipeline as Detector1
+from jwstdask.pipelines.planner import Request, plan_exposures
+from jwstdask.pipelines.run import _second_request as second_request
 from jwstdask.simulate.stripes import READOUTS, StripedExposure, make_striped
 from jwstdask.step import DQInitStep, LinearityStep, RefPixStep
 from jwstdask.testing import assert_same_bits, assert_same_products
@@ -118,3 +122,23 @@ def test_later_steps_refuse_superstripes(made, expected):
         LinearityStep.call(str(before))
     with pytest.raises(JwstdaskError, match=r"linearity cannot work on superstripes as they are read.*refpix"):
         Detector1Pipeline.call(str(made["superstripes"]), steps={"refpix": {"skip": True}})
+
+
+def test_same_bits_on_processes(made, expected, tmp_path):
+    """Superstripes are put together in a file that all workers see."""
+    executor = local_cluster(1)
+    try:
+        kind = "superstripes read several times"
+        assert_same_products(expected[kind], run(made[kind], tmp_path / "found", executor))
+    finally:
+        executor.close()
+
+
+def test_stage_2_is_planned_for_the_frame(made):
+    (plan,) = plan_exposures(Detector1, [Request(str(made["superstripes"]))], Settings())
+    assert plan.shape == (8, 5, 514, 40)
+    request = second_request(plan)
+    assert request.shape == (2040, 40)
+    assert request.meta["meta.subarray.ysize"] == 2040
+    assert request.meta["meta.exposure.nints"] == 2
+    assert "meta.subarray.num_superstripe" not in request.meta
