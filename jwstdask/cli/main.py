@@ -13,6 +13,7 @@ COMMANDS = {
     "plan": "show what run would do; no pixel is read",
     "explain": "say what a step or pipeline does, its parameters and references",
     "refs": "check, fetch or pack reference files",
+    "diff": "compare two products, or two folders of products",
     "asn": "make associations from a pool, a list of files, or pools from headers",
     "demo": "make a small synthetic program and calibrate it",
     "warmup": "compile the numerical kernels, once after installation",

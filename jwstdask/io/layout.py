@@ -257,15 +257,18 @@ class FitsLayout:
             raise InputError(self.path, "a remote file cannot be memory-mapped", "use FitsLayout.read")
         return np.memmap(self.path, hdu.stored, "r", hdu.data_offset, hdu.shape)
 
-    def table(self, name: str, version: int = 1) -> np.ndarray:
-        """Rows of a binary table, native byte order: a structured array of shape (rows,).
+    def table(self, name: str, version: int = 1, rows: slice = slice(None)) -> np.ndarray:
+        """Rows of a binary table, all or some successive ones, native byte order: a structured array of shape (rows,).
 
         Column units (TUNIT) are in ``dtype.metadata["units"]``, a dict by column name, where the table states any.
         """
         hdu = self.hdu(name, version)
         if hdu.kind != "table":
             raise InputError(self.path, f"HDU {hdu.name} is not a table")
-        raw = _Source(self.path, self.storage_options).bytes(hdu.data_offset, hdu.stored.itemsize * hdu.shape[0])
+        ((start,), (count,)) = _box([rows], hdu.shape)
+        raw = _Source(self.path, self.storage_options).bytes(
+            hdu.data_offset + start * hdu.stored.itemsize, hdu.stored.itemsize * count
+        )
         return _decode_table(np.frombuffer(raw, hdu.stored), self.header_of(hdu), hdu.dtype)
 
     def bytes(self, name: str, version: int = 1) -> bytes:
@@ -369,6 +372,18 @@ def open_layout(path: str | os.PathLike[str], storage_options: dict[str, Any] | 
     if not hdus:
         raise InputError(name, "the file is empty", "download it again")
     return FitsLayout(name, hdus, storage_options)
+
+
+def read_bytes(path: str | os.PathLike[str], storage_options: dict[str, Any] | None = None) -> bytes:
+    """The whole of a small file, local or not.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read.
+    """
+    source = _Source(os.fspath(path), storage_options)
+    return source.bytes(0, source.size())
 
 
 def _truncated(path: str, detail: str) -> InputError:
