@@ -40,6 +40,19 @@ def parser(command: str, description: str) -> argparse.ArgumentParser:
         "--report", metavar="FILE", help="HTML report (default: report.html beside the products of a program)"
     )
     run.add_argument("--no-report", action="store_true", help="write no report")
+    run.add_argument(
+        "--force",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="do again what is up to date: tasks of a step or pipeline and what follows from them, or all",
+    )
+    run.add_argument(
+        "--on-error", choices=("continue", "stop"), default="continue", help="what a failure means for the others"
+    )
+    run.add_argument(
+        "--min-members", type=int, metavar="N", help="combine an association of which at least N members are there"
+    )
     run.add_argument("-v", "--verbose", action="store_true", help="say what each step does")
     run.add_argument("--debug", action="store_true", help="print tracebacks")
     return found

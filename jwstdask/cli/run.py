@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jwstdask.cli.arguments import executor_of, parser, program_settings, settings_of, split_parameters
@@ -162,10 +165,13 @@ def _run_program(
     options: Any, inputs: list[str], files: list[str], own: dict[str, Any], steps: dict[str, dict[str, Any]]
 ) -> int:
     """A whole program through its stages."""
+    from jwstdask.pipelines.resume import Resume, check_force
     from jwstdask.pipelines.run import ProgramPlan, run_program
+    from jwstdask.refs.crds import context_name
 
     settings, each = program_settings(options, own, steps, files)
     through = options.through or 3
+    resume = Resume(check_force(options.force), ("jwstdask", *sys.argv[1:]), context_name(settings.context))
     if options.dry_run:
         return _plan_program(inputs, through, settings, each)
     progress = Progress(0)
@@ -177,7 +183,22 @@ def _run_program(
         progress.say(f"{len(plan.chains) + len(plan.finished)} exposures, {count} tasks on {executor.workers} workers")
 
     try:
-        result = run_program(inputs, through, settings, executor, each, progress, options.grain, planned, progress.add)
+        with stopping():
+            result = run_program(
+                inputs,
+                through,
+                settings,
+                executor,
+                each,
+                progress,
+                options.grain,
+                planned,
+                progress.add,
+                resume,
+                options.on_error,
+                options.min_members,
+                progress.say,
+            )
     finally:
         progress.close()
         executor.close()
@@ -193,6 +214,31 @@ def _run_program(
         file=sys.stderr,
     )
     return _end(result.outcomes, options.debug)
+
+
+@contextlib.contextmanager
+def stopping() -> Iterator[None]:
+    """Ctrl-C or SIGTERM stops cleanly, which may take until the exposures in progress are done; the second one, now."""
+
+    def first(*_: Any) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, second)
+        print("\nStopping; Ctrl-C again stops now.", file=sys.stderr, flush=True)
+        raise KeyboardInterrupt
+
+    def second(*_: Any) -> None:
+        os.write(2, b"\nStopped. Finished products are complete; give the same command again for the rest.\n")
+        os._exit(130)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, first) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _plan_program(inputs: list[str], through: int, settings: Any, each: dict[str, Any]) -> int:
@@ -229,7 +275,9 @@ def _save_parameters(target: type, inputs: Sequence[str], settings: Any, path: s
         chosen |= {item.name: (item.step, item.step.class_name) for item in plan.steps}
 
     def values(instance: Any) -> dict[str, Any]:
-        return {name: getattr(instance, name) for name in declared(type(instance))}
+        found = {name: (getattr(instance, name), *item) for name, item in declared(type(instance)).items()}
+        # strun refuses what it does not know.
+        return {name: value for name, (value, _, facts, default) in found.items() if not facts.own or value != default}
 
     own = configured.parameters if issubclass(target, Pipeline) else chosen[target.alias][0]  # type: ignore[attr-defined]
     steps = {}

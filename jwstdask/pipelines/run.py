@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,12 +30,16 @@ from jwstdask.pipelines.guider import GuiderPipeline
 from jwstdask.pipelines.image2 import Image2Pipeline
 from jwstdask.pipelines.image3 import Image3Pipeline
 from jwstdask.pipelines.planner import Request, plan_exposures
+from jwstdask.pipelines.resume import Ledger, Resume, opened_ledger
 from jwstdask.pipelines.sequence import Linked, sequences, tell_lost
-from jwstdask.program.associations import Association, make_associations, read_association, science_members
+from jwstdask.program.associations import Association, Product, make_associations, read_association, science_members
 from jwstdask.refs.stripes import Superstripes, superstripes
 
 Report = Callable[[Outcome], None]
 """Called with each outcome as it arrives."""
+
+Work = Callable[[ExposurePlan, "Executor | None"], Outcome]
+"""Does the work of a plan."""
 
 _STAGE_OF_SUFFIX = {"uncal": 0, "rate": 1, "rateints": 1, "cal": 2, "calints": 2}
 TSO_TYPES = frozenset(("NRC_TSIMAGE", "NRC_TSGRISM", "NRS_BRIGHTOBJ"))
@@ -46,21 +51,27 @@ def choose_grain(exposures: int, workers: int) -> str:
     return "exposure" if exposures >= workers else "strip"
 
 
-def run_chain(plans: Sequence[ExposurePlan] | Linked, executor: Executor | None = None) -> list[Outcome]:
+def run_chain(
+    plans: Sequence[ExposurePlan] | Linked, executor: Executor | None = None, work: Work = run_exposure
+) -> list[Outcome]:
     """The stages of one exposure, one after the other; a failure ends them."""
     if isinstance(plans, Linked):
         ready, lost = plans.ready()
-        return tell_lost(run_chain(ready, executor), lost)
+        return tell_lost(run_chain(ready, executor, work), lost)
     outcomes: list[Outcome] = []
     for plan in plans:
-        outcomes.append(run_exposure(plan, executor))
+        outcomes.append(work(plan, executor))
         if outcomes[-1].error is not None:
             break
     return outcomes
 
 
 def run_chains(
-    chains: Sequence[Sequence[ExposurePlan]], executor: Executor, report: Report | None = None, grain: str = "auto"
+    chains: Sequence[Sequence[ExposurePlan]],
+    executor: Executor,
+    report: Report | None = None,
+    grain: str = "auto",
+    work: Work = run_exposure,
 ) -> list[Outcome]:
     """Many exposures, each through its own stages; those of a detector in order of time where persistence is saved.
 
@@ -74,6 +85,8 @@ def run_chains(
         Called with each outcome as it arrives.
     grain
         ``auto``, ``exposure`` or ``strip``; the products are the same bits.
+    work
+        What does a plan.
     """
 
     paths = [path for chain in chains for plan in chain for path in product_paths(plan)]
@@ -88,21 +101,24 @@ def run_chains(
         if grain == "auto":
             grain = choose_grain(len(chains) - len(ordered.after), executor.workers)
         if grain == "exposure":
-            results = executor.map(run_chain, ordered.items, tell, ordered.after)
+            results = executor.map(partial(run_chain, work=work), ordered.items, tell, ordered.after)
         else:
-            results = Serial().map(partial(run_chain, executor=executor), ordered.items, tell)
+            results = Serial().map(partial(run_chain, executor=executor, work=work), ordered.items, tell)
     found: dict[int, list[Outcome]] = dict(zip(ordered.order, results, strict=True))
     return [outcome for index in range(len(chains)) for outcome in found[index]]
 
 
 def run_associations(
-    plans: Sequence[AssociationPlan], executor: Executor, report: Report | None = None
+    plans: Sequence[AssociationPlan],
+    executor: Executor,
+    report: Report | None = None,
+    work: Callable[..., Outcome] = run_association,
 ) -> list[Outcome]:
     """Associations one after the other, each on all workers."""
     outcomes = []
     with swept(executor, (path for plan in plans for path in product_paths(plan))):
         for plan in plans:
-            outcomes.append(run_association(plan, executor))
+            outcomes.append(work(plan, executor))
             if report is not None:
                 report(outcomes[-1])
     return outcomes
@@ -291,27 +307,39 @@ def _second_request(plan: ExposurePlan) -> Request | None:
     return Request(plan.products[kind], meta=meta, shape=shape)
 
 
-def plan_stage3(program: Program, calibrated: Sequence[str], settings: Settings) -> list[AssociationPlan]:
-    """Stage 3 plans: of the associations given, and of associations made for the exposures that are in none."""
+def plan_stage3(
+    program: Program, calibrated: Sequence[str], settings: Settings, min_members: int | None = None
+) -> list[AssociationPlan]:
+    """Stage 3 plans: of the associations given, and of associations made for the exposures that are in none.
+
+    With ``min_members``, members that are not there are left out, and what has fewer members is an error.
+    """
     metas = [(path, read_metadata(open_layout(path))) for path in calibrated]
     metas = [(path, meta) for path, meta in metas if meta.get("meta.exposure.type") in Image3Pipeline.exp_types]
     by_name = {os.path.basename(path): path for path, _ in metas}
-    given = [_located(association, by_name) for association in program.associations]
+    given = [_located(association, by_name, min_members is not None) for association in program.associations]
     taken = science_members(given)
     made = make_associations([(path, meta) for path, meta in metas if os.path.basename(path) not in taken])
-    return [plan for association in (*given, *made) for plan in plan_association(Image3Pipeline, association, settings)]
+    plans = [plan for item in (*given, *made) for plan in plan_association(Image3Pipeline, item, settings)]
+    return [_enough(plan, min_members) for plan in plans]
 
 
-def _located(association: Association, by_name: Mapping[str, str]) -> Association:
-    """The association with its members where this run wrote them."""
-    products = tuple(
-        replace(
-            product,
-            members=tuple((by_name.get(os.path.basename(path), path), kind) for path, kind in product.members),
-        )
-        for product in association.products
-    )
+def _located(association: Association, by_name: Mapping[str, str], present: bool) -> Association:
+    """The association with its members where this run wrote them; only those that are present, if so wanted."""
+
+    def members(product: Product) -> tuple[tuple[str, str], ...]:
+        found = ((by_name.get(os.path.basename(path), path), kind) for path, kind in product.members)
+        return tuple((path, kind) for path, kind in found if not present or is_url(path) or os.path.exists(path))
+
+    products = tuple(replace(product, members=members(product)) for product in association.products)
     return replace(association, products=products)
+
+
+def _enough(plan: AssociationPlan, min_members: int | None) -> AssociationPlan:
+    count = len(plan.members)
+    if min_members is None or count >= min_members:
+        return plan
+    return replace(plan, error=f"{plan.name}: only {count} of at least {min_members} members (--min-members) are left")
 
 
 @dataclass
@@ -321,6 +349,8 @@ class ProgramResult:
     plan: ProgramPlan
     outcomes: list[Outcome]
     wall: float
+    fresh: int = 0
+    """Outcomes of an earlier run that are up to date."""
 
     def products(self, kind: str) -> list[str]:
         """Paths of the products of a kind (``rate``, ``cal``, ``i2d``, ``crf``, ``cat`` ...), in order."""
@@ -347,6 +377,10 @@ def run_program(
     grain: str = "auto",
     planned: Callable[[ProgramPlan], None] | None = None,
     more: Callable[[int], None] | None = None,
+    resume: Resume | None = None,
+    on_error: str = "continue",
+    min_members: int | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> ProgramResult:
     """Calibrate a program through Stage ``through``.
 
@@ -370,23 +404,134 @@ def run_program(
         Called once the plan is made, before any pixel is read.
     more
         Called with the number of associations, once they are known.
+    resume
+        Keep a journal in the folder of the products, and do only what is missing or stale; None to do everything.
+    on_error
+        ``continue`` with the others, or ``stop`` at the first failure.
+    min_members
+        An association is combined without the members that failed if so many are left; None: one that was given needs
+        all its members, one made here needs one.
+    say
+        Called with lines for people.
+
+    Raises
+    ------
+    PlanError
+        If another run is at work in the folder.
     """
     started = time.perf_counter()
+    say = say or (lambda _: None)
     program = find_inputs(inputs)
     steps = steps or {}
     plan = plan_program(program, through, settings, steps)
-    if planned is not None:
-        planned(plan)
+    folder = _home(plan, settings)
+    if resume is not None and is_url(folder):
+        say("no journal is kept: the products go to a URL")
+        resume = None
+    with contextlib.ExitStack() as stack:
+        ledger = None if resume is None else stack.enter_context(opened_ledger(folder, resume, executor))
+        run = _Run(executor, report, grain, on_error, ledger, say)
+        chains = run.stale(plan.chains)
+        if planned is not None:
+            planned(replace(plan, chains=chains))
+        if settings.output_dir:
+            make_folder(os.path.join(settings.output_dir, "products"))
+        with contextlib.suppress(_Stopped):
+            run.exposures(chains)
+            if through >= 3:
+                calibrated = [
+                    *plan.finished,
+                    *(item.products["cal"] for item in run.outcomes if "cal" in item.products),
+                ]
+                lost = len({item.path for item in run.outcomes if item.error is not None})
+                if lost:
+                    say(f"Stage 3 goes on without {lost} exposure{'s' * (lost > 1)} that failed")
+                image3 = steps.get("calwebb_image3", settings)
+                plan.associations = plan_stage3(program, calibrated, image3, min_members)
+                (associations,) = run.stale([plan.associations])
+                if more is not None:
+                    more(len(associations))
+                run.associations(associations)
+        return ProgramResult(plan, run.ordered(plan), time.perf_counter() - started, run.fresh)
+
+
+def _home(plan: ProgramPlan, settings: Settings) -> str:
+    """Folder of the products, where the journal is kept."""
     if settings.output_dir:
-        make_folder(os.path.join(settings.output_dir, "products"))
-    outcomes = run_chains(plan.chains, executor, report, grain)
-    if through >= 3:
-        calibrated = [*plan.finished, *(item.products["cal"] for item in outcomes if "cal" in item.products)]
-        plan.associations = plan_stage3(program, calibrated, steps.get("calwebb_image3", settings))
-        if more is not None:
-            more(len(plan.associations))
-        outcomes += run_associations(plan.associations, executor, report)
-    return ProgramResult(plan, outcomes, time.perf_counter() - started)
+        return settings.output_dir
+    paths = [path for chain in plan.chains for item in chain for path in product_paths(item)]
+    return os.path.dirname([*paths, *plan.finished, "."][0]) or "."
+
+
+class _Stopped(Exception):
+    """An exposure failed, and nothing more shall be begun."""
+
+
+class _Run:
+    """A run of a program: what is done, what is told, what was up to date."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        report: Report | None,
+        grain: str,
+        on_error: str,
+        ledger: Ledger | None,
+        say: Callable[[str], None],
+    ) -> None:
+        self.executor, self.report, self.grain, self.stop = executor, report, grain, on_error == "stop"
+        self.ledger, self.say = ledger, say
+        self.outcomes: list[Outcome] = []
+        self.fresh = 0
+        self._guard = threading.Lock()
+
+    def stale(self, chains: Sequence[Sequence[Any]]) -> list[list[Any]]:
+        """The plans that are not up to date."""
+        if self.ledger is None:
+            return [list(chain) for chain in chains]
+        sorted_tasks = self.ledger.sort(chains)
+        tasks = [task for chain in sorted_tasks for task in chain]
+        done = [self.ledger.earlier(task) for task in tasks if task.fresh]
+        self.outcomes += done
+        self.fresh += len(done)
+        if done:
+            self.say(f"{len(done)} of {len(tasks)} are up to date")
+        return [[task.plan for task in chain if not task.fresh] for chain in sorted_tasks]
+
+    def exposures(self, chains: Sequence[Sequence[ExposurePlan]]) -> None:
+        """Stages 1 and 2."""
+        chains = [chain for chain in chains if chain]
+        work = run_exposure if self.ledger is None else self.ledger.work
+        if chains:
+            run_chains(chains, self.executor, self._tell(chains), self.grain, work)
+
+    def associations(self, plans: Sequence[AssociationPlan]) -> None:
+        """Stage 3."""
+        work = run_association if self.ledger is None else partial(self.ledger.work, work=run_association)
+        if plans:
+            run_associations(plans, self.executor, self._tell([plans]), work)
+
+    def _tell(self, chains: Sequence[Sequence[Any]]) -> Report:
+        plans = {(plan.pipeline, plan.path): plan for chain in chains for plan in chain}
+
+        def tell(outcome: Outcome) -> None:
+            with self._guard:
+                self.outcomes.append(outcome)
+            if self.ledger is not None:
+                self.ledger.settle(plans[outcome.pipeline, outcome.path], outcome)
+            if self.report is not None:
+                self.report(outcome)
+            if self.stop and outcome.error is not None:
+                raise _Stopped
+
+        return tell
+
+    def ordered(self, plan: ProgramPlan) -> list[Outcome]:
+        """All outcomes in the order of the plan."""
+        plans = [*(item for chain in plan.chains for item in chain), *plan.associations]
+        order = {(item.pipeline, item.path): place for place, item in enumerate(plans)}
+        with self._guard:
+            return sorted(self.outcomes, key=lambda item: order.get((item.pipeline, item.path), len(order)))
 
 
 def outcome_errors(outcomes: Iterable[Outcome]) -> list[str]:

@@ -1,0 +1,455 @@
+"""What of a program is up to date, and what a run tells its journal.
+
+A task is up to date if it was finished, everything that decides its products is as it was (parameters, names and
+content of references and inputs, version of code and libraries), and its products are there unchanged. Files are known
+by a digest of their content, which is remembered with size and time of change so that a file is read once. An input
+that is a product of another task counts as unchanged if that task would make the same again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from jwstdask.core.errors import JwstdaskError, ParameterError
+from jwstdask.core.params import suggest
+from jwstdask.core.plan import AssociationPlan, ExposurePlan, Outcome
+from jwstdask.engine.events import listening, tell
+from jwstdask.engine.executor import Executor
+from jwstdask.engine.exposure import run_exposure
+from jwstdask.io.product import make_folder
+from jwstdask.io.temporary import temporary_path
+from jwstdask.pipelines.registry import PIPELINES
+from jwstdask.pipelines.sequence import saving
+from jwstdask.program.content import Stamp, combined, glance, parts, stamp
+from jwstdask.program.journal import Journal
+from jwstdask.program.record import (
+    VERSION,
+    Plan,
+    all_products,
+    input_paths,
+    outcome_json,
+    outcome_of,
+    plan_json,
+    recipe,
+    record_path,
+    reference_paths,
+    task_name,
+    versions,
+    within,
+)
+
+_stamps: dict[tuple[str, int, int], Stamp] = {}
+"""Files that this process has read."""
+
+
+def known_stamp(path: str) -> Stamp:
+    """The stamp of a file, which is read once by a process."""
+    seen = glance(path)
+    if seen is None:
+        return stamp(path)
+    key = (path, *seen)
+    if key not in _stamps:
+        _stamps[key] = stamp(path)
+    return _stamps[key]
+
+
+@dataclass(frozen=True)
+class Witnessed(Outcome):
+    """An outcome with what its files held.
+
+    Attributes
+    ----------
+    evidence
+        Of the record of the task being finished.
+    """
+
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+
+def witness(
+    plan: Plan,
+    executor: Executor | None = None,
+    *,
+    folder: str,
+    work: Callable[..., Outcome] = run_exposure,
+    command: Sequence[str] = (),
+) -> Outcome:
+    """Do the work of a plan: tell the process that leads that it has started, and with what it finished."""
+    name = task_name(plan, folder)
+    tell(json.dumps({"folder": folder, "record": "started", "task": name}))
+    inputs: dict[str, list[Any]] = {}
+    references: dict[str, list[Any]] = {}
+    if plan.error is None:
+        for group, paths in ((inputs, input_paths(plan)), (references, reference_paths(plan))):
+            for path in paths:
+                try:
+                    group[path] = known_stamp(path).json()
+                except (JwstdaskError, OSError):
+                    # The work will say so in its own words.
+                    continue
+    try:
+        outcome = work(plan, executor)
+    except BaseException:
+        tell(json.dumps({"folder": folder, "record": "dropped", "task": name}))
+        raise
+    if outcome.error is not None:
+        told = {"reason": outcome.error, "wall": round(outcome.wall, 3)}
+        tell(json.dumps({"folder": folder, "record": "failed", "task": name, **told}))
+        return outcome
+    products, detail = _products(plan, outcome, executor)
+    evidence = {
+        **outcome_json(outcome),
+        "recipe": recipe(plan),
+        "inputs": inputs,
+        "references": references,
+        "products": {kind: [within(path, folder), *seen.json()] for kind, (path, seen) in products.items()},
+    }
+    _write_record(plan, folder, evidence, detail, command)
+    found = Witnessed(**{**vars(outcome), "evidence": evidence})
+    tell(json.dumps({"folder": folder, "record": "finished", "task": name, **evidence}))
+    return found
+
+
+def _products(
+    plan: Plan, outcome: Outcome, executor: Executor | None
+) -> tuple[dict[str, tuple[str, Stamp]], dict[str, dict[str, str]]]:
+    """Stamps of all products written, and digests of their parts."""
+    written = {**all_products(plan), **outcome.products}
+    by_path = {path: kind for kind, path in written.items() if os.path.exists(path)}
+    wide = isinstance(plan, AssociationPlan) and executor is not None
+    paths = list(by_path)
+    found = executor.map(_examined, paths) if wide else list(map(_examined, paths))  # type: ignore[union-attr]
+    stamps, detail = {}, {}
+    for path, (seen, pieces) in zip(paths, found, strict=True):
+        stamps[by_path[path]] = (path, seen)
+        detail[by_path[path]] = pieces
+    return stamps, detail
+
+
+def _examined(path: str) -> tuple[Stamp, dict[str, str]]:
+    size, mtime = glance(path) or (0, 0)
+    pieces = parts(path)
+    found = Stamp(size, mtime, combined(pieces))
+    _stamps[path, size, mtime] = found
+    return found, pieces
+
+
+def _write_record(
+    plan: Plan,
+    folder: str,
+    evidence: Mapping[str, Any],
+    detail: Mapping[str, Mapping[str, str]],
+    command: Sequence[str],
+) -> None:
+    """The replay record, beside the journal."""
+    record = {
+        "replay": VERSION,
+        "plan": plan_json(plan),
+        "context": plan.context,
+        "versions": versions(),
+        "command": list(command),
+        "inputs": {path: {"bytes": seen[0], "digest": seen[2]} for path, seen in evidence["inputs"].items()},
+        "references": {path: {"bytes": seen[0], "digest": seen[2]} for path, seen in evidence["references"].items()},
+        "products": {
+            kind: {"path": path, "bytes": size, "digest": digest, "parts": dict(detail[kind])}
+            for kind, (path, size, _, digest) in evidence["products"].items()
+        },
+    }
+    path = record_path(plan, folder)
+    make_folder(path)
+    temporary = temporary_path(path)
+    Path(temporary).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+@dataclass
+class Task:
+    """A task of this run.
+
+    Attributes
+    ----------
+    plan
+        What is to be done.
+    name
+        See `task_name`.
+    forced
+        Done again whatever the journal says.
+    same
+        Whether it would make what it made before.
+    fresh
+        Whether there is nothing to do.
+    """
+
+    plan: Plan
+    name: str
+    forced: bool = False
+    same: bool = False
+    fresh: bool = False
+    record: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Resume:
+    """How a program is resumed.
+
+    Attributes
+    ----------
+    force
+        Aliases of pipelines and steps whose tasks are done again, with all that follow from them; ``all``.
+    command, context
+        The command line and the CRDS context, for journal and records.
+    """
+
+    force: frozenset[str] = frozenset()
+    command: tuple[str, ...] = ()
+    context: str = ""
+
+
+class Ledger:
+    """The tasks of a run beside what the journal knows of them.
+
+    Parameters
+    ----------
+    journal
+        The journal.
+    resume
+        How the program is resumed.
+    """
+
+    def __init__(self, journal: Journal, resume: Resume) -> None:
+        self.journal, self.command, self.force = journal, resume.command, resume.force
+        self.folder = journal.folder
+        self.tasks: dict[str, Task] = {}
+        self._maker: dict[str, tuple[Task, str]] = {}
+        self._digests: dict[str, str | None] = {}
+        self._seen: dict[str, list[Any]] = {}
+        self._told: set[str] = set()
+        self._running: set[str] = set()
+        self._guard = threading.Condition()
+
+    @property
+    def work(self) -> Callable[..., Outcome]:
+        """What does the work of an exposure's plan."""
+        return partial(witness, folder=self.folder, command=self.command)
+
+    def sort(self, chains: Sequence[Sequence[Plan]]) -> list[list[Task]]:
+        """Find out what is up to date, and write what is planned into the journal.
+
+        Parameters
+        ----------
+        chains
+            Plans of each exposure in order of their stages; or of associations.
+        """
+        found = [[self._task(plan) for plan in chain] for chain in chains]
+        tasks = [task for chain in found for task in chain]
+        linked: dict[tuple[str, str], list[Task]] = {}
+        for task in tasks:
+            step = saving(task.plan) if isinstance(task.plan, ExposurePlan) else None
+            if step is not None:
+                linked.setdefault((str(step.save_persistence), task.plan.detector), []).append(task)  # type: ignore[union-attr]
+        for task in tasks:
+            self._judge(task)
+        # Exposures that hand their persistence on are all done again, or none.
+        for members in linked.values():
+            if not all(task.fresh for task in members):
+                for task in members:
+                    task.fresh = task.same = False
+        if linked:
+            for task in tasks:
+                if task.fresh and any(self._made_anew(path) for path in input_paths(task.plan)):
+                    task.fresh = task.same = False
+        self.journal.add_all(
+            [
+                {
+                    "record": "fresh" if task.fresh else "planned",
+                    "task": task.name,
+                    "pipeline": task.plan.pipeline,
+                    "path": task.plan.path,
+                }
+                for task in tasks
+            ]
+        )
+        if self._seen:
+            self.journal.add("seen", files=dict(self._seen))
+            self._seen.clear()
+        return found
+
+    def _made_anew(self, path: str) -> bool:
+        maker = self._maker.get(os.path.abspath(path))
+        return maker is not None and not maker[0].same
+
+    def _task(self, plan: Plan) -> Task:
+        task = Task(plan, task_name(plan, self.folder))
+        state = self.journal.history.tasks.get(task.name)
+        task.record = state.finished if state is not None else None
+        self.tasks[task.name] = task
+        for kind, path in all_products(plan).items():
+            self._maker[os.path.abspath(path)] = (task, kind)
+        return task
+
+    def _judge(self, task: Task) -> None:
+        plan, record = task.plan, task.record
+        names = {plan.pipeline, *(item.step.alias for item in plan.active), *(item.name for item in plan.active), "all"}
+        makers = [self._maker[path][0] for path in map(os.path.abspath, input_paths(plan)) if path in self._maker]
+        task.forced = bool(self.force & names) or any(maker.forced for maker in makers)
+        if record is None or plan.error is not None or record["recipe"] != recipe(plan):
+            return
+        inputs = input_paths(plan)
+        references = reference_paths(plan)
+        if len(inputs) != len(record["inputs"]) or len(references) != len(record["references"]):
+            return
+        before = [seen[2] for seen in record["inputs"].values()]
+        if any(self._identity(path) != digest for path, digest in zip(inputs, before, strict=True)):
+            return
+        known = {os.path.basename(path): seen[2] for path, seen in record["references"].items()}
+        if any(self._content(path) != known.get(os.path.basename(path)) for path in references):
+            return
+        task.same = True
+        task.fresh = not task.forced and all(self._intact(*entry) for entry in record["products"].values())
+
+    def _identity(self, path: str) -> str | None:
+        """Digest of an input, or of what will be in its place; None if that is not known."""
+        maker = self._maker.get(os.path.abspath(path))
+        if maker is None:
+            return self._content(path)
+        task, _ = maker
+        if not task.same or task.record is None:
+            return None
+        place = within(path, self.folder)
+        return next((entry[3] for entry in task.record["products"].values() if entry[0] == place), None)
+
+    def _content(self, path: str) -> str | None:
+        if path not in self._digests:
+            self._digests[path] = self._read(path)
+        return self._digests[path]
+
+    def _read(self, path: str) -> str | None:
+        seen = glance(path)
+        known = self.journal.history.files.get((path, *seen)) if seen is not None else None
+        if known is not None:
+            return known
+        try:
+            found = known_stamp(path)
+        except (JwstdaskError, OSError):
+            return None
+        if found.mtime:
+            self._seen[path] = found.json()
+        return found.digest
+
+    def _intact(self, place: str, size: int, mtime: int, digest: str) -> bool:
+        """Whether a product is there as the last task that wrote it left it."""
+        size, mtime, digest = self.journal.history.written.get(place, (size, mtime, digest))
+        path = os.path.join(self.folder, place)
+        seen = glance(path)
+        if seen is None:
+            return False
+        return seen == (size, mtime) or self._content(path) == digest
+
+    def earlier(self, task: Task) -> Outcome:
+        """The outcome that an up-to-date task had when it was done."""
+        assert task.record is not None
+        products = {
+            kind: os.path.join(self.folder, entry[0])
+            for kind, entry in task.record["products"].items()
+            if not kind.startswith("after:")
+        }
+        planned = all_products(task.plan)
+        return outcome_of(
+            {**task.record, "path": task.plan.path},
+            {kind: planned.get(kind, path) for kind, path in products.items()},
+        )
+
+    def hear(self, message: str) -> None:
+        """A message of a task: into the journal, at once."""
+        found = json.loads(message)
+        if found.pop("folder", None) == self.folder and found.get("task") in self.tasks:
+            self._write(found)
+
+    def settle(self, plan: Plan, outcome: Outcome) -> None:
+        """Write down an outcome whose message has not come."""
+        name = task_name(plan, self.folder)
+        if outcome.error is not None:
+            told = {"reason": outcome.error, "wall": round(outcome.wall, 3)}
+            self._write({"record": "failed", "task": name, **told})
+        elif isinstance(outcome, Witnessed):
+            self._write({"record": "finished", "task": name, **outcome.evidence})
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        name, kind = record["task"], record["record"]
+        with self._guard:
+            if kind == "dropped":
+                self._running.discard(name)
+                return
+            if name in self._told:
+                return
+            if kind == "started":
+                self._running.add(name)
+            else:
+                self._told.add(name)
+        self.journal.add_all([record], sync=kind != "started")
+        task = self.tasks[name]
+        if kind == "finished":
+            task.record, task.same = dict(record), True
+        elif kind == "failed":
+            task.record, task.same = None, False
+        with self._guard:
+            if kind != "started":
+                self._running.discard(name)
+            self._guard.notify_all()
+
+    def wait(self) -> None:
+        """Wait for tasks that are in progress in this process."""
+        with self._guard:
+            self._guard.wait_for(lambda: not self._running)
+
+
+@contextlib.contextmanager
+def opened_ledger(folder: str, resume: Resume, executor: Executor) -> Iterator[Ledger]:
+    """The ledger of a run in a folder; its journal is held, hears the tasks, and is told how the run ended."""
+    with Journal(folder) as journal:
+        ledger = Ledger(journal, resume)
+        facts = {"command": list(resume.command), "versions": versions(), "context": resume.context}
+        place = {"workers": executor.workers, "process": os.getpid(), "host": socket.gethostname()}
+        journal.add("run", **facts, **place)
+        status = "stopped"
+        try:
+            with listening(executor, ledger.hear):
+                try:
+                    yield ledger
+                    status = "done"
+                except KeyboardInterrupt:
+                    status = "interrupted"
+                    raise
+                finally:
+                    # Threads cannot be interrupted: what they have begun is finished.
+                    if getattr(executor, "client", None) is None:
+                        ledger.wait()
+        finally:
+            journal.add("end", status=status)
+
+
+def check_force(names: Iterable[str]) -> frozenset[str]:
+    """What ``--force`` may name.
+
+    Raises
+    ------
+    ParameterError
+        If no pipeline has a step of that name.
+    """
+    known = {"all", *PIPELINES}
+    for pipeline in PIPELINES.values():
+        known |= {*pipeline.step_defs, *pipeline.step_defs.values()}
+    given = frozenset(part for name in names for part in name.split(",") if part)
+    for name in sorted(given):
+        if name not in known:
+            raise ParameterError(f"--force: there is no step or pipeline {name!r}", suggest(name, known))
+    return given

@@ -1,0 +1,292 @@
+"""The journal of a program: what was planned, started, finished and failed, in the folder of its products.
+
+One file, ``.jwstdask/journal.jsonl``, to which the leading process alone appends. Each line is a JSON object with a
+checksum of itself, its last member. A line is written by a single call and synchronised with the disk before anything
+relies on it. Whatever moment a process dies at, the file is a run of whole lines and perhaps half a line; the next run
+ends that line, and readers drop every line whose checksum is wrong.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jwstdask.core.errors import PlanError, ProductError
+
+FOLDER = ".jwstdask"
+"""Folder for journal and records, in that of the products."""
+NAME = "journal.jsonl"
+_SUM = ',"sum":"'
+_SUM_LENGTH = 16
+
+
+def journal_path(folder: str | os.PathLike[str]) -> str:
+    """Path of the journal of the products in ``folder``."""
+    return os.path.join(folder, FOLDER, NAME)
+
+
+def line_of(record: Mapping[str, Any]) -> bytes:
+    """A record as a line of the journal."""
+    text = json.dumps(record, separators=(",", ":"), ensure_ascii=True, default=str)[:-1]
+    return f'{text}{_SUM}{_checksum(text)}"}}\n'.encode()
+
+
+def _checksum(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=_SUM_LENGTH // 2).hexdigest()
+
+
+def record_of(line: bytes) -> dict[str, Any] | None:
+    """The record of a line (without its end); None if the line is not whole."""
+    try:
+        text, found, rest = line.decode("ascii").rpartition(_SUM)
+        if not found or rest != f'{_checksum(text)}"}}':
+            return None
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def read_records(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
+    """The whole records of a journal, in order; none if there is no journal."""
+    try:
+        with open(path, "rb") as file:
+            for line in file:
+                record = record_of(line.rstrip(b"\n"))
+                if record is not None:
+                    yield record
+    except FileNotFoundError:
+        return
+
+
+@dataclass
+class TaskState:
+    """What the journal says of a task.
+
+    Attributes
+    ----------
+    task
+        Name of the task: pipeline and first product.
+    pipeline, path
+        Pipeline alias and input.
+    state
+        ``planned``, ``running``, ``done``, ``up to date`` or ``failed``.
+    finished
+        The last record of it being finished, in whatever run.
+    reason
+        One-line reason of the last failure.
+    started
+        Seconds since 1970 when it was started last.
+    """
+
+    task: str
+    pipeline: str = ""
+    path: str = ""
+    state: str = "planned"
+    finished: dict[str, Any] | None = None
+    reason: str = ""
+    started: float = 0.0
+
+
+@dataclass
+class History:
+    """A journal, read.
+
+    Attributes
+    ----------
+    tasks
+        Tasks by name.
+    runs
+        The record of each run's start, with that of its end under ``end`` if it came to one.
+    files
+        (path, size, time of last change) of files to the digest of their content.
+    written
+        Product path, as in the journal, to its last stamp.
+    moments
+        When the tasks of the last run were finished [s since 1970].
+    """
+
+    tasks: dict[str, TaskState] = field(default_factory=dict)
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    files: dict[tuple[str, int, int], str] = field(default_factory=dict)
+    written: dict[str, tuple[int, int, str]] = field(default_factory=dict)
+    moments: list[tuple[float, float]] = field(default_factory=list)
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Take a record into account."""
+        kind = record.get("record")
+        if kind == "run":
+            self.runs.append(dict(record))
+            self.moments = []
+            for state in self.tasks.values():
+                # Not of this run unless it says so.
+                state.state = "earlier"
+        elif kind == "end":
+            if self.runs:
+                self.runs[-1]["end"] = dict(record)
+        elif kind == "seen":
+            self._remember(record)
+        elif kind in _STATES:
+            state = self.tasks.setdefault(record["task"], TaskState(record["task"]))
+            state.state = _STATES[kind]
+            if kind in ("planned", "fresh"):
+                state.pipeline, state.path = record.get("pipeline", ""), record.get("path", "")
+            elif kind == "started":
+                state.started = record["time"]
+            elif kind == "failed":
+                state.reason = record.get("reason", "")
+                state.finished = None
+                self.moments.append((record["time"], record.get("wall", 0.0)))
+            elif kind == "finished":
+                state.finished, state.reason = dict(record), ""
+                self._remember(record)
+                for path, *seen in record.get("products", {}).values():
+                    self.written[path] = (seen[0], seen[1], seen[2])
+                self.moments.append((record["time"], record.get("wall", 0.0)))
+
+    def _remember(self, record: Mapping[str, Any]) -> None:
+        for group in ("inputs", "references", "files"):
+            for path, (size, mtime, digest) in record.get(group, {}).items():
+                if mtime:
+                    self.files[path, size, mtime] = digest
+
+
+_STATES = {
+    "planned": "planned",
+    "fresh": "up to date",
+    "started": "running",
+    "finished": "done",
+    "failed": "failed",
+}
+
+
+def read_history(folder: str | os.PathLike[str]) -> History:
+    """What the journal of the products in ``folder`` says."""
+    history = History()
+    for record in read_records(journal_path(folder)):
+        history.add(record)
+    return history
+
+
+class Journal:
+    """The journal of the products in a folder, held by this process alone until it is closed.
+
+    Parameters
+    ----------
+    folder
+        Folder of the products; made if it does not exist.
+
+    Raises
+    ------
+    PlanError
+        If another run is at work in the folder.
+    ProductError
+        If the folder cannot be written.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = os.path.abspath(folder)
+        self.history = History()
+        self._guard = threading.Lock()
+        self._file = self._lock = -1
+        place = os.path.join(self.folder, FOLDER)
+        try:
+            os.makedirs(place, exist_ok=True)
+            self._lock = os.open(os.path.join(place, "lock"), os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            reason = os.strerror(error.errno or 0).lower()
+            raise ProductError(place, f"the journal cannot be kept: {reason}", "choose another output_dir") from error
+        try:
+            self._take_lock()
+            self.history = read_history(self.folder)
+            path = journal_path(self.folder)
+            self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+            size = os.fstat(self._file).st_size
+            if size and os.pread(self._file, 1, size - 1) != b"\n":
+                os.write(self._file, b"\n")
+        except BaseException:
+            self.close()
+            raise
+
+    def _take_lock(self) -> None:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                # A file system without locks: nothing can be told.
+                return
+            holder = os.pread(self._lock, 200, 0).decode("utf-8", "replace").strip()
+            raise PlanError(
+                f"another run is at work in {self.folder}" + (f" ({holder})" if holder else ""),
+                "wait for it, or choose another output_dir; `jwstdask status` shows how far it is",
+            ) from None
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._lock, 0)
+            now = time.strftime("%Y-%m-%d %H:%M:%S")
+            os.pwrite(self._lock, f"process {os.getpid()} on {socket.gethostname()} since {now}\n".encode(), 0)
+
+    def add(self, record: str, sync: bool = True, **content: Any) -> None:
+        """Append a record of a kind; with ``sync`` it has reached the disk at the end."""
+        self.add_all([{"record": record, **content}], sync)
+
+    def add_all(self, records: Sequence[Mapping[str, Any]], sync: bool = True) -> None:
+        """Append records in one piece."""
+        now = round(time.time(), 3)
+        stamped = [{**record, "time": now} for record in records]
+        with self._guard:
+            for record in stamped:
+                self.history.add(record)
+            if self._file >= 0 and stamped:
+                self._write(b"".join(map(line_of, stamped)), sync)
+
+    def _write(self, data: bytes, sync: bool) -> None:
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[os.write(self._file, rest) :]
+            if sync:
+                os.fsync(self._file)
+        except OSError as error:
+            reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else str(error)
+            raise ProductError(
+                journal_path(self.folder), f"cannot be written: {reason}", "make room and give the same command again"
+            ) from error
+
+    def close(self) -> None:
+        """Give the folder free."""
+        with self._guard:
+            for name in ("_file", "_lock"):
+                if getattr(self, name) >= 0:
+                    os.close(getattr(self, name))
+                    setattr(self, name, -1)
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def at_work(folder: str | os.PathLike[str]) -> bool:
+    """Whether a run holds the journal of a folder, on this machine or, where the file system tells, another."""
+    try:
+        lock = os.open(os.path.join(folder, FOLDER, "lock"), os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in (errno.EWOULDBLOCK, errno.EACCES)
+    finally:
+        os.close(lock)
+    return False
