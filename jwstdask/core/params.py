@@ -32,6 +32,7 @@ class Par:
     le: float | None = None
     choices: tuple[Any, ...] | None = None
     length: tuple[int, int] | None = None
+    own: bool = False
 
 
 def par(
@@ -44,6 +45,7 @@ def par(
     le: float | None = None,
     choices: Iterable[Any] | None = None,
     length: tuple[int, int] | None = None,
+    own: bool = False,
 ) -> Any:
     """Declare a parameter as a dataclass field.
 
@@ -61,8 +63,10 @@ def par(
         The allowed values.
     length
         Least and greatest number of elements of a list-valued parameter.
+    own
+        jwst has no such parameter: parameter files name it only where it is not at its default.
     """
-    facts = Par(doc, unit, ge, gt, le, tuple(choices) if choices is not None else None, length)
+    facts = Par(doc, unit, ge, gt, le, tuple(choices) if choices is not None else None, length, own)
     if isinstance(default, list):
         return dataclasses.field(default_factory=lambda: tuple(default), metadata={"par": facts})
     return dataclasses.field(default=default, metadata={"par": facts})

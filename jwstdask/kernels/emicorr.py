@@ -418,7 +418,7 @@ def _add_ramps(sci, found, pixeldq, limit, index, x0, sums, counts):
                 counts[i, index[y, p]] += 1
 
 
-def fit_wave(sums: PhaseSums, pieces: np.ndarray, separately: bool = False) -> Wave:
+def fit_wave(sums: PhaseSums, pieces: np.ndarray, separately: bool = False, turn: bool = False) -> Wave:
     """Phase and amplitude of a wave that leave the straightest ramps.
 
     For ramps y of the same first phase, with lines of their own and the wave z(phase) times c, chi^2 is quadratic in c:
@@ -432,6 +432,8 @@ def fit_wave(sums: PhaseSums, pieces: np.ndarray, separately: bool = False) -> W
         From `spline_pieces`, of a wave with as many bins as ``sums`` has.
     separately
         A phase and an amplitude for each integration, not one for all.
+    turn
+        As for `best_phase`.
 
     Returns
     -------
@@ -443,11 +445,11 @@ def fit_wave(sums: PhaseSums, pieces: np.ndarray, separately: bool = False) -> W
     leap = step * groups + readout.reset / period
     a, b = _chi_squared(sums.sums, sums.counts, pieces, step)
     if separately:
-        found = [_best(a, b, leap, [i]) for i in range(integrations)]
+        found = [_best(a, b, leap, [i], turn) for i in range(integrations)]
         phases = np.array([phase + i * leap for i, (phase, _) in enumerate(found)])
         amplitudes = np.array([amplitude for _, amplitude in found])
     else:
-        phase, amplitude = _best(a, b, leap, range(integrations))
+        phase, amplitude = _best(a, b, leap, range(integrations), turn)
         phases = (phase + np.arange(integrations) * leap) % 1
         amplitudes = np.full(integrations, amplitude)
     return Wave(period, pieces, step, phases, amplitudes)
@@ -509,11 +511,13 @@ def _add_bins(sums, counts, pieces, phase, trials, a, b):
     b[...] = total_b.T
 
 
-def _best(a: np.ndarray, b: np.ndarray, leap: float, integrations: list[int] | range) -> tuple[float, float]:
+def _best(
+    a: np.ndarray, b: np.ndarray, leap: float, integrations: list[int] | range, turn: bool
+) -> tuple[float, float]:
     """Phase of the first integration, and amplitude."""
     trials = _trial_phases()
     chi_squared, _ = _solve(*_add_integrations(a, b, trials, leap, np.array(integrations)))
-    phase = best_phase(trials, chi_squared)
+    phase = best_phase(trials, chi_squared, turn)
     _, amplitude = _solve(*_add_integrations(a, b, np.array([phase]), leap, np.array(integrations)))
     return phase, float(amplitude[0])
 
@@ -554,7 +558,7 @@ def _next_trial(phase, later, trials):
     return best
 
 
-def best_phase(phases: np.ndarray, chi_squared: np.ndarray) -> float:
+def best_phase(phases: np.ndarray, chi_squared: np.ndarray, turn: bool = False) -> float:
     """Phase of the least chi^2: the vertex of the parabola through the least of all and its neighbours.
 
     Parameters
@@ -563,12 +567,14 @@ def best_phase(phases: np.ndarray, chi_squared: np.ndarray) -> float:
         float64 (trial,), of one turn, in order.
     chi_squared
         float64 (trial,); NaN where there is none.
+    turn
+        Take the neighbour beyond the end of the turn for what it is; otherwise it keeps its phase at the other end, as
+        in jwst, and the vertex is far from both.
 
     Returns
     -------
     phase
-        The first of ``phases`` if there is no chi^2, the one of least chi^2 if there is no parabola. The neighbour
-        beyond the end of the turn keeps its phase at the other end, as in jwst.
+        The first of ``phases`` if there is no chi^2, the one of least chi^2 if there is no parabola.
     """
     if not np.isfinite(chi_squared).any():
         return float(phases[0])
@@ -576,7 +582,10 @@ def best_phase(phases: np.ndarray, chi_squared: np.ndarray) -> float:
     around = [least - 1, least, (least + 1) % phases.size]
     if not np.isfinite(chi_squared[around]).all() or np.std(chi_squared[around]) == 0:
         return float(phases[least])
-    square, linear, _ = np.polyfit(phases[around], chi_squared[around], 2)
+    x = phases[around]
+    if turn:
+        x = x + [-float(x[0] > x[1]), 0, float(x[2] < x[1])]
+    square, linear, _ = np.polyfit(x, chi_squared[around], 2)
     return float(-linear / (2 * square)) if square != 0 else float(phases[least])
 
 

@@ -29,6 +29,11 @@ def difference(sci: np.ndarray) -> np.ndarray:
     return sci[:, 1] - sci[:, 0]
 
 
+def groups_between_means(groups: int) -> int:
+    """Groups between the middles of the first and the last reads that `difference_of_means` averages."""
+    return max(groups - min(ENDS, groups), 1)
+
+
 @numba.njit(cache=True, nogil=True)
 def difference_of_means(sci: np.ndarray) -> np.ndarray:
     """Mean of the last four reads less mean of the first four, or of as many as there are; see `difference`."""

@@ -14,7 +14,7 @@ from jwstdask.pipelines.planner import Request, plan_exposures
 from jwstdask.pipelines.registry import find
 from jwstdask.pipelines.run import run_chains
 from jwstdask.pipelines.settings import program_settings
-from jwstdask.refs.parameters import write_parameters
+from jwstdask.refs.parameters import read_parameters, write_parameters
 
 
 @pytest.fixture
@@ -152,3 +152,11 @@ def test_stage_3_of_calibrated_images(command, program, uncal, tmp_path):
     assert "calwebb_image3" in printed and "1 members" in printed
     assert "skipped: skip is set" in printed
     assert not list(tmp_path.glob("*t001*"))
+
+
+def test_own_parameters_are_left_out_of_parameter_files(command, tmp_path):
+    """strun reads the file as long as none of them is used."""
+    for words, named in ((), False), (("--as_jwst=false",), True):
+        path = tmp_path / "guider.asdf"
+        assert command("run", "guider_cds", f"--save-parameters={path}", *words)[0] == 0
+        assert ("as_jwst" in read_parameters(path).parameters) == named

@@ -325,3 +325,14 @@ def test_chi_squared_is_that_of_lines_and_a_wave(integrations, bins, groups):
         # Lines fitted to numbers of order one, and sums of some hundred products of order 1e4.
         np.testing.assert_allclose(a[:, trial], counts @ (left**2).sum(axis=1), rtol=1e-10)
         np.testing.assert_allclose(b[:, trial], -2 * (left * sums).sum(axis=(1, 2)), rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("true", [0.0004, 0.9996, 0.9993, 0.25])
+def test_best_phase_around_the_turn(true):
+    """The vertex of a parabola in the distance around the turn; without ``turn`` it is lost at the ends, as in jwst."""
+    phases = np.arange(500) / 500
+    distance = (phases - true + 0.5) % 1 - 0.5
+    found = emicorr.best_phase(phases, distance**2, turn=True)
+    assert abs((found - true + 0.5) % 1 - 0.5) < 1e-9
+    without = emicorr.best_phase(phases, distance**2)
+    assert (abs((without - true + 0.5) % 1 - 0.5) < 1e-9) == (true == 0.25)

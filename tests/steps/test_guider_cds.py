@@ -192,3 +192,18 @@ def test_stacked_images_beyond_the_references_get_their_mean():
         GuiderCdsStep().prepare(setting("FGS_ID-IMAGE"), refs)
     prepared = GuiderCdsStep().prepare(setting("FGS_ID-STACK"), refs)
     np.testing.assert_array_equal(prepared.readnoise, np.full(SHAPE, np.mean(values)))
+
+
+@pytest.mark.parametrize(("groups", "span"), [(10, 6), (8, 4), (5, 1)])
+def test_fine_guide_by_the_time_between_the_means(groups, span):
+    """A source of constant rate has that rate, however many groups there are."""
+    meta, refs = setting("FGS_FINEGUIDE"), references(3)
+    sci = np.zeros((2, groups, *SHAPE), np.float32) + 50 * np.arange(groups, dtype=np.float32)[:, None, None]
+    rate = 50 / meta["meta.exposure.group_time"]
+    as_jwst = ours(sci, meta, refs, [GuiderCdsStep()], TILES[0])
+    right = ours(sci, meta, refs, [GuiderCdsStep(as_jwst=False)], TILES[0])
+    np.testing.assert_allclose(as_jwst["sci"], span * rate, rtol=1e-6)
+    np.testing.assert_allclose(right["sci"], rate, rtol=1e-6)
+    meta = setting("FGS_ACQ1")
+    same = [ours(sci[:, :2], meta, refs, [GuiderCdsStep(as_jwst=value)], TILES[0])["sci"] for value in (True, False)]
+    np.testing.assert_array_equal(*same)

@@ -97,6 +97,12 @@ class EmiCorrStep(Step):
     save_intermediate_results: bool = par(False, "save a reference made on the fly")
 
     wave_path: str | None = None
+    as_jwst: bool = par(
+        True,
+        "as jwst: the best phase is not sought around the end of the turn; if False, it is (joint)",
+        own=True,
+    )
+
     """Where a reference made on the fly is saved; set when planning."""
 
     def with_side_products(self, path: Callable[[str], str | None]) -> EmiCorrStep:
@@ -218,7 +224,7 @@ class EmiCorrStep(Step):
                 sums.add(block.sci, block.pixeldq, block.window.rows, block.window.columns)
             assert sums is not None
             sums.finish()
-            waves.append(emicorr.fit_wave(sums, pieces, self.fit_ints_separately))
+            waves.append(emicorr.fit_wave(sums, pieces, self.fit_ints_separately, turn=not self.as_jwst))
         return waves
 
     def _sequential(self, meta: Meta, prepared: Interference, blocks: Callable[[], Iterator[RampBlock]]) -> list[Table]:

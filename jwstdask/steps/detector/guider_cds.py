@@ -11,6 +11,7 @@ import numpy as np
 from jwstdask.core.block import GuiderBlock, ImageBlock
 from jwstdask.core.errors import InputError, ReferenceFileError
 from jwstdask.core.exposure_types import GUIDER
+from jwstdask.core.params import par
 from jwstdask.core.step import Meta, Step
 from jwstdask.kernels import guider_cds
 
@@ -19,6 +20,7 @@ from jwstdask.kernels import guider_cds
 class PreparedRates:
     """Which difference is taken, and references cut to the science frame."""
 
+    as_jwst: bool
     least: bool
     means: bool
     group_time: float
@@ -41,6 +43,10 @@ class GuiderCdsStep(Step):
     )
     sources = "JWST pipeline documentation, guider_cds"
 
+    as_jwst: bool = par(
+        True, "as jwst: FINEGUIDE is divided by the time of one group; if False, by that between the means", own=True
+    )
+
     def check(self, meta: Meta) -> None:
         name, exposure_type = str(meta.get("meta.filename") or "exposure"), str(meta.get("meta.exposure.type"))
         if exposure_type not in GUIDER:
@@ -58,6 +64,7 @@ class GuiderCdsStep(Step):
         exposure_type = str(meta["meta.exposure.type"])
         gain, readnoise = (_cut(references[name], meta, exposure_type) for name in self.reference_types)
         return PreparedRates(
+            self.as_jwst,
             exposure_type.startswith("FGS_ID"),
             exposure_type == "FGS_FINEGUIDE",
             float(meta["meta.exposure.group_time"]),
@@ -81,7 +88,10 @@ class GuiderCdsStep(Step):
         gain, readnoise = (
             np.ascontiguousarray(array[place], np.float32) for array in (prepared.gain, prepared.readnoise)
         )
-        rate, err = guider_cds.rates(signal, gain, readnoise, prepared.group_time)
+        time = prepared.group_time
+        if prepared.means and not prepared.as_jwst:
+            time *= guider_cds.groups_between_means(groups)
+        rate, err = guider_cds.rates(signal, gain, readnoise, time)
         block.products["cal"] = ImageBlock(block.window, rate, err, block.pixeldq)
 
     def finish(self, meta: Meta, prepared: PreparedRates, tally: Mapping[str, float]) -> dict[str, Any]:
