@@ -30,7 +30,7 @@ from jwstdask.refs.stripes import superstripes
 TILE_BYTES = 800_000
 """Science bytes of a tile (float32) that leave room for flags and scratch in a second-level cache of 1 MB."""
 
-LONG_TILE_BYTES = 32_000_000
+LONG_TILE_BYTES = 24_000_000
 """Science bytes of a tile (float32), halo included, of an exposure of so many planes that no tile fits into a cache."""
 
 Block = RampBlock | ImageBlock
