@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 INTEGRATION = "integration"
 GROUP = "group"
 SUPERSTRIPE = "superstripe"
@@ -12,3 +15,11 @@ CUBE = (INTEGRATION, Y, X)
 IMAGE = (Y, X)
 WCS = "wcs"
 """Name of the coordinate that holds the gwcs object."""
+
+
+def integrations_of(meta: Mapping[str, Any]) -> int:
+    """Integrations in a file: of a segment of an exposure those from INTSTART to INTEND, NINTS otherwise."""
+    first, last = meta.get("meta.exposure.integration_start"), meta.get("meta.exposure.integration_end")
+    if first is not None and last is not None:
+        return int(last) - int(first) + 1
+    return int(meta.get("meta.exposure.nints") or 1)

@@ -578,8 +578,16 @@ def _writer(
         for hdu in layout
         if hdu.kind == "table" and hdu.name.lower() in schema.arrays and schema.arrays[hdu.name.lower()].is_table
     }
+    # MIRI's fifth output, which no step changes
+    name = "refout"
+    carried = name in layout and name in schema.arrays and name not in arrays
+    shape = layout.hdu(name).shape if carried else ()
     make_folder(path)
-    return ProductWriter(path, model, meta, arrays, tables, wcs)
+    writer = ProductWriter(path, model, meta, {**arrays, name: (shape, "float32")} if carried else arrays, tables, wcs)
+    for integration in range(shape[0] if carried else 0):
+        part = (slice(integration, integration + 1),)
+        writer.write(name, np.asarray(layout.read(name, leading=part), np.float32), leading=part)
+    return writer
 
 
 def product_updates(

@@ -378,9 +378,10 @@ class Pass:
 
     def _to_frame_step(self, block: Block, index: int, sink: Sink, frame: RampBlock, provisional: bool) -> None:
         assert isinstance(block, RampBlock)
-        inner, absolute = (..., *block.window.inner), (..., *block.window.inner_absolute)
         # The provisional walk does not save what the revision may still change.
         self.apply(block, 0, index, sink.tap if provisional else None)
+        # of the frame, where a step has dropped rows between its own
+        inner, absolute = (..., *block.window.inner), (..., *block.window.inner_absolute)
         if provisional:
             for name in self.frame_arrays:
                 getattr(frame, name)[absolute] = getattr(block, name)[inner]

@@ -35,13 +35,14 @@ def _process(script: str, folder: Path, work: Any, environment: Mapping[str, str
 
 @dataclass(frozen=True)
 class Call:
-    """A pipeline or step on an input, by jwstdask's alias and jwst's class."""
+    """A pipeline or step on an input, by jwstdask's alias and jwst's class, in a cache of its own if need be."""
 
     alias: str
     jwst: str
     input: str | Path = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     subfolder: str = ""
+    environment: Mapping[str, str] | None = None
 
 
 def run_jwst(folder: Path, calls: Sequence[Call], environment: Mapping[str, str]) -> None:
@@ -50,7 +51,9 @@ def run_jwst(folder: Path, calls: Sequence[Call], environment: Mapping[str, str]
     for call in calls:
         (folder / call.subfolder).mkdir(exist_ok=True)
         own = {"save_results": True, "output_dir": str(folder / call.subfolder)}
-        work.append({"class": call.jwst, "input": str(call.input), "options": {**own, **call.options}})
+        options = {**own, **call.options}
+        cache = {"environment": call.environment and dict(call.environment)}
+        work.append({"class": call.jwst, "input": str(call.input), "options": options, **cache})
     _process("run_jwst", folder, work, environment)
 
 
@@ -60,7 +63,8 @@ def run_ours(folder: Path, calls: Sequence[Call], environment: Mapping[str, str]
     for call in calls:
         (folder / call.subfolder).mkdir(exist_ok=True)
         words = [word for word in (call.alias, str(call.input)) if word]
-        work.append(["run", *words, *command_line(call.options), f"--output_dir={folder / call.subfolder}"])
+        words = ["run", *words, *command_line(call.options), f"--output_dir={folder / call.subfolder}"]
+        work.append({"words": words, "environment": call.environment and dict(call.environment)})
     _process("run_ours", folder, work, environment)
 
 

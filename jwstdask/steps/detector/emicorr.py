@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from jwstdask.core.block import RampBlock, Window
+from jwstdask.core.dims import integrations_of
 from jwstdask.core.errors import InputError, ProductError, ReferenceFileError
 from jwstdask.core.params import par
 from jwstdask.core.step import Meta, Step
@@ -96,13 +97,13 @@ class EmiCorrStep(Step):
     user_supplied_reffile: str | None = par(None, "deprecated: override_emicorr")
     save_intermediate_results: bool = par(False, "save a reference made on the fly")
 
-    wave_path: str | None = None
     as_jwst: bool = par(
         True,
         "as jwst: the best phase is not sought around the end of the turn; if False, it is (joint)",
         own=True,
     )
 
+    wave_path: str | None = None
     """Where a reference made on the fly is saved; set when planning."""
 
     def with_side_products(self, path: Callable[[str], str | None]) -> EmiCorrStep:
@@ -200,7 +201,7 @@ class EmiCorrStep(Step):
 
     def gather_windows(self, meta: Meta) -> list[Window]:
         ny, nx = int(meta["meta.subarray.ysize"]), int(meta["meta.subarray.xsize"])
-        ramps = int(meta.get("meta.exposure.nints") or 1) * int(meta["meta.exposure.ngroups"])
+        ramps = integrations_of(meta) * int(meta["meta.exposure.ngroups"])
         rows = max(_BLOCK_BYTES // (4 * nx * ramps), 1)
         return [Window.plain(y, min(y + rows, ny), 0, nx) for y in range(0, ny, rows)]
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jwstdask.core.block import RampBlock, Window
+from jwstdask.core.dims import integrations_of
 from jwstdask.core.dq import DO_NOT_USE, NO_GAIN_VALUE
 from jwstdask.core.errors import StepError
 from jwstdask.core.params import par
@@ -156,7 +157,7 @@ class JumpStep(Step):
             typical = np.nanmedian(np.array(gain, np.float32), overwrite_input=True)
             electrons = float(self.after_jump_flag_dn1 * typical), float(self.after_jump_flag_dn2 * typical)
         return JumpData(
-            shape=(int(meta["meta.exposure.nints"]), int(meta["meta.exposure.ngroups"]), *gain.shape),
+            shape=(integrations_of(meta), int(meta["meta.exposure.ngroups"]), *gain.shape),
             gain=gain,
             readnoise=readnoise,
             detection=Detection(
@@ -184,7 +185,7 @@ class JumpStep(Step):
         )
 
     def gather_windows(self, meta: Meta) -> list[Window]:
-        nints = int(meta["meta.exposure.nints"])
+        nints = integrations_of(meta)
         if self.only_use_ints and nints >= self.minimum_sigclip_groups:
             return []
         nx, ny = int(meta["meta.subarray.xsize"]), int(meta["meta.subarray.ysize"])

@@ -11,6 +11,7 @@ import asdf
 import numpy as np
 
 from jwstdask.core.block import RampBlock, Window
+from jwstdask.core.dims import integrations_of
 from jwstdask.core.errors import ParameterError
 from jwstdask.core.params import par
 from jwstdask.core.step import Meta, Step
@@ -108,7 +109,7 @@ class PersistenceStep(Step):
         )
 
     def prepare(self, meta: Meta, references: Mapping[str, Any]) -> Windows:
-        integrations, ngroups = int(meta["meta.exposure.nints"]), int(meta["meta.exposure.ngroups"])
+        integrations, ngroups = integrations_of(meta), int(meta["meta.exposure.ngroups"])
         exposure = (meta["meta.exposure.start_time"] - _MJD_1970) * _DAY
         table = meta.get("int_times")
         times = np.empty((integrations, ngroups))

@@ -1,0 +1,145 @@
+"""Stage 1 equals jwst's for MIRI, NIRISS, NIRSpec and FGS: flags, values, keywords, tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import once
+from tests.oracle.conftest import Call
+from tests.oracle.test_detector1 import check
+
+
+@dataclass(frozen=True)
+class Mode:
+    """Arguments of the simulator and of the pipeline; ``errors`` are allowed in units of ERR."""
+
+    instrument: str
+    cache: Mapping[str, Any] = field(default_factory=dict)
+    program: Mapping[str, Any] = field(default_factory=dict)
+    steps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    errors: float = 0.0
+
+
+SOSS = {"subarray": "SUBSTRIP96", "filters": ["GR700XD"]}
+IRS2 = {"subarray": "FULL", "readpatt": "NRSIRS2RAPID", "dark_groups": 3}
+PRISM = {"subarray": "SLITLESSPRISM", "filters": ["P750L"]}
+
+MODES: Mapping[str, Mode] = {
+    "MIRIMAGE SUB128 FASTR1 2x14": Mode("miri", {}, {"ngroups": 14, "nints": 2}),
+    "MIRIMAGE SUB64 FASTR1 3x5": Mode("miri", {"subarray": "SUB64"}, {"ngroups": 5, "nints": 3}),
+    "MIRIMAGE SUB64 FASTR1 2x3": Mode("miri", {"subarray": "SUB64"}, {"ngroups": 3, "nints": 2}),
+    "MIRIMAGE SUB64 FASTGRPAVG 2x6": Mode(
+        "miri", {"subarray": "SUB64", "dark_groups": 30}, {"ngroups": 6, "nints": 2, "readpatt": "FASTGRPAVG"}
+    ),
+    "MIRIMAGE SUB256 F1500W FASTR1 1x10, every step": Mode(
+        "miri",
+        {"subarray": "SUB256", "filters": ["F1500W"]},
+        {"ngroups": 10},
+        {
+            "ipc": {"skip": False}, "firstframe": {"skip": False}, "emicorr": {"algorithm": "sequential"},
+            "clean_flicker_noise": {"skip": False},
+        },
+    ),
+    "MIRIMAGE SLITLESSPRISM FASTR1 4x10, two segments": Mode(
+        "miri", PRISM, {"ngroups": 10, "nints": 4, "tso": True, "exp_type": "MIR_LRS-SLITLESS", "segments": 2}
+    ),
+    "MIRIFUSHORT FULL SLOWR1 1x6, reference pixels": Mode(
+        "miri",
+        {
+            "subarray": "FULL", "detectors": ["mirifushort"], "filters": ["SHORT"], "readpatt": "SLOWR1",
+            "dark_groups": 6,
+        },
+        {"ngroups": 6, "exp_type": "MIR_MRS"},
+        {"refpix": {"skip": False}},
+    ),
+    "NIS SUB256 NISRAPID 2x6": Mode("niriss", {}, {"ngroups": 6, "nints": 2}),
+    "NIS SUB128 NIS 2x4": Mode(
+        "niriss", {"subarray": "SUB128", "filters": ["F115W"]}, {"ngroups": 4, "nints": 2, "readpatt": "NIS"}
+    ),
+    "NIS SUB80 AMI NISRAPID 3x6": Mode(
+        "niriss", {"subarray": "SUB80", "filters": ["F380M"]}, {"ngroups": 6, "nints": 3, "exp_type": "NIS_AMI"}
+    ),
+    "NIS SUBSTRIP96 SOSS NISRAPID 4x4, two segments": Mode(
+        "niriss", SOSS, {"ngroups": 4, "nints": 4, "tso": True, "exp_type": "NIS_SOSS", "segments": 2}
+    ),
+    "NRS2 SUBS200A1 NRSRAPID 2x6": Mode(
+        "nirspec", {"subarray": "SUBS200A1", "detectors": ["nrs2"]}, {"ngroups": 6, "nints": 2}
+    ),
+    "NRS1 SUB512 NRSRAPIDD2 2x5": Mode("nirspec", {}, {"ngroups": 5, "nints": 2, "readpatt": "NRSRAPIDD2"}),
+    "NRS1 SUB512S NRSRAPID 30x5": Mode(
+        "nirspec",
+        {"subarray": "SUB512S"},
+        {"ngroups": 5, "nints": 30, "tso": True, "exp_type": "NRS_BRIGHTOBJ"},
+    ),
+    "NRS2 SUB2048 NRS 1x5": Mode(
+        "nirspec", {"subarray": "SUB2048", "detectors": ["nrs2"]}, {"ngroups": 5, "readpatt": "NRS"}
+    ),
+    "NRS2 FULL NRSIRS2RAPID 1x3": Mode(
+        # the transforms of a million and a half samples are done in another order
+        "nirspec", {**IRS2, "detectors": ["nrs2"]}, {"ngroups": 3}, errors=1e-5,
+    ),
+    "GUIDER1 SUB128LL FGSRAPID 2x6": Mode("fgs", {}, {"ngroups": 6, "nints": 2}),
+    "GUIDER2 SUB128CNTR FGS 1x5": Mode(
+        "fgs", {"subarray": "SUB128CNTR", "detectors": ["guider2"]}, {"ngroups": 5, "readpatt": "FGS"}
+    ),
+}  # fmt: skip
+
+
+def _folder(name: str) -> str:
+    return "".join(letter if letter.isalnum() else "_" for letter in name)
+
+
+def _program(products: Any, name: str) -> Any:
+    """The exposure of a mode, in a cache that modes with the same arguments share."""
+    from jwstdask.simulate import Cache, Program, make_cache, make_program
+
+    mode = MODES[name]
+
+    def build_cache(folder: Path) -> None:
+        make_cache(folder, instrument=mode.instrument, seed=2, **mode.cache)
+
+    cache = Cache.open(once(products.folder / "caches" / _folder(f"{mode.instrument} {mode.cache}"), build_cache))
+
+    def build(folder: Path) -> None:
+        make_program(folder, cache, dithers=1, seed=3, **mode.program)
+
+    return Program.open(once(products.folder / "programs" / _folder(name), build))
+
+
+def _products(products: Any, who: str, name: str) -> Path:
+    """Products of all modes of an instrument, made by one process; the folder of a mode."""
+    instrument = MODES[name].instrument
+
+    def work(_: Path) -> list[Call]:
+        calls = []
+        for other, mode in MODES.items():
+            if mode.instrument == instrument:
+                program = _program(products, other)
+                # what is saved besides: in full frames only what has to be
+                steps = {"jump": {"save_results": "FULL" not in other}, **mode.steps}
+                calls += [
+                    Call(
+                        "calwebb_detector1",
+                        "jwst.pipeline.Detector1Pipeline",
+                        uncal,
+                        {"steps": steps, "save_calibrated_ramp": "every step" in other},
+                        _folder(other),
+                        program.cache.environment,
+                    )
+                    for uncal in program.uncals
+                ]
+        return calls
+
+    environment = _program(products, name).cache.environment
+    return products.make(who, f"detector1_{instrument}", work, environment) / _folder(name)
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_products_equal_the_oracles(products, name, record_property):
+    ours, oracle = (_products(products, who, name) for who in ("ours", "jwst"))
+    check(ours, oracle, name, record_property, errors=MODES[name].errors)
