@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -13,6 +13,13 @@ from jwstdask.core.params import par
 
 Meta = Mapping[str, Any]
 """Metadata of an exposure under jwst's dotted names, such as ``meta.exposure.type``."""
+
+
+class SidePath(Protocol):
+    """Makes the path of a file that is written besides the product; None for what shall not be written."""
+
+    def __call__(self, suffix: str | None, base: str | None = None) -> str | None:
+        """``base`` is a file to name it after, empty for the exposure; that of the product by default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,11 +136,8 @@ class Step(Parameters):
         """
         return None
 
-    def with_side_products(self, path: Callable[[str], str | None]) -> Step:
-        """The step, told where files that it writes besides the product go.
-
-        ``path`` makes a path of a suffix; None for what shall not be written.
-        """
+    def with_side_products(self, path: SidePath) -> Step:
+        """The step, told where files that it writes besides the product go."""
         return self
 
     def apply(self, block: Any, prepared: Any, gathered: Any = None) -> None:

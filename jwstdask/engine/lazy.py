@@ -276,7 +276,7 @@ def apply(plan: ExposurePlan, ds: xr.Dataset, rows: int = _ROWS) -> dict[str, xr
     name = str(ds.attrs.get("meta.filename") or ds.encoding.get("source") or "dataset")
     if "sci" not in ds:
         raise InputError(name, "there is no variable sci", "an exposure needs one")
-    steps = tuple(replace(item, step=item.step.with_side_products(lambda _: None)) for item in plan.steps)
+    steps = tuple(replace(item, step=item.step.with_side_products(lambda *_: None)) for item in plan.steps)
     plan = replace(plan, steps=steps, taps={})
     shape = tuple(ds["sci"].shape)
     meta: dict[str, Any] = {**ds.attrs, **plan.updates}

@@ -579,11 +579,13 @@ def _finish(target: type, draft: Draft, settings: Settings) -> ExposurePlan:
     return replace(plan, cost=predict(plan, draft.sizes, draft.meta))
 
 
-def _side_product(draft: Draft, settings: Settings, step: Step, suffix: str) -> str:
-    """Path of a file that a step writes besides the product."""
+def _side_product(draft: Draft, settings: Settings, step: Step, suffix: str | None, base: str | None = None) -> str:
+    """Path of a file that a step writes besides the product: see `SidePath`."""
     assert draft.configured is not None
     own = draft.configured.parameters
-    base = own.output_file or draft.request.product or draft.request.path
+    if base is None:
+        base = own.output_file or draft.request.product
+    base = base or draft.request.path
     folder = step.output_dir or settings.output_dir or own.output_dir
     return product_path(base, suffix, folder, extension=own.output_ext)
 

@@ -118,3 +118,25 @@ def test_wheel_positions_of_nirspec_must_agree(tmp_path):
     other = same | {"meta.instrument.gwa_xtilt": 0.3501}
     assert step.reference_skip_reason(same, {}) is None
     assert step.reference_skip_reason(other, {}).startswith("the grating wheel of")
+
+
+@pytest.mark.parametrize("shape", [SHAPE, (4, *SHAPE)])
+def test_the_average_is_saved_as_the_oracle_has_it(shape, tmp_path):
+    from astropy.io import fits
+    from jwst.background.background_sub import background_sub
+
+    paths = write_backgrounds(tmp_path, [shape] * 4, [(1, 1)] * 4)
+    image, meta = random_image(shape, seed=99), metadata(SHAPE)
+    step = BackgroundStep(bkg_list=paths, sigma=1.5, save_combined_background=True)
+    step = step.with_side_products(lambda suffix: str(tmp_path / "folder" / f"x_{suffix}.fits"))
+    walk(step, meta, {}, image)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = background_sub(oracle_model(image, meta), list(paths), 1.5, None)[0]
+    with fits.open(tmp_path / "folder" / "x_combinedbackground.fits") as found:
+        np.testing.assert_array_equal(found["SCI"].data, expected.data)
+        np.testing.assert_array_equal(found["DQ"].data, expected.dq)
+        # The oracle adds up squares and their weights in another order.
+        known = found["SCI"].data != 0
+        np.testing.assert_allclose(found["ERR"].data[known], expected.err[known], rtol=1e-6)
+        assert known.mean() > 0.9 and found[0].header["DATAMODL"] == "ImageModel"

@@ -355,7 +355,7 @@ def test_mask_background_and_noise_as_the_oracle_saves_them(monkeypatch, tmp_pat
         save_mask=True,
         save_background=True,
         save_noise=True,
-    ).with_side_products(lambda suffix: str(tmp_path / f"own_{suffix}.fits"))
+    ).with_side_products(lambda suffix, _: str(tmp_path / f"own_{suffix}.fits"))
     clean(step, meta, references, ramp)
     oracle(monkeypatch, tmp_path, step, meta, references, ramp)
     for suffix in ("mask", "flicker_bkg", "flicker_noise"):
@@ -373,7 +373,7 @@ def test_mask_background_and_noise_as_the_oracle_saves_them(monkeypatch, tmp_pat
 def test_nothing_is_saved_of_an_exposure_that_is_not_cleaned(tmp_path):
     ramp, meta, references = exposure(3, (1, 3, 64, 96), 1)
     step = CleanFlickerNoiseStep(save_mask=True, save_background=True, save_noise=True)
-    step = step.with_side_products(lambda suffix: str(tmp_path / f"own_{suffix}.fits"))
+    step = step.with_side_products(lambda suffix, _: str(tmp_path / f"own_{suffix}.fits"))
     prepared = step.prepare(meta, {name: references[name] for name in step.references_for(meta)})
     shared = step.frame_shared(meta, prepared, block_of(ramp))
     assert len(list(tmp_path.iterdir())) == 2

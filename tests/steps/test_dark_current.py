@@ -134,3 +134,35 @@ def test_mean_dark_current_for_the_noise(parameter, image, number, expected):
     found = model.average_dark_current
     np.testing.assert_array_equal(np.float32(block.average_dark_current), 0 if found is None else np.unique(found)[0])
     assert block.average_dark_current == expected
+
+
+@pytest.mark.parametrize(
+    ("nframes", "groupgap", "planes", "integrations"),
+    [(1, 0, 8, None), (1, 0, 3, None), (4, 0, 20, None), (4, 1, 12, None), (1, 0, 7, 2), (4, 0, 20, 2), (4, 0, 20, 1)],
+)
+def test_the_dark_is_saved_as_the_oracle_saves_it(tmp_path, nframes, groupgap, planes, integrations):
+    from astropy.io import fits
+    from jwst.dark_current.dark_current_step import save_dark_data_as_dark_model
+    from stcal.dark_current.dark_sub import do_correction
+    from stdatamodels.jwst.datamodels import DarkMIRIModel, DarkModel
+
+    ramp, ref = exposure(1), reference(planes, integrations=integrations)
+    meta = metadata(
+        SHAPE, exposure__nframes=nframes, exposure__groupgap=groupgap, exposure__ngroups=5, exposure__nints=1
+    )
+    step = DarkCurrentStep(dark_output="some/where/d.fits").with_side_products(
+        lambda suffix, base: str(tmp_path / "own" / base.rpartition("/")[2]) if suffix is None else None
+    )
+    step.finish(meta, step.prepare(meta, {"dark": ref}), {})
+    dark = (DarkModel if integrations is None else DarkMIRIModel)(data=ref.arrays["sci"].copy(), dq=ref.dq.copy())
+    for name, value in ref.meta.items():
+        dark[name] = value
+    found = do_correction(oracle_ramp(ramp, meta), dark, str(tmp_path / "theirs.fits"))[1]
+    save_dark_data_as_dark_model(found, dark, "NIRCAM" if integrations is None else "MIRI")
+    with fits.open(tmp_path / "own" / "d.fits") as own, fits.open(tmp_path / "theirs.fits") as theirs:
+        for name in ("SCI", "DQ"):
+            np.testing.assert_array_equal(own[name].data, theirs[name].data)
+            assert own[name].data.dtype == theirs[name].data.dtype
+        for keyword in ("NGROUPS", "NFRAMES", "GROUPGAP", "DATAMODL"):
+            assert own[0].header.get(keyword) == theirs[0].header.get(keyword)
+        assert own["SCI"].data.any()

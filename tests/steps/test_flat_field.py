@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jwstdask.core import dq as flags
-from jwstdask.core.errors import StepError
+from jwstdask.core.errors import ParameterError, StepError
 from jwstdask.refs.reference import open_reference
 from jwstdask.steps.imaging.flat_field import FlatFieldStep
 from tests.steps.images import TILES, assert_same, metadata, oracle_model, random_image, walk
@@ -99,3 +99,8 @@ def test_skips(tmp_path):
     assert step.skip_reason(metadata(FRAME, cal_step__extract_2d="COMPLETE")) == "extract_2d has been run before"
     with pytest.raises(StepError, match=r"image_rate.fits: flat_field: NRS_IFU is not supported"):
         step.prepare(metadata(FRAME, exposure__type="NRS_IFU"), {"flat": flat})
+
+
+def test_saving_the_flat_of_an_image_is_refused():
+    with pytest.raises(ParameterError, match="save_interpolated_flat=True is not available"):
+        FlatFieldStep(save_interpolated_flat=True).check({})

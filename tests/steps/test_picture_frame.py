@@ -66,7 +66,7 @@ def saving(tmp_path, **parameters):
     """The step that saves what it finds, and a comparison of that with the oracle's models."""
     step = PictureFrameStep(
         skip=False, mask_science_regions=False, save_mask=True, save_correction=True, **parameters
-    ).with_side_products(lambda suffix: str(tmp_path / f"own_{suffix}.fits"))
+    ).with_side_products(lambda suffix, _: str(tmp_path / f"own_{suffix}.fits"))
 
     def compare(mask, correction):
         for suffix, model in (("pctfrm_mask", mask), ("pctfrm_correction", correction)):

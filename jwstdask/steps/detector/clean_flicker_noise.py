@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -13,7 +13,7 @@ from jwstdask.core import dq as flags
 from jwstdask.core.block import RampBlock, tiles
 from jwstdask.core.errors import ParameterError, StepUndone
 from jwstdask.core.params import par
-from jwstdask.core.step import Meta, Step
+from jwstdask.core.step import Meta, SidePath, Step
 from jwstdask.io.layout import open_layout
 from jwstdask.kernels import clean_flicker_noise as kernels
 from jwstdask.kernels.clean_flicker_noise import CleaningError, Method
@@ -145,12 +145,12 @@ class CleanFlickerNoiseStep(Step):
     noise_path: str | None = None
     """Where these are saved; set when planning."""
 
-    def with_side_products(self, path: Callable[[str], str | None]) -> CleanFlickerNoiseStep:
+    def with_side_products(self, path: SidePath) -> CleanFlickerNoiseStep:
         return replace(
             self,
-            mask_path=path("mask") if self.save_mask else None,
-            background_path=path("flicker_bkg") if self.save_background else None,
-            noise_path=path("flicker_noise") if self.save_noise else None,
+            mask_path=path("mask", "") if self.save_mask else None,
+            background_path=path("flicker_bkg", "") if self.save_background else None,
+            noise_path=path("flicker_noise", "") if self.save_noise else None,
         )
 
     # -- what the metadata tell

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,11 @@ import numpy as np
 from jwstdask.core.block import RampBlock
 from jwstdask.core.errors import ReferenceFileError
 from jwstdask.core.params import par
-from jwstdask.core.step import Meta, Step
+from jwstdask.core.step import Meta, SidePath, Step
+from jwstdask.io.product import ProductWriter, make_folder
 from jwstdask.kernels import dark_current
+
+_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,10 @@ class Dark:
         The exposure's first integration is the first of the visit.
     mean
         Mean dark current [e-/s], for the noise of ramp_fit.
+    planes
+        Number of its groups, with those that it is extended by.
+    meta, own_flags
+        Of the reference.
     """
 
     values: np.ndarray
@@ -37,6 +44,9 @@ class Dark:
     averaged: bool
     first: bool
     mean: float
+    planes: int
+    meta: Mapping[str, Any]
+    own_flags: Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +65,12 @@ class DarkCurrentStep(Step):
 
     dark_output: str | None = par(None, "file for the dark as subtracted")
     average_dark_current: float | None = par(None, "mean dark current, for the Poisson noise", unit="e-/s")
+
+    dark_path: str | None = None
+    """Where the dark is saved; set when planning."""
+
+    def with_side_products(self, path: SidePath) -> DarkCurrentStep:
+        return replace(self, dark_path=None if self.dark_output is None else path(None, self.dark_output))
 
     def reference_skip_reason(self, meta: Meta, references: Mapping[str, Any]) -> str | None:
         dark = references.get("dark")
@@ -90,11 +106,12 @@ class DarkCurrentStep(Step):
                 f"a dark of {planes} groups cannot be sampled at {ngroups} groups with gaps of {groupgap}",
                 "Use a dark with the sampling of the exposure or a finer one.",
             )
-        flags = reference.flags
+        flags = own_flags = reference.flags
         if flags.ndim == 4:
             flags = np.bitwise_or.reduce(flags[:, 0], axis=0)
         first = meta.get("meta.exposure.integration_start") in (None, 1)
-        return Dark(values, flags, groups, averaged, first, self._mean(meta, reference))
+        mean = self._mean(meta, reference)
+        return Dark(values, flags, groups, averaged, first, mean, planes + added, dict(reference.meta), own_flags)
 
     def _mean(self, meta: Meta, reference: Any) -> float:
         """Mean dark current [e-/s]: the parameter, or the reference's number."""
@@ -112,6 +129,45 @@ class DarkCurrentStep(Step):
             dark_current.subtract(sci, dark, prepared.groups, prepared.averaged, rows, columns, out=sci)
         block.pixeldq |= prepared.flags[rows, columns]
         block.average_dark_current = prepared.mean
+
+    def finish(self, meta: Meta, prepared: Dark, tally: Mapping[str, float]) -> dict[str, Any]:
+        if self.dark_path is not None:
+            _save(self.dark_path, meta, prepared)
+        return {}
+
+
+def _save(path: str, meta: Meta, prepared: Dark) -> None:
+    """Save the dark as subtracted: as averaged for the groups of the exposure, else all of it."""
+    miri = prepared.values.ndim == 4
+    *_, height, width = prepared.values.shape
+    groups = prepared.groups if prepared.averaged else [range(k, k + 1) for k in range(prepared.planes)]
+    shape = (*prepared.values.shape[:-3], len(groups), height, width)
+    flags = (prepared.values.shape[0], 1, height, width) if miri else (height, width)
+    # jwst averages no more integrations than the exposure has.
+    count = min(shape[0], int(meta.get("meta.exposure.nints") or shape[0])) if miri and prepared.averaged else shape[0]
+    own = {**prepared.meta, "meta.exposure.ngroups": len(groups)}
+    if prepared.averaged:
+        own |= {f"meta.exposure.{name}": meta[f"meta.exposure.{name}"] for name in ("nframes", "groupgap")}
+    make_folder(path)
+    arrays = {"sci": (shape, "float32"), "dq": (flags, "uint32")}
+    with ProductWriter(path, "DarkMIRIModel" if miri else "DarkModel", own, arrays) as product:
+        for start in range(0, height, _ROWS):
+            rows = slice(start, min(start + _ROWS, height))
+            zeros = np.zeros((1, len(groups), rows.stop - start, width), np.float32)
+            bands = [
+                -dark_current.subtract(zeros, dark, groups, prepared.averaged, rows)[0]
+                for dark in (prepared.values[:count] if miri else [prepared.values])
+            ]
+            bands += [zeros[0]] * (shape[0] - count) if miri else []
+            product.write("sci", np.stack(bands) if miri else bands[0], rows=rows)
+            product.write(
+                "dq",
+                np.broadcast_to(
+                    np.asarray(prepared.own_flags[..., rows, :], np.uint32), (*flags[:-2], *zeros.shape[2:])
+                ),
+                rows=rows,
+            )
+        product.finish()
 
 
 def _darks(prepared: Dark, integrations: int) -> list[tuple[slice, np.ndarray]]:

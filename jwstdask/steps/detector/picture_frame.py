@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from jwstdask.core.block import RampBlock
 from jwstdask.core.errors import ParameterError, StepUndone
 from jwstdask.core.params import par
-from jwstdask.core.step import Meta, Step
+from jwstdask.core.step import Meta, SidePath, Step
 from jwstdask.kernels.clean_flicker_noise import scene_mask
 from jwstdask.kernels.picture_frame import Pattern
 from jwstdask.steps.detector.clean_flicker_noise import draft_rate
@@ -75,11 +75,11 @@ class PictureFrameStep(Step):
     correction_path: str | None = None
     """Where these are saved; set when planning."""
 
-    def with_side_products(self, path: Callable[[str], str | None]) -> PictureFrameStep:
+    def with_side_products(self, path: SidePath) -> PictureFrameStep:
         return replace(
             self,
-            mask_path=path("pctfrm_mask") if self.save_mask else None,
-            correction_path=path("pctfrm_correction") if self.save_correction else None,
+            mask_path=path("pctfrm_mask", "") if self.save_mask else None,
+            correction_path=path("pctfrm_correction", "") if self.save_correction else None,
         )
 
     def check(self, meta: Meta) -> None:

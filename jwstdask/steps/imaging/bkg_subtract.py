@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,13 +11,15 @@ import numpy as np
 from jwstdask.core.block import ImageBlock, Window
 from jwstdask.core.errors import InputError, StepError
 from jwstdask.core.params import par
-from jwstdask.core.step import Meta, Step
+from jwstdask.core.step import Meta, SidePath, Step
 from jwstdask.io.layout import FitsLayout, open_layout
+from jwstdask.io.product import ProductWriter, make_folder
 from jwstdask.kernels.bkg_subtract import clipped_mean
 
 _MODELLED = frozenset(("NIS_WFSS", "NRC_WFSS", "MIR_WFSS", "NIS_SOSS"))
 # Agreement of the grating wheel positions of NIRSpec exposures.
 _TILT_TOLERANCE = 1e-8
+_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,12 @@ class BackgroundStep(Step):
     wfss_maxiter: int = par(5, "most iterations of outlier rejection (WFSS)")
     wfss_rms_stop: float = par(0.0, "improvement of the rms at which the iterations stop (WFSS)", unit="percent")
     wfss_outlier_percent: float = par(1.0, "share of outliers rejected an iteration (WFSS)", unit="percent")
+
+    average_path: str | None = None
+    """Where the average background is saved; set when planning."""
+
+    def with_side_products(self, path: SidePath) -> BackgroundStep:
+        return replace(self, average_path=path("combinedbackground") if self.save_combined_background else None)
 
     def skip_reason(self, meta: Meta) -> str | None:
         if meta.get("meta.exposure.type") in _MODELLED:
@@ -100,11 +108,32 @@ class BackgroundStep(Step):
         return backgrounds
 
     def apply(self, block: ImageBlock, prepared: list[Background], gathered: Any = None) -> None:
-        mean, dq = self.average(block.window, block.sci.ndim, prepared)
+        mean, _, dq = self.average(block.window, block.sci.ndim, prepared)
         block.sci -= mean
         block.dq |= dq
 
-    def average(self, window: Window, ndim: int, backgrounds: list[Background]) -> tuple[np.ndarray, np.ndarray]:
+    def finish(self, meta: Meta, prepared: list[Background], tally: Mapping[str, float]) -> dict[str, Any]:
+        if self.average_path is not None and prepared:
+            self._save(self.average_path, meta, prepared)
+        return {}
+
+    def _save(self, path: str, meta: Meta, backgrounds: list[Background]) -> None:
+        """Save the average background, with no metadata, as in jwst."""
+        shape = int(meta["meta.subarray.ysize"]), int(meta["meta.subarray.xsize"])
+        arrays = {"sci": (shape, "float32"), "err": (shape, "float32"), "dq": (shape, "uint32")}
+        make_folder(path)
+        with ProductWriter(path, "ImageModel", {}, arrays) as product:
+            for start in range(0, shape[0], _ROWS):
+                rows = slice(start, min(start + _ROWS, shape[0]))
+                window = Window.plain(rows.start, rows.stop, 0, shape[1])
+                found = self.average(window, len(backgrounds[0].shape), backgrounds, errors=True)
+                for name, array in zip(arrays, found, strict=True):
+                    product.write(name, array, rows=rows)
+            product.finish()
+
+    def average(
+        self, window: Window, ndim: int, backgrounds: list[Background], errors: bool = False
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Average background of a window.
 
         Parameters
@@ -115,17 +144,20 @@ class BackgroundStep(Step):
             3 for an exposure with integrations: the integrations of each background are averaged first.
         backgrounds
             From :meth:`prepare`.
+        errors
+            Read the errors too.
 
         Returns
         -------
-        mean
-            float32 (y, x), zero where no background has a value.
+        mean, err
+            float32 (y, x), zero where no background has a value; ``err`` is zero without ``errors``.
         dq
             uint32 (y, x), flags of all backgrounds together.
         """
         values = np.full((len(backgrounds), *window.shape), np.nan)
+        variances = np.zeros_like(values)
         dq = np.zeros(window.shape, np.uint32)
-        for plane, background in zip(values, backgrounds):
+        for plane, variance, background in zip(values, variances, backgrounds):
             if len(background.shape) != ndim:
                 raise InputError(
                     background.layout.path,
@@ -146,5 +178,10 @@ class BackgroundStep(Step):
                 flags = np.bitwise_or.reduce(flags, axis=0)
             plane[here] = sci
             dq[here] |= flags
-        mean = clipped_mean(values, sigma=self.sigma, maxiters=self.maxiters)[0]
-        return mean.astype(np.float32), dq
+            if errors:
+                squares = background.layout.read("err", *there) ** 2
+                if ndim == 3:
+                    squares = clipped_mean(squares, sigma=self.sigma, maxiters=self.maxiters)[0]
+                variance[here] = squares
+        mean, variance = clipped_mean(values, variances, self.sigma, self.maxiters)
+        return mean.astype(np.float32), np.sqrt(variance).astype(np.float32), dq

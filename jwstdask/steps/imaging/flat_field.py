@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jwstdask.core.block import GuiderBlock, ImageBlock
-from jwstdask.core.errors import StepError
+from jwstdask.core.errors import ParameterError, StepError
 from jwstdask.core.params import par
 from jwstdask.core.step import Meta, Step
 from jwstdask.kernels.flat_field import FlatFielded, flat_field, flat_field_rates
@@ -46,6 +46,14 @@ class FlatFieldStep(Step):
     save_interpolated_flat: bool = par(False, "save the flat that was applied (NIRSpec: interpolated in wavelength)")
     user_supplied_flat: str | None = par(None, "flat to use instead of the references")
     inverse: bool = par(False, "multiply by the flat instead")
+
+    def check(self, meta: Meta) -> None:
+        if self.save_interpolated_flat:
+            raise ParameterError(
+                "flat_field: save_interpolated_flat=True is not available in this version: for an image jwst copies "
+                "the flat reference, nothing is interpolated",
+                "Take the flat that R_FLAT in the product's header names.",
+            )
 
     def skip_reason(self, meta: Meta) -> str | None:
         if meta.get("meta.cal_step.extract_2d") == "COMPLETE":
