@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jwstdask.core.errors import PlanError, ReferenceFileError
+from jwstdask.core.errors import PlanError, ReferenceFileError, StepError
 from jwstdask.steps.detector.ipc import IPCStep
 from tests.steps.fakes import TILES, FakeReference, Ramp, assert_same, metadata, oracle_ramp, walk
 
@@ -43,6 +43,15 @@ def test_same_bits_as_the_oracle(tile, instrument, corner, shape, size, frame):
     result = walk(IPCStep(), meta, {"ipc": FakeReference({"sci": values})}, ramp, tile)
     assert_same(result, do_correction(oracle_ramp(ramp, meta), IPCModel(data=values)))
     assert np.any(result.sci != ramp.sci)
+
+
+def test_stripes_read_from_the_far_end_are_refused():
+    """As by jwst, which fails where the corner and the size reach beyond the detector."""
+    reference = {"ipc": FakeReference({"sci": kernel((3, 3), 1)})}
+    stripes = {"subarray__multistripe_reads1": 1}
+    IPCStep().prepare(metadata((82, 48), **stripes), reference)
+    with pytest.raises(StepError, match=r"ipc.*stripes.*skip"):
+        IPCStep().prepare(metadata((82, 48), **stripes, subarray__ystart=2048), reference)
 
 
 @pytest.mark.parametrize("size", [(7, 3), (4, 3)])

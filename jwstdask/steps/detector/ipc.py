@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from jwstdask.core.block import RampBlock
-from jwstdask.core.errors import ReferenceFileError
+from jwstdask.core.errors import ReferenceFileError, StepError
 from jwstdask.core.step import Meta, Step
 from jwstdask.kernels import ipc
 from jwstdask.kernels.irs2 import Readout
+from jwstdask.refs.stripes import is_multistripe
 from jwstdask.steps.detector import irs2
 
+_SIZE = 2048
 _BORDER = 4
 """Width of the border of reference pixels."""
 
@@ -73,6 +75,14 @@ class IPCStep(Step):
         x0, y0 = meta["meta.subarray.xstart"] - 1, meta["meta.subarray.ystart"] - 1
         nx, ny = meta["meta.subarray.xsize"], meta["meta.subarray.ysize"]
         miri = meta["meta.instrument.name"] == "MIRI"
+        if is_multistripe(meta) and max(x0 + nx, y0 + ny) > _SIZE:
+            # The corner is where the readout begins, at the far end of the detector: jwst fails on these too.
+            raise StepError(
+                str(meta.get("meta.filename") or "exposure"),
+                self.alias,
+                "the rows of this readout in stripes cannot be told from its corner",
+                "Skip the step: --steps.ipc.skip=true",
+            )
         if values.ndim == 4:
             values = values[:, :, y0 : y0 + ny, x0 : x0 + nx]
         last = 1032 - _BORDER if miri else 2048 - _BORDER
