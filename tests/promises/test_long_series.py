@@ -77,13 +77,14 @@ def test_no_tile_is_larger_than_allowed(planes, frame, halo):
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs /proc")
 def test_memory_is_bounded(programs, tmp_path):
-    """4,000 integrations of 64 x 64 pixels: a raw file of 164 MB, whose ramp and products are 740 MB."""
-    paths = [series(programs, tmp_path, number, nints, 64, repeat=False) for number, nints in ((1, 110), (2, 4_000))]
-    found = measure(paths[1], tmp_path / "products", warm=paths[0])
-    assert found["peak"] < 256e6
+    """3,000 integrations of 48 x 48 pixels, whose ramp and products have 310 MB; tiles as usual would take 400 MB."""
+    paths = [series(programs, tmp_path, number, nints, 48, repeat=False) for number, nints in ((1, 110), (2, 3_000))]
+    dark = {"override_dark": str(dark_of(programs, tmp_path, 48))}
+    found = measure(paths[1], tmp_path / "products", warm=paths[0], dark_current=dark)
+    assert found["peak"] < 256e6, found
     (rateints,) = (tmp_path / "products").glob("*_00002_*_rateints.fits")
     with fits.open(rateints) as hdus:
-        assert hdus["SCI"].shape == hdus["DQ"].shape == (4_000, 64, 64)
+        assert hdus["SCI"].shape == hdus["DQ"].shape == (3_000, 48, 48)
     with fits.open(str(rateints).replace("rateints", "rate")) as hdus:
-        assert hdus["SCI"].shape == (64, 64)
+        assert hdus["SCI"].shape == (48, 48)
         assert np.isfinite(hdus["SCI"].data).mean() > 0.9
