@@ -1,4 +1,4 @@
-"""A time series larger than memory: ``python -m tests.benchmarks.long_series [--integrations 100000] [--size 32]``.
+"""A time series larger than memory: ``python -m tests.benchmarks.long_series [--integrations 100000] [--size 24]``.
 
 A raw file of that many integrations of a small subarray goes through ``calwebb_detector1`` in a process of its own,
 whose anonymous memory is sampled. The file is sparse: its first integrations are those of a simulated exposure, the
@@ -106,7 +106,7 @@ def simulated(folder: Path) -> tuple[Path, Path]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--integrations", type=int, default=100_000)
-    parser.add_argument("--size", type=int, default=32, help="rows and columns (at most 64)")
+    parser.add_argument("--size", type=int, default=24, help="rows and columns (at most 64)")
     parser.add_argument("--folder", type=Path, help="where files are kept (default: a temporary folder)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="jwstdask-benchmark-", dir=options.folder) as scratch:
