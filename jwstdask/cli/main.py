@@ -11,6 +11,8 @@ from jwstdask import __version__
 COMMANDS = {
     "run": "calibrate exposures or a whole program",
     "plan": "show what run would do; no pixel is read",
+    "status": "show how far a program is, while it runs or after",
+    "replay": "make a product again from its record and compare it",
     "explain": "say what a step or pipeline does, its parameters and references",
     "refs": "check, fetch or pack reference files",
     "diff": "compare two products, or two folders of products",

@@ -124,7 +124,7 @@ def _products(
 ) -> tuple[dict[str, tuple[str, Stamp]], dict[str, dict[str, str]]]:
     """Stamps of all products written, and digests of their parts."""
     written = {**all_products(plan), **outcome.products}
-    by_path = {path: kind for kind, path in written.items() if os.path.exists(path)}
+    by_path = {os.path.abspath(path): kind for kind, path in written.items() if os.path.exists(path)}
     wide = isinstance(plan, AssociationPlan) and executor is not None
     paths = list(by_path)
     found = executor.map(_examined, paths) if wide else list(map(_examined, paths))  # type: ignore[union-attr]
