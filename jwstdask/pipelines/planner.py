@@ -156,7 +156,15 @@ def _check(cls: type, name: str, value: Any, owner: str, origin: str) -> None:
             raise ParameterError(f"{owner} has no parameter {name!r} (from {origin})", remedy)
         return
     try:
-        coerce(cls, name, value, owner)
+        found = coerce(cls, name, value, owner)
+        if name == "output_ext" and found.lstrip(".").lower() != "fits":
+            raise ParameterError(f"{owner}.output_ext is {found!r}: products are FITS files", "Leave it at .fits.")
+        if name == "input_dir" and found:
+            raise ParameterError(
+                f"{owner}.input_dir is not available: inputs are sought where their paths say, members beside their "
+                "association",
+                "Give the folder in the paths.",
+            )
     except ParameterError as error:
         raise ParameterError(f"{error.message} (from {origin})", error.remedy) from None
 
@@ -598,7 +606,8 @@ def _products(target: type, draft: Draft, settings: Settings) -> tuple[dict[str,
     folder = settings.output_dir or own.output_dir
 
     def path(suffix: str, output_dir: str | None = None, base: str | None = None) -> str:
-        base = base or own.output_file or draft.request.product or draft.request.path
+        given = None if own.output_use_model else own.output_file
+        base = base or given or draft.request.product or draft.request.path
         return product_path(base, suffix, output_dir or folder, extension=own.output_ext)
 
     running = {item.name: item for item in draft.steps if item.skip is None}
@@ -635,9 +644,12 @@ def _products(target: type, draft: Draft, settings: Settings) -> tuple[dict[str,
         for name, item in ((item.name, item) for item in draft.steps):
             # A step that finds nothing to do saves what it was given.
             works = item.step.kind in ("block", "frame") and item.skip != SKIP_SET
-            if item.step.save_results and works and item.recorded:
-                suffix = item.step.suffix or {"bkg_subtract": "bsubints" if cube else "bsub"}.get(name, name)
-                taps[name] = path(suffix, item.step.output_dir)
+            step = item.step
+            if (step.save_results or step.output_file) and works and item.recorded:
+                suffix = step.suffix or {"bkg_subtract": "bsubints" if cube else "bsub"}.get(name, name)
+                base = None if step.search_output_file else draft.request.path
+                base = draft.request.path if step.output_use_model else step.output_file or base
+                taps[name] = path(suffix, step.output_dir, base)
         if getattr(own, "save_calibrated_ramp", False) and "ramp_fit" in running:
             taps["before:ramp_fit"] = path("ramp")
     return products, taps
