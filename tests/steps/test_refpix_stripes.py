@@ -8,7 +8,7 @@ import pytest
 from jwstdask.core import dq
 from jwstdask.refs.stripes import stripe_rows
 from jwstdask.steps.detector.refpix import RefPixStep
-from tests.steps.fakes import Ramp
+from tests.steps.fakes import Ramp, walk
 from tests.steps.test_refpix import compare, geometry
 
 BORDER = 4
@@ -79,3 +79,51 @@ def test_amplifiers_without_reference_pixels_are_left_alone(bad):
     before = ramp.sci.copy()
     compare(ramp, meta, RefPixStep(), (13, 300))
     np.testing.assert_array_equal(ramp.sci, before)
+
+
+SUPERSTRIPES = {
+    "rows": striped(
+        "NRCB1", (0, 2047), (34, 700), (4, 0, 30, 0), subarray__superstripe_step=30, subarray__num_superstripe=3
+    ),
+    "columns": striped(
+        "NIS",
+        (2047, 1792),
+        (256, 34),
+        (4, 0, 30, 0),
+        name="SUB60STRIPE_SOSS",
+        subarray__superstripe_step=30,
+        subarray__num_superstripe=3,
+    ),
+}
+
+
+@pytest.mark.parametrize("zeroframe", [False, True])
+@pytest.mark.parametrize("kind", list(SUPERSTRIPES))
+def test_superstripes_same_bits_as_the_oracle(kind, zeroframe):
+    """The flags of the first superstripe decide for all of them, although each has its own."""
+    from jwst.refpix.reference_pixels import correct_model
+    from stdatamodels.jwst.datamodels import SuperstripeRampModel
+
+    meta, rng = SUPERSTRIPES[kind], np.random.default_rng(5)
+    plain = exposure(meta | {"meta.subarray.num_superstripe": 0}, integrations=6, zeroframe=zeroframe)
+    flags = np.stack([plain.pixeldq] * 3)
+    flags[rng.random(flags.shape) < 0.2] |= dq.DO_NOT_USE
+    ramp = Ramp(plain.sci, plain.groupdq, flags, plain.zeroframe)
+    found = walk(RefPixStep(), meta, {}, ramp, (13, 300))
+    model = SuperstripeRampModel(data=ramp.sci.copy())
+    for name, value in meta.items():
+        model[name] = value
+    model.groupdq, model.pixeldq = ramp.groupdq.copy(), flags.copy()
+    if zeroframe:
+        model.zeroframe, model.meta.exposure.zero_frame = ramp.zeroframe.copy(), True
+    names = ("sigreject", "gaussmooth", "halfwidth", "sirs_kernel_model")
+    kernels = dict.fromkeys(names) | {"refpix_algorithm": "median"}
+    correct_model(model, True, True, 11, 1.0, True, kernels, 3.0)
+    np.testing.assert_array_equal(found.sci, model.data)
+    np.testing.assert_array_equal(found.pixeldq, flags)
+    if zeroframe:
+        np.testing.assert_array_equal(found.zeroframe, model.zeroframe)
+    # With its own flags the second superstripe would come out differently.
+    own = Ramp(ramp.sci, ramp.groupdq, flags[1], ramp.zeroframe)
+    other = walk(RefPixStep(), meta | {"meta.subarray.num_superstripe": 0}, {}, own)
+    assert np.any(other.sci[1] != found.sci[1])
