@@ -129,6 +129,8 @@ PARAMETERS = [
     {"flag_4_neighbors": False, "rejection_threshold": 5.0, "expand_large_events": True, "max_extended_radius": 8},
     {"minimum_sigclip_groups": 3, "min_diffs_single_pass": 3, "rejection_threshold": 1.0},
     {"only_use_ints": False, "minimum_sigclip_groups": 10, "rejection_threshold": 1.5},
+    # Without effect in the oracle, too.
+    {"minimum_groups": 9, "use_ellipses": True, "maximum_cores": "none", "expand_large_events": True},
 ]
 
 
