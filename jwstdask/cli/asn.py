@@ -147,6 +147,13 @@ def _pool(options: argparse.Namespace) -> int:
     from jwstdask.program.pool import pool_from_headers, write_pool
 
     rows = pool_from_headers(options.data, options.asn_candidate, options.dms_note, options.is_imprt, options.pntgtype)
+    targets = {(row["targname"], row["targetid"]) for row in rows}
+    if len(targets) > len({name for name, _ in targets}):
+        print(
+            "jwstdask asn: exposures of one target have several target numbers, as jwst counts them; give the files "
+            "in order of their targets",
+            file=sys.stderr,
+        )
     write_pool(rows, options.pool)
     if options.verbose:
         print(f"{options.pool}: {len(rows)} exposures, {len(rows[0])} columns")

@@ -216,6 +216,8 @@ def pool_from_headers(
 ) -> list[dict[str, str]]:
     """Rows of a pool made from the primary headers of exposures.
 
+    As in jwst, ``targetid`` counts the targets seen so far: exposures must come in order of their targets.
+
     Parameters
     ----------
     paths
@@ -251,7 +253,7 @@ def pool_from_headers(
         headers.append(values)
     added = ADDED_COLUMNS | {"dms_note": dms_note, "is_imprt": is_imprt, "pntgtype": pntgtype}
     columns = sorted({name for values in headers for name in values} | set(added) | {"asn_candidate"})
-    numbers: dict[str, int] = {}
+    seen: set[str] = set()
     rows = []
     for values in headers:
         own = (f"o{values['observtn']}", "observation")
@@ -259,8 +261,8 @@ def pool_from_headers(
             candidates = f"[{own}, {asn_candidate[1:]}"
         else:
             candidates = str([own, *(asn_candidate or ())])
-        target = numbers.setdefault(values["targname"], len(numbers) + 1)
-        values = values | added | {"asn_candidate": candidates, "targetid": str(target)}
+        seen.add(values["targname"])
+        values = values | added | {"asn_candidate": candidates, "targetid": str(len(seen))}
         rows.append({name: values.get(name, "null") for name in columns})
     return rows
 

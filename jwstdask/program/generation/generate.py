@@ -147,5 +147,5 @@ def _number(associations: Iterable[MadeAssociation]) -> None:
 
 def orphans(pool: Pool, associations: Iterable[MadeAssociation]) -> list[Row]:
     """Exposures that are in no association."""
-    used = {row.index for association in associations for row in association.rows}
-    return [row for row in pool if row.index not in used]
+    used = {row.filename for association in associations for row in association.rows}
+    return [row for row in pool if row.filename not in used]

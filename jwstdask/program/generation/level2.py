@@ -81,7 +81,11 @@ def _is_slitless_science(row: Row) -> bool:
     return _slitless_role(row) == "science"
 
 
-_SLITLESS = (Way(not_(_is_slitless_science), again="last"), Way(_is_slitless_science, single=True))
+_SLITLESS = (
+    Way(among("exp_type", *_DIRECT), again="last"),
+    Way(not_(_is_slitless_science)),
+    Way(_is_slitless_science, single=True),
+)
 
 
 def _slitless(name: str, spectra: str, images: str, keys: tuple[Key, ...]) -> Rule:
