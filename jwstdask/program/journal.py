@@ -112,22 +112,18 @@ class History:
         (path, size, time of last change) of files to the digest of their content.
     written
         Product path, as in the journal, to its last stamp.
-    moments
-        When the tasks of the last run were finished [s since 1970].
     """
 
     tasks: dict[str, TaskState] = field(default_factory=dict)
     runs: list[dict[str, Any]] = field(default_factory=list)
     files: dict[tuple[str, int, int], str] = field(default_factory=dict)
     written: dict[str, tuple[int, int, str]] = field(default_factory=dict)
-    moments: list[tuple[float, float]] = field(default_factory=list)
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Take a record into account."""
         kind = record.get("record")
         if kind == "run":
             self.runs.append(dict(record))
-            self.moments = []
             for state in self.tasks.values():
                 # Not of this run unless it says so.
                 state.state = "earlier"
@@ -146,13 +142,11 @@ class History:
             elif kind == "failed":
                 state.reason = record.get("reason", "")
                 state.finished = None
-                self.moments.append((record["time"], record.get("wall", 0.0)))
             elif kind == "finished":
                 state.finished, state.reason = dict(record), ""
                 self._remember(record)
                 for path, *seen in record.get("products", {}).values():
                     self.written[path] = (seen[0], seen[1], seen[2])
-                self.moments.append((record["time"], record.get("wall", 0.0)))
 
     def _remember(self, record: Mapping[str, Any]) -> None:
         for group in ("inputs", "references", "files"):
