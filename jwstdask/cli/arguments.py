@@ -41,6 +41,9 @@ def parser(command: str, description: str) -> argparse.ArgumentParser:
     )
     run.add_argument("--no-report", action="store_true", help="write no report")
     run.add_argument(
+        "--match", metavar="PRODUCT", help="take context, parameters and references from the header of this product"
+    )
+    run.add_argument(
         "--force",
         metavar="NAME",
         action="append",

@@ -82,6 +82,12 @@ def _run_target(options: Any, inputs: list[str], own: dict[str, Any], steps: dic
     else:
         target = find(options.target)
     settings = settings_of(options, layers, own, steps)
+    match = None
+    if options.match:
+        from jwstdask.pipelines.match import matched, read_match
+
+        match = read_match(options.match)
+        settings = matched(match, target, settings)
     check_layers(target, settings.layers)
     refuse_hooks(settings.layers)
     if options.save_parameters:
@@ -91,11 +97,18 @@ def _run_target(options: Any, inputs: list[str], own: dict[str, Any], steps: dic
     if not inputs:
         raise PlanError(f"{target.alias} has no input", "give one or more files")
     if combines(target):
+        _say_notes(match)
         return _run_associations(options, target, inputs, settings)
     from jwstdask.pipelines.planner import plan_exposures
     from jwstdask.pipelines.run import run_chains
 
     plans = plan_exposures(target, _requests(target, inputs), settings)
+    if match is not None:
+        from jwstdask.pipelines.match import with_overrides
+
+        changed = with_overrides(settings, match, target, plans)
+        plans = plans if changed is None else plan_exposures(target, _requests(target, inputs), changed)
+        _say_notes(match)
     if options.dry_run:
         from jwstdask.cli.plan import print_plans
 
@@ -113,6 +126,42 @@ def _run_target(options: Any, inputs: list[str], own: dict[str, Any], steps: dic
 
         write_report(options.report, plans, [], outcomes)
     return _end(outcomes, options.debug)
+
+
+def _say_notes(match: Any) -> None:
+    """What of a product cannot be matched."""
+    for note in [] if match is None else match.notes:
+        print(f"{match.origin}: {note}", file=sys.stderr)
+
+
+def _match_program(
+    path: str, inputs: list[str], through: int, settings: Any, each: dict[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """Requests for a program that shall be done as a product was."""
+    from dataclasses import replace
+
+    from jwstdask.pipelines.match import matched, read_match, with_overrides
+    from jwstdask.pipelines.planner import check_layers
+    from jwstdask.pipelines.registry import PIPELINES
+    from jwstdask.pipelines.run import find_inputs, plan_program
+
+    match = read_match(path)
+    settings = replace(settings, context=settings.context or match.context or None)
+    found, general = {}, match.notes
+    notes: dict[str, list[str]] = {}
+    for alias, request in each.items():
+        match.notes = notes[alias] = []
+        found[alias] = matched(match, PIPELINES[alias], request)
+        check_layers(PIPELINES[alias], found[alias].layers)
+    each, match.notes = found, general
+    plan = plan_program(find_inputs(inputs), through, settings, each)
+    for alias, request in each.items():
+        plans = [item for chain in plan.chains for item in chain if item.pipeline == alias]
+        if plans or (alias == "calwebb_image3" and through >= 3):
+            match.notes += notes[alias]
+        each[alias] = with_overrides(request, match, PIPELINES[alias], plans) or request
+    _say_notes(match)
+    return settings, each
 
 
 def _requests(target: type, inputs: Sequence[str]) -> list[Any]:
@@ -171,6 +220,8 @@ def _run_program(
 
     settings, each = program_settings(options, own, steps, files)
     through = options.through or 3
+    if options.match:
+        settings, each = _match_program(options.match, inputs, through, settings, each)
     resume = Resume(check_force(options.force), ("jwstdask", *sys.argv[1:]), context_name(settings.context))
     if options.dry_run:
         return _plan_program(inputs, through, settings, each)
