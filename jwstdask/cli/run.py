@@ -16,6 +16,7 @@ from jwstdask.cli.progress import Progress, duration
 from jwstdask.core.errors import JwstdaskError, PlanError
 from jwstdask.core.plan import Outcome
 from jwstdask.core.settings import Layer
+from jwstdask.io.remote import is_url, join
 
 _EPILOG = """
 examples:
@@ -25,6 +26,7 @@ examples:
   jwstdask run jump jw..._dark_current.fits --rejection_threshold=5
   jwstdask run my_parameters.asdf jw..._uncal.fits
   jwstdask run FOLDER --through 3 --output_dir=results --workers 8
+  jwstdask run s3://stpubdata/jwst/public/jw01234/ --through 3 --output_dir=s3://BUCKET/results
   jwstdask run FOLDER my_detector1.asdf my_jump.asdf --steps.ramp_fit.save_opt=true
 
 Parameters are given as strun takes them: --PARAMETER=VALUE and --steps.STEP.PARAMETER=VALUE.
@@ -64,7 +66,7 @@ def _is_parameter_file(word: str) -> bool:
 
 
 def _is_program(target: str) -> bool:
-    return os.path.isdir(target) or target.endswith((".fits", ".json"))
+    return os.path.isdir(target) or is_url(target) or target.endswith((".fits", ".json"))
 
 
 def _run_target(options: Any, inputs: list[str], own: dict[str, Any], steps: dict[str, dict[str, Any]]) -> int:
@@ -256,7 +258,7 @@ def _run_program(
     if not options.no_report:
         from jwstdask.report.html import write_report
 
-        path = options.report or os.path.join(settings.output_dir or ".", "report.html")
+        path = options.report or join(settings.output_dir or ".", "report.html")
         plans = [item for chain in result.plan.chains for item in chain]
         write_report(path, plans, result.plan.associations, result.outcomes)
         print(f"report: {path}", file=sys.stderr)

@@ -21,6 +21,7 @@ from jwstdask.engine.outcome import measured
 from jwstdask.engine.passes import open_references, reason_of
 from jwstdask.io.exposure import Exposure
 from jwstdask.io.product import ProductHandle, ProductWriter, make_folder
+from jwstdask.io.remote import publish
 from jwstdask.io.schema import model_schema
 from jwstdask.io.temporary import scratch_folder, temporary_path
 
@@ -221,7 +222,7 @@ def _write_table(table: Any, path: str) -> str:
     temporary = temporary_path(path)
     try:
         table.write(temporary, format="ascii.ecsv", overwrite=True)
-        os.replace(temporary, path)
+        publish(temporary, path)
     finally:
         with contextlib.suppress(OSError):
             os.unlink(temporary)

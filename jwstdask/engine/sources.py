@@ -114,12 +114,19 @@ class FileArrays(Arrays):
         return self.layout.read(name, window.rows, window.columns).astype(dtype, copy=False)
 
     def _rows(self, name: str, window: Window) -> np.ndarray:
-        """Whole rows of a remote array; the last band is kept, since tiles walk along rows."""
+        """Whole rows of a remote array; those of the last window are kept, since tiles walk along rows and overlap."""
         bands = self._band.__dict__.setdefault("bands", {})
-        key = (window.y0, window.y1)
-        if bands.get(name, (None,))[0] != key:
-            bands[name] = (key, self.layout.read(name, window.rows))
-        return bands[name][1]
+        y0, y1 = window.y0, window.y1
+        start, kept = bands.get(name, (0, None))
+        stop = start + (0 if kept is None else kept.shape[-2])
+        if kept is None or not start <= y0 <= stop:
+            start, stop, kept = y0, y0, None
+        if y1 > stop:
+            new = self.layout.read(name, slice(stop, y1))
+            kept = new if kept is None or y0 == stop else np.concatenate([kept[..., y0 - start :, :], new], axis=-2)
+            start = y0
+            bands[name] = (start, kept)
+        return kept[..., y0 - start : y1 - start, :]
 
     def __getstate__(self) -> dict[str, Any]:
         return {"layout": self.layout}

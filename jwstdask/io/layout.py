@@ -18,6 +18,7 @@ import numpy as np
 
 from jwstdask.core.errors import InputError
 from jwstdask.io.header import BLOCK, END, Header
+from jwstdask.io.remote import file_system, is_url, retried
 
 _DTYPES = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 # (BITPIX, BZERO) pairs by which FITS stores unsigned integers, and signed bytes.
@@ -36,6 +37,7 @@ _COLUMN_CODES = {
 }
 _COLUMN_FORMAT = re.compile(r"(\d*)([LXBIJKAEDCMPQ])(.*)")
 _FIRST_READ = 12 * BLOCK
+_TOGETHER = 32 << 20  # bytes asked of a server at a time
 
 
 @dataclass
@@ -570,11 +572,6 @@ def _decode_table(raw: np.ndarray, header: Header, dtype: np.dtype) -> np.ndarra
     return out
 
 
-def is_url(path: str) -> bool:
-    """True for a path that fsspec must open."""
-    return "://" in path
-
-
 class _Source:
     """Byte ranges of a local file or of a URL. Opens, reads and closes: nothing to leak, nothing to pickle."""
 
@@ -582,30 +579,27 @@ class _Source:
         self.path = path
         self.remote = is_url(path)
         if self.remote:
-            import fsspec
-
-            options = {"default_cache_type": "none"} if path.startswith("s3://") else {}
-            self.filesystem, self.key = fsspec.core.url_to_fs(path, **{**options, **(storage_options or {})})
+            self.filesystem, self.key = file_system(path, storage_options)
 
     def size(self) -> int:
+        if self.remote:
+            return retried(self._remote_size, self.path)
         try:
-            if self.remote:
-                return int(self.filesystem.info(self.key)["size"])
             return os.stat(self.path).st_size
-        except (OSError, TypeError) as error:
+        except OSError as error:
             raise self._error(error) from error
+
+    def _remote_size(self) -> int:
+        info = self.filesystem.info(self.key)
+        if info.get("type") == "directory":
+            raise IsADirectoryError(self.path)
+        if info.get("size") is None:
+            raise InputError(self.path, "the server does not tell the size of the file", "download it first")
+        return int(info["size"])
 
     def bytes(self, offset: int, length: int) -> bytes:
         if length == 0:
             return b""
-        if self.remote:
-            try:
-                data = self.filesystem.cat_file(self.key, start=offset, end=offset + length)
-            except OSError as error:
-                raise self._error(error) from error
-            if len(data) != length:
-                raise _truncated(self.path, f"{len(data)} bytes came where {length} were asked for")
-            return data
         data = bytearray(length)
         self.read_into([offset], length, memoryview(data))
         return bytes(data)
@@ -613,16 +607,10 @@ class _Source:
     def read_into(self, offsets: list[int], length: int, target: memoryview) -> None:
         """Fill `target` with the ranges [offset, offset + length), one after the other."""
         if self.remote:
-            try:
-                pieces = self.filesystem.cat_ranges(
-                    [self.key] * len(offsets), offsets, [offset + length for offset in offsets], on_error="raise"
-                )
-            except OSError as error:
-                raise self._error(error) from error
-            for number, piece in enumerate(pieces):
-                if len(piece) != length:
-                    raise _truncated(self.path, f"{len(piece)} bytes came where {length} were asked for")
-                target[number * length : (number + 1) * length] = piece
+            # Ranges are asked for side by side; those of many planes by and by, so that they are not held twice.
+            together = max(_TOGETHER // length, 1)
+            for first in range(0, len(offsets), together):
+                self._fetch(offsets[first : first + together], length, target[first * length :])
             return
         try:
             descriptor = os.open(self.path, os.O_RDONLY)
@@ -643,6 +631,20 @@ class _Source:
             raise self._error(error) from error
         finally:
             os.close(descriptor)
+
+    def _fetch(self, offsets: list[int], length: int, target: memoryview) -> None:
+        pieces = retried(
+            lambda: self.filesystem.cat_ranges(
+                [self.key] * len(offsets), offsets, [offset + length for offset in offsets], on_error="raise"
+            ),
+            self.path,
+        )
+        for number, piece in enumerate(pieces):
+            if len(piece) > length:
+                raise InputError(self.path, "the server sends whole files, not parts of them", "download it first")
+            if len(piece) != length:
+                raise _truncated(self.path, f"{len(piece)} bytes came where {length} were asked for")
+            target[number * length : (number + 1) * length] = piece
 
     def _error(self, error: Exception) -> InputError:
         if isinstance(error, FileNotFoundError):

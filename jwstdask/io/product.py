@@ -26,8 +26,8 @@ import numpy as np
 
 from jwstdask.core.errors import ProductError
 from jwstdask.io.header import BLOCK, card_text, commentary_text, header_bytes, is_structural, title_text
-from jwstdask.io.layout import is_url
 from jwstdask.io.metadata import EXTRA, nest
+from jwstdask.io.remote import check_writable, is_url, join, publish, staging_folder
 from jwstdask.io.schema import ModelSchema, Node, model_schema, numpy_dtype
 from jwstdask.io.temporary import temporary_path
 
@@ -166,7 +166,8 @@ class ProductWriter:
     Parameters
     ----------
     path
-        Path of the product. An existing file is replaced at the end.
+        Path or URL of the product. An existing file is replaced at the end. For a URL the file is made in
+        `jwstdask.io.remote.staging_folder` and sent at the end.
     model
         Data model class, such as ``ImageModel``.
     meta
@@ -208,9 +209,7 @@ class ProductWriter:
         wcs: Any = None,
         sync: bool = True,
     ) -> None:
-        if is_url(os.fspath(path)):
-            raise ProductError(os.fspath(path), "products are written to a file system", "write locally, then upload")
-        self.path = os.path.abspath(os.fspath(path))
+        self.path = os.fspath(path) if is_url(os.fspath(path)) else os.path.abspath(os.fspath(path))
         self.model = model
         self.schema = model_schema(model)
         self.meta = dict(meta or {})
@@ -291,8 +290,8 @@ class ProductWriter:
                         os.fsync(descriptor)
                 finally:
                     os.close(descriptor)
-                os.replace(self.temporary, self.path)
-                if self.sync:
+                publish(self.temporary, self.path)
+                if self.sync and not is_url(self.path):
                     _sync_folder(os.path.dirname(self.path))
         except BaseException:
             self.abort()
@@ -872,7 +871,7 @@ def _sync_folder(folder: str) -> None:
 
 
 def make_folder(path: str) -> None:
-    """Make the folder of a product.
+    """Make the folder of a product. A URL has none, but the one where products wait until they are sent.
 
     Raises
     ------
@@ -880,7 +879,23 @@ def make_folder(path: str) -> None:
         If it cannot be made.
     """
     with _reported(path):
+        if is_url(path):
+            os.makedirs(staging_folder(), exist_ok=True)
+            return
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+
+
+def prepare_folder(folder: str) -> None:
+    """Make a folder for products; of a URL, make sure that files can be sent there.
+
+    Raises
+    ------
+    ProductError
+        If not.
+    """
+    make_folder(join(folder, "products"))
+    if is_url(folder):
+        check_writable(folder)
 
 
 @contextlib.contextmanager
@@ -889,7 +904,7 @@ def _reported(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        folder = os.path.dirname(path)
+        folder = staging_folder() if is_url(path) else os.path.dirname(path)
         message, remedy = {
             errno.ENOSPC: ("the disk is full", f"make room in {folder} or choose another output_dir"),
             errno.EDQUOT: ("the disk quota is used up", f"make room in {folder} or choose another output_dir"),

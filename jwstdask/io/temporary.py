@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from jwstdask.io.remote import is_url, staging_folder
+
 _NAME = re.compile(r"\..*\.(?P<machine>[0-9a-f]{8})-(?P<process>[0-9]+)-[0-9a-f]{8}\.part")
 
 
@@ -36,8 +38,13 @@ def machine() -> str:
 
 
 def temporary_path(path: str | os.PathLike[str]) -> str:
-    """A new hidden name beside ``path``, for a file or folder of this process."""
+    """A new hidden name beside ``path``, for a file or folder of this process.
+
+    For a URL it is in the folder where files wait to be sent.
+    """
     folder, name = os.path.split(os.fspath(path))
+    if is_url(folder):
+        folder = staging_folder()
     return os.path.join(folder, f".{name}.{machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
 
 
@@ -45,8 +52,10 @@ def temporary_path(path: str | os.PathLike[str]) -> str:
 def scratch_folder(near: str | os.PathLike[str], make: bool = True) -> Iterator[Path]:
     """A temporary folder in the folder ``near``, that all workers see; removed at the end.
 
-    Without ``make`` it is left to who first puts something there to make it.
+    For a URL it is where files wait to be sent. Without ``make`` it is left to who first puts something there to make
+    it.
     """
+    near = staging_folder() if is_url(os.fspath(near)) else near
     folder = Path(temporary_path(Path(near).resolve() / "jwstdask"))
     if make:
         folder.mkdir(parents=True)
@@ -59,7 +68,7 @@ def scratch_folder(near: str | os.PathLike[str], make: bool = True) -> Iterator[
 def sweep(folders: Iterable[str]) -> int:
     """Remove what processes of this machine that are no more have left in some folders; the number of things."""
     removed = 0
-    for folder in folders:
+    for folder in {staging_folder() if is_url(folder) else folder for folder in folders}:
         with contextlib.suppress(OSError), os.scandir(folder) as entries:
             for entry in entries:
                 found = _NAME.fullmatch(entry.name)

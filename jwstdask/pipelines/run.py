@@ -18,10 +18,11 @@ from jwstdask.core.settings import Settings
 from jwstdask.engine.association import run_association
 from jwstdask.engine.executor import Executor, Serial
 from jwstdask.engine.exposure import run_exposure
-from jwstdask.io.layout import is_url, open_layout
+from jwstdask.io.layout import open_layout
 from jwstdask.io.metadata import read_metadata
 from jwstdask.io.naming import split_suffix
-from jwstdask.io.product import make_folder
+from jwstdask.io.product import prepare_folder
+from jwstdask.io.remote import exists, is_url, list_files
 from jwstdask.io.temporary import scratch_folder, sweep
 from jwstdask.pipelines.associate import plan_association
 from jwstdask.pipelines.dark import DarkPipeline
@@ -133,8 +134,11 @@ def product_paths(plan: ExposurePlan | AssociationPlan) -> list[str]:
 
 @contextlib.contextmanager
 def swept(executor: Executor, paths: Iterable[str]) -> Iterator[None]:
-    """Remove what killed processes have left beside these products, before and after."""
+    """Remove what killed processes have left beside these products, before and after; make sure that URLs take them."""
     folders = sorted({os.path.dirname(path) or "." for path in paths})
+    for folder in folders:
+        if is_url(folder):
+            prepare_folder(folder)
     executor.everywhere(sweep, folders)
     try:
         yield
@@ -181,6 +185,8 @@ def find_inputs(inputs: Iterable[str]) -> Program:
     """Exposures and associations in files and folders.
 
     Of each exposure in a folder only the earliest product is taken, so that a folder with results can be run again.
+    A URL that is no file stands for all files whose names begin so, such as those of a program in the archive's public
+    bucket: ``s3://stpubdata/jwst/public/jw01234/``.
 
     Raises
     ------
@@ -193,17 +199,11 @@ def find_inputs(inputs: Iterable[str]) -> Program:
     associations: list[Association] = []
     for text in inputs:
         path = Path(text)
-        if is_url(text):
-            exposures[text] = _stage_of(text)
-        elif path.is_dir():
-            best: dict[str, tuple[int, str]] = {}
-            for file in sorted(path.glob("*.fits")):
-                root, _, suffix = split_suffix(file.stem)
-                if suffix in ("uncal", "rate", "cal") or (suffix in ("rateints", "calints") and _is_tso(file)):
-                    best[root] = min(best.get(root, (9, "")), (_STAGE_OF_SUFFIX[suffix], str(file)))
-            exposures |= {file: stage for stage, file in best.values()}
-            associations += [read_association(file) for file in sorted(path.glob("*_asn.json"))]
-        elif not path.exists():
+        if path.is_dir() or (is_url(text) and path.suffix not in (".fits", ".json")):
+            files = list_files(text) if is_url(text) else sorted(str(file) for file in path.iterdir())
+            exposures |= _earliest_products(file for file in files if file.endswith(".fits"))
+            associations += [read_association(file) for file in files if file.endswith("_asn.json")]
+        elif not is_url(text) and not path.exists():
             raise InputError(text, "there is no such file or folder", "correct the path")
         elif path.suffix == ".json":
             found = read_association(text)
@@ -221,13 +221,22 @@ def find_inputs(inputs: Iterable[str]) -> Program:
     return Program(exposures, tuple(item for item in associations if item.asn_type.endswith("image3")))
 
 
+def _earliest_products(files: Iterable[str]) -> dict[str, int]:
+    """The earliest product of each exposure to how far it is; other products are left out."""
+    best: dict[str, tuple[int, str]] = {}
+    for file in files:
+        root, _, suffix = split_suffix(os.path.splitext(os.path.basename(file))[0])
+        if suffix in ("uncal", "rate", "cal") or (suffix in ("rateints", "calints") and _is_tso(file)):
+            best[root] = min(best.get(root, (9, "")), (_STAGE_OF_SUFFIX[suffix], file))
+    return {file: stage for stage, file in best.values()}
+
+
 def _earliest(member: str) -> str:
     """A member of an association, or the product beside it that it will be made from if it does not exist yet."""
-    if is_url(member) or os.path.exists(member):
-        return member
+    there = exists if is_url(member) else os.path.exists
     root, _, _ = split_suffix(os.path.splitext(member)[0])
     beside = (f"{root}_{suffix}.fits" for suffix in ("rate", "uncal"))
-    return next((path for path in beside if os.path.exists(path)), member)
+    return next((path for path in (member, *beside) if there(path)), member)
 
 
 def _stage_of(path: str) -> int:
@@ -235,7 +244,7 @@ def _stage_of(path: str) -> int:
     return _STAGE_OF_SUFFIX.get(suffix, 0)
 
 
-def _is_tso(path: Path) -> bool:
+def _is_tso(path: str) -> bool:
     try:
         meta = read_metadata(open_layout(path))
     except JwstdaskError:
@@ -435,7 +444,7 @@ def run_program(
         if planned is not None:
             planned(replace(plan, chains=chains))
         if settings.output_dir:
-            make_folder(os.path.join(settings.output_dir, "products"))
+            prepare_folder(settings.output_dir)
         with contextlib.suppress(_Stopped):
             run.exposures(chains)
             if through >= 3:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from jwstdask.core.errors import InputError
-from jwstdask.io.layout import is_url
+from jwstdask.io.layout import read_bytes
+from jwstdask.io.remote import is_url, place_in_archive
 from jwstdask.program.generation.generate import RULES, generate
 from jwstdask.program.pool import pool_from_metadata
 
@@ -110,7 +111,7 @@ def read_association(path: str | os.PathLike[str]) -> Association:
     """
     path = os.fspath(path)
     try:
-        tree = json.loads(Path(path).read_text())
+        tree = json.loads(read_bytes(path) if is_url(path) else Path(path).read_text())
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(path, f"is not an association file ({error})", "an association is a JSON file") from None
     folder = os.path.dirname(path)
@@ -121,6 +122,8 @@ def read_association(path: str | os.PathLike[str]) -> Association:
             for member in product["members"]:
                 name = str(member["expname"])
                 found = name if os.path.isabs(name) or is_url(name) else os.path.join(folder, name)
+                if is_url(path):
+                    found = place_in_archive(path, name) or found
                 members.append((found, str(member.get("exptype", "science"))))
                 attributes[found] = {name: str(member[name] or "") for name in _ATTRIBUTES if name in member}
             attributes = {path: given for path, given in attributes.items() if given}

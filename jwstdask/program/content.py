@@ -17,6 +17,7 @@ import numpy as np
 
 from jwstdask.core.errors import InputError, JwstdaskError
 from jwstdask.io.layout import FitsLayout, is_url, open_layout
+from jwstdask.io.remote import file_system, retried
 from jwstdask.kernels import digest
 
 CHUNK = 1 << 20
@@ -76,13 +77,8 @@ def stamp(path: str) -> Stamp:
 
 def _remote(path: str) -> Stamp:
     """An object is known by what its server says: reading it all would double the traffic."""
-    import fsspec
-
-    try:
-        filesystem, key = fsspec.core.url_to_fs(path)
-        info = filesystem.info(key)
-    except OSError as error:
-        raise InputError(path, f"cannot be found ({error})", "correct the address") from error
+    system, key = file_system(path)
+    info = retried(lambda: system.info(key), path)
     told = [str(info.get(name)) for name in ("size", "ETag", "LastModified", "mtime", "created") if info.get(name)]
     text = hashlib.blake2b("\n".join(told).encode(), digest_size=16).hexdigest()
     return Stamp(int(info.get("size") or 0), 0, f"told:{text}")

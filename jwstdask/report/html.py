@@ -11,6 +11,8 @@ from typing import Any
 
 from jwstdask import __version__
 from jwstdask.core.plan import AssociationPlan, ExposurePlan, Outcome
+from jwstdask.io.product import make_folder
+from jwstdask.io.remote import is_url, publish
 from jwstdask.io.temporary import temporary_path
 from jwstdask.report.quicklook import thumbnail
 
@@ -62,7 +64,7 @@ def write_report(
     from jinja2 import Environment
 
     path = os.fspath(path)
-    folder = os.path.dirname(os.path.abspath(path))
+    folder = os.path.dirname(path if is_url(path) else os.path.abspath(path))
     known: dict[tuple[str, str], ExposurePlan | AssociationPlan] = {(plan.pipeline, plan.path): plan for plan in plans}
     known |= {(plan.pipeline, plan.name): plan for plan in associations}
     rows = [
@@ -84,11 +86,18 @@ def write_report(
         cpu=_seconds(sum(outcome.cpu for outcome in outcomes)),
         slowest=_slowest(outcomes),
     )
-    Path(folder).mkdir(parents=True, exist_ok=True)
+    make_folder(path)
     temporary = temporary_path(path)
     Path(temporary).write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    publish(temporary, path)
     return path
+
+
+def _relative(path: str, folder: str) -> str:
+    """Where a product is, seen from the folder of the report."""
+    if is_url(path) or is_url(folder):
+        return path.removeprefix(f"{folder}/")
+    return os.path.relpath(path, folder)
 
 
 def _seconds(value: float) -> str:
@@ -128,11 +137,9 @@ def _row(outcome: Outcome, plan: ExposurePlan | AssociationPlan | None, folder: 
     crf = [name for name in outcome.products if name.startswith("crf:")]
     for kind, path in outcome.products.items():
         if kind not in crf:
-            row.products.append({"kind": kind, "path": os.path.relpath(path, folder)})
+            row.products.append({"kind": kind, "path": _relative(path, folder)})
     if crf:
-        row.products.append(
-            {"kind": f"crf ({len(crf)} files)", "path": os.path.relpath(outcome.products[crf[0]], folder)}
-        )
+        row.products.append({"kind": f"crf ({len(crf)} files)", "path": _relative(outcome.products[crf[0]], folder)})
     catalog = outcome.products.get("cat")
     for kind in _SHOWN if pictured else ():
         if kind in outcome.products and os.path.exists(outcome.products[kind]):

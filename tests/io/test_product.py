@@ -436,11 +436,6 @@ def test_read_only_folder(tmp_path):
         ProductWriter(folder / "a.fits")
 
 
-def test_url_is_refused():
-    with pytest.raises(ProductError, match=r"s3://bucket/a\.fits: products are written to a file system"):
-        ProductWriter("s3://bucket/a.fits")
-
-
 def test_several_slits(tmp_path, gwcs_object):
     """A MultiSlitModel: HDUs of each slit under its EXTVER, keywords and WCS of each."""
     rng = np.random.default_rng(9)
