@@ -60,7 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print(
-            "\nInterrupted. Finished products are complete; give the same command again for the rest.", file=sys.stderr
+            "\nInterrupted. Finished products are complete. Give the same command again: a whole program goes on where it"
+            " stopped.",
+            file=sys.stderr,
         )
         return 130
     except BrokenPipeError:

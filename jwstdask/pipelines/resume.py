@@ -227,7 +227,7 @@ class Ledger:
 
     def __init__(self, journal: Journal, resume: Resume) -> None:
         self.journal, self.command, self.force = journal, resume.command, resume.force
-        self.folder = journal.folder
+        self.folder, self.status = journal.folder, "done"
         self.tasks: dict[str, Task] = {}
         self._maker: dict[str, tuple[Task, str]] = {}
         self._digests: dict[str, str | None] = {}
@@ -425,7 +425,7 @@ def opened_ledger(folder: str, resume: Resume, executor: Executor) -> Iterator[L
             with listening(executor, ledger.hear):
                 try:
                     yield ledger
-                    status = "done"
+                    status = ledger.status
                 except KeyboardInterrupt:
                     status = "interrupted"
                     raise

@@ -531,6 +531,9 @@ class _Run:
             if self.report is not None:
                 self.report(outcome)
             if self.stop and outcome.error is not None:
+                if self.ledger is not None:
+                    self.ledger.status = "stopped"
+                self.say("stopped at the first failure (--on-error stop)")
                 raise _Stopped
 
         return tell
