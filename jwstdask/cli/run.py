@@ -280,7 +280,7 @@ def stopping() -> Iterator[None]:
         raise KeyboardInterrupt
 
     def second(*_: Any) -> None:
-        os.write(2, b"\nStopped. Finished products are complete; give the same command again for the rest.\n")
+        os.write(2, b"\nStopped. Finished products are complete. Give the same command again to go on.\n")
         os._exit(130)
 
     if threading.current_thread() is not threading.main_thread():
