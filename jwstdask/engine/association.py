@@ -230,15 +230,20 @@ def _write_table(table: Any, path: str) -> str:
 
 
 def resample_exposure(
-    plan: ExposurePlan, cal: str, meta: Mapping[str, Any], executor: Executor
+    plan: ExposurePlan, cal: str, meta: Mapping[str, Any], wcs: Any, executor: Executor
 ) -> tuple[str, StepRecord]:
-    """The resampled image of a single calibrated exposure (the last step of calwebb_image2)."""
+    """The resampled image of a single calibrated exposure (the last step of calwebb_image2).
+
+    As in jwst the WCS is the one that was made, not the one read again from the product, which is the same but for the
+    last bits of positions; the scale of the image, a small difference of two positions, shows those.
+    """
     item = next(step for step in plan.steps if step.step.alias == "resample")
     clock = time.process_time()
     path = plan.products["i2d"]
     with scratch_folder(os.path.dirname(path) or ".") as scratch:
         member = Exposure(cal)
         member.meta.update(meta)
+        member.wcs = wcs
         # A single exposure has no metadata to combine with.
         step = replace(item.step, blendheaders=False)  # type: ignore[call-arg]
         result = step.run([member], {}, Tools(executor, scratch))  # type: ignore[attr-defined]

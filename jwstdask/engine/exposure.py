@@ -278,7 +278,7 @@ def _run(plan: ExposurePlan, executor: Executor) -> Outcome:
     if "fitopt" in paths:
         paths["fitopt"] = trim_fitopt(paths["fitopt"], plan.products["fitopt"], tally)
     if "i2d" in plan.products:
-        paths["i2d"], record = resample_exposure(plan, paths["cal"], plan.updates, executor)
+        paths["i2d"], record = resample_exposure(plan, paths["cal"], plan.updates, wcs, executor)
         records.append(record)
     ordered = {record.name: record for record in records}
     return Outcome(

@@ -17,9 +17,6 @@ from numpy.typing import NDArray
 POINT_PIXFRAC = 0.001
 """At or below this ``pixfrac`` a pixel is a point."""
 
-CENTRE_MARGIN = 0.03
-"""How far outside the output image the centre of an input pixel may lie [output pixel]: the drizzle package's own."""
-
 
 def driz_weight(
     dq: NDArray[np.uint32],
@@ -86,7 +83,7 @@ def drizzle_square(
     dq,
     out_dq,
     out_origin,
-    out_shape,
+    spans,
 ):
     """Add pixels of one exposure to a tile with the square kernel.
 
@@ -124,9 +121,9 @@ def drizzle_square(
         uint32 (y, x), bitwise-or of the contributing pixels; changed. Empty to leave out.
     out_origin
         (y, x) of the tile's first pixel on the output grid.
-    out_shape
-        (y, x) shape of the whole output image. As in the drizzle package, input pixels whose centre lies outside it
-        are left out.
+    spans
+        int64 (y, 2), first and past-the-last column of each row of the frame that may be added: what
+        :func:`jwstdask.kernels.overlap.spans` gives.
     """
     half = 0.5 * pixfrac
     ny, nx = shape
@@ -137,8 +134,6 @@ def drizzle_square(
     with_dq = out_dq.size > 0
     single = n_images > running
     zero = np.float32(0.0)
-    x_least, x_most = -0.5 - CENTRE_MARGIN, out_shape[1] - 0.5 + CENTRE_MARGIN
-    y_least, y_most = -0.5 - CENTRE_MARGIN, out_shape[0] - 0.5 + CENTRE_MARGIN
 
     cx = np.empty(4)
     cy = np.empty(4)
@@ -156,13 +151,9 @@ def drizzle_square(
         jb = below - map_origin[0]
         ja = above - map_origin[0]
         done = -2  # the last column whose corners are at hand
-        for i in range(columns[0], columns[1]):
+        for i in range(max(columns[0], spans[j, 0]), min(columns[1], spans[j, 1])):
             w = weight[j - rows[0], i - columns[0]]
             if w == zero:
-                continue
-            x = pixel_map[j - map_origin[0], i - map_origin[1], 0]
-            y = pixel_map[j - map_origin[0], i - map_origin[1], 1]
-            if not (x >= x_least and x <= x_most and y >= y_least and y <= y_most):
                 continue
             left = i - 1 if i > 0 else 0
             right = i if i < nx - 1 else nx - 2

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jwstdask.core import dq as flags
+from jwstdask.kernels.overlap import spans
 from jwstdask.kernels.resample import (
-    CENTRE_MARGIN,
     add_variances,
     driz_weight,
     drizzle_other,
@@ -42,6 +42,10 @@ def scene(seed, shape):
     return data, weight, dq
 
 
+def taken(place, out_shape):
+    return spans(lambda x, y: place[y : y + 2, x : x + 2], place.shape[:2], out_shape)
+
+
 def drizzle(place, images, weight, dq, pixfrac, out_shape, running=None, rows=None, columns=None, window=None):
     """Drizzle onto a tile, from the whole frame or a window of it."""
     shape = place.shape[:2]
@@ -57,7 +61,7 @@ def drizzle(place, images, weight, dq, pixfrac, out_shape, running=None, rows=No
     drizzle_square(
         np.ascontiguousarray(place[top : y1 + 1, left : x1 + 1]), (top, left), shape, (y0, y1), (x0, x1),
         np.ascontiguousarray(images[(slice(None), *part)]), weight[part], pixfrac, out, total, running,
-        context, np.int32(4), dq[part], out_dq, (rows.start, columns.start), out_shape,
+        context, np.int32(4), dq[part], out_dq, (rows.start, columns.start), taken(place, out_shape),
     )  # fmt: skip
     return out, total, context, out_dq
 
@@ -102,9 +106,9 @@ def slow_drizzle(place, data, weight, dq, pixfrac, out_shape):
     h = 0.5 * pixfrac
     sums, weights = np.zeros(out_shape), np.zeros(out_shape)
     out_dq = np.zeros(out_shape, np.uint32)
+    ranges = taken(place, out_shape)
     for j, i in np.ndindex(ny, nx):
-        inside = all(-0.5 - CENTRE_MARGIN <= place[j, i, k] <= out_shape[1 - k] - 0.5 + CENTRE_MARGIN for k in (0, 1))
-        if weight[j, i] == 0 or not inside:
+        if weight[j, i] == 0 or not ranges[j, 0] <= i < ranges[j, 1]:
             continue
         corners = [at(i - h, j + h), at(i + h, j + h), at(i + h, j - h), at(i - h, j - h)]
         if np.isnan(corners).any():

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from jwstdask.core import dq as flags
 from jwstdask.core.block import Window
 from jwstdask.core.errors import ParameterError, StepError
-from jwstdask.kernels import chebyshev
+from jwstdask.kernels import chebyshev, overlap
 from jwstdask.kernels import resample as kernel
 from jwstdask.wcs.mosaic import OutputGrid
 from jwstdask.wcs.pixelmap import PixelMap, exact
@@ -140,6 +140,8 @@ class Source:
     low, high
         float32 (cell row, cell column, 2): bounds of the positions of the pixels of each 32 x 32 cell, with their
         extent.
+    spans
+        int64 (y, 2), columns of each row that the output image takes.
     background
         Level to subtract from ``sci``, or None.
     time
@@ -153,6 +155,7 @@ class Source:
     pixel_map: Any
     low: NDArray[np.float32]
     high: NDArray[np.float32]
+    spans: NDArray[np.int64]
     background: float | None
     time: float | None
     arrays: frozenset[str]
@@ -182,11 +185,12 @@ class Source:
         pixel_map: Any = fitted
         if stepsize > 1 and max(shape) > 10:
             pixel_map = SteppedMap(fitted, shape, stepsize, order, wcs, grid.wcs)
+        taken = overlap.spans(lambda x, y: pixel_map(Window.plain(y, y + 2, x, x + 2)), shape, grid.shape)
         meta = exposure.meta
         level = meta.get("meta.background.level")
         background = level if level is not None and not meta.get("meta.background.subtracted") else None
         present = frozenset(name for name in ("sci", "err", "dq", *VARIANCES) if name in exposure)
-        return cls(exposure, shape, pixel_map, low, high, background, measured_time(meta), present)
+        return cls(exposure, shape, pixel_map, low, high, taken, background, measured_time(meta), present)
 
     def touches(self, rows: slice) -> bool:
         """Whether the exposure may touch rows of the output grid."""
@@ -402,7 +406,7 @@ def _drizzle(
                     positions, (window.y0, window.x0), source.shape,
                     (window.inner_y0, window.inner_y1), (window.inner_x0, window.inner_x1),
                     images, good, recipe.pixfrac, layers, weight, n_images, plane, bit, pixel_dq, dq,
-                    (rows.start, columns.start), grid.shape,
+                    (rows.start, columns.start), source.spans,
                 )  # fmt: skip
             else:
                 inner = (*window.inner, slice(None))
