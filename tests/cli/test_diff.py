@@ -13,23 +13,23 @@ from astropy.io import fits
 
 @pytest.fixture(scope="module")
 def products(program, programs, tmp_path_factory):
-    """Folders of products: through Stage 3; a copy of them with rates made again; with another parameter; by jwst."""
+    """Folders of products: through Stage 2; a copy with rates made again; with another parameter; by jwst."""
     from jwst.pipeline import Detector1Pipeline
 
     from jwstdask.cli.main import main
     from tests.using import crds_of
 
     folder = tmp_path_factory.mktemp("diff")
+    uncals = list(map(str, program.uncals[:2]))
     with crds_of(programs.cache("bright2")):
-        for name, through, options in (
-            ("first", "3", []),
-            ("again", "1", []),
-            ("other", "2", ["--steps.jump.rejection_threshold=3.5"]),
+        for name, inputs, options in (
+            ("first", uncals, []),
+            ("other", uncals[:1], ["--steps.jump.rejection_threshold=3.5"]),
         ):
-            if name == "again":
-                shutil.copytree(folder / "first", folder / "again")
-            given = ["run", *map(str, program.uncals[:2]), "--through", through, f"--output_dir={folder / name}"]
-            assert main([*given, "--threads=1", "--no-report", *options]) == 0
+            given = ["run", *inputs, "--through=2", f"--output_dir={folder / name}", "--threads=1", "--no-report"]
+            assert main([*given, *options]) == 0
+        shutil.copytree(folder / "first", folder / "again")
+        assert main(["run", "calwebb_detector1", *uncals, f"--output_dir={folder / 'again'}", "--threads=1"]) == 0
         (folder / "jwst").mkdir()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -41,7 +41,7 @@ def test_the_same(products, command):
     status, printed = command("diff", products / "first", products / "again")
     assert status == 0
     assert printed.splitlines()[-1].endswith(" same")
-    assert "_cat.ecsv: the same" in printed and "_segm.fits: the same" in printed
+    assert "_cal.fits: the same" in printed and "_i2d.fits: the same" in printed
 
 
 def test_workers(products, command):
@@ -54,9 +54,10 @@ def test_different_folders(products, command):
     status, printed = command("diff", products / "first", products / "other", "--common")
     assert status == 1
     assert "JUMP_DET +" in printed
-    assert "_cat.ecsv" not in printed
+    assert "only A" not in printed
     status, printed = command("diff", products / "first", products / "other")
-    assert "_cat.ecsv: different: only A has this product" in printed
+    assert "_00002_nrcb1_cal.fits: different: only A has this product" in printed
+    assert "only in A" in printed.splitlines()[-1]
 
 
 def test_details_of_a_product(products, program, command):
