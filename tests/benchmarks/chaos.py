@@ -1,13 +1,14 @@
-"""Chaos: workers and the leading process of a program are killed at random moments, and the command given again.
+"""Chaos: workers and the leading process of a program are killed at seeded moments, and the command given again.
 
 ``python -m tests.benchmarks.chaos --rounds 20 --exposures 40`` makes a synthetic program, runs it undisturbed, and then
-as many times with kills at seeded moments, until a run comes to its end. After each round the products must be those of
-the undisturbed run, and no task whose record had been written may have been done again.
+in rounds with kills at seeded moments. After each round the products must be those of the undisturbed run, and no task
+whose record had been written may have been done again.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -41,6 +42,14 @@ def workers_of(process: int) -> list[psutil.Process]:
         return []
 
 
+def finished(out: Path) -> int:
+    """Tasks that the journal says are finished."""
+    try:
+        return Path(journal_path(out)).read_bytes().count(b'{"record":"finished"')
+    except OSError:
+        return 0
+
+
 class Chaos:
     """Rounds of kills.
 
@@ -50,29 +59,36 @@ class Chaos:
         Words of the command without its output folder.
     environment
         Of the command.
-    typical
-        Seconds that an undisturbed run takes.
+    total
+        Tasks of an undisturbed run.
     """
 
-    def __init__(self, command: list[str], environment: dict[str, str], typical: float, seed: int) -> None:
-        self.command, self.environment, self.typical = command, environment, typical
+    def __init__(self, command: list[str], environment: dict[str, str], total: int, seed: int) -> None:
+        self.command, self.environment, self.total = command, environment, total
         self.random = np.random.default_rng(seed)
 
     def round(self, out: Path) -> dict[str, Any]:
-        """Kill until a run comes to its end; what happened."""
+        """Kill once to three times; what happened."""
         kills: list[str] = []
+        left = int(self.random.integers(1, 4))
         while True:
             process = subprocess.Popen(
                 [*self.command, f"--output_dir={out}"], env=self.environment, stderr=subprocess.PIPE, text=True
             )
-            # The more has been killed, the longer the next run may take: it comes to an end.
-            wait = self.random.uniform(0, self.typical * 1.2) * (1 + len(kills) / 4)
             victim = str(self.random.choice(["client", "worker", "interrupt"], p=[0.5, 0.3, 0.2]))
-            try:
-                printed = process.communicate(timeout=wait)[1]
-            except subprocess.TimeoutExpired:
-                kills.append(self._strike(process, victim))
-                printed = process.communicate()[1]
+            # After so many more tasks, and a moment: at once while the run starts, too.
+            more = int(self.random.integers(0, self.total // 2))
+            moment = self.random.uniform(0, 3 if more == 0 else 1)
+            if left:
+                target = min(finished(out) + more, self.total - 1)
+                while process.poll() is None and finished(out) < target:
+                    time.sleep(0.02)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(moment)
+                if process.poll() is None:
+                    kills.append(self._strike(process, victim))
+                    left -= 1
+            printed = process.communicate()[1]
             if process.returncode == 0:
                 return {"kills": kills, **self._redone(out)}
             if not kills or process.returncode not in (-signal.SIGKILL, 130):
@@ -131,10 +147,10 @@ def main() -> int:
         subprocess.run(
             [*command, f"--output_dir={folder / 'undisturbed'}"], env=environment, check=True, capture_output=True
         )
-        typical = time.perf_counter() - started
+        seconds = time.perf_counter() - started
         expected = contents(folder / "undisturbed")
-        print(f"undisturbed: {len(expected)} products in {typical:.1f} s", flush=True)
-        chaos = Chaos(command, environment, typical, options.seed)
+        print(f"undisturbed: {len(expected)} products in {seconds:.1f} s", flush=True)
+        chaos = Chaos(command, environment, finished(folder / "undisturbed"), options.seed)
         for number in range(options.rounds):
             out = folder / f"round{number}"
             found = chaos.round(out)

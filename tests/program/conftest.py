@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import shutil
@@ -12,12 +14,14 @@ from pathlib import Path
 
 import pytest
 
+from jwstdask.cli.main import main
 from jwstdask.program.content import parts
 from jwstdask.program.journal import journal_path, read_records
 from jwstdask.simulate import Cache, Program, make_cache, make_program
 from tests.conftest import once
+from tests.using import crds_of
 
-EXPOSURES = 6
+EXPOSURES = 4
 
 
 @dataclass
@@ -53,12 +57,12 @@ class Field:
         )
 
     def run(self, out: Path, *options: str, through: int = 2, status: int = 0) -> str:
-        """What a run printed."""
-        process = self.begin(out, *options, through=through)
-        printed = process.communicate()[1]
-        assert process.returncode == status, printed
-        assert "Traceback" not in printed, printed
-        return printed
+        """What a run in this process printed."""
+        printed = io.StringIO()
+        with crds_of(self.cache), contextlib.redirect_stderr(printed):
+            found = main(self.command(out, *options, through=through)[3:])
+        assert found == status, printed.getvalue()
+        return printed.getvalue()
 
 
 def records(out: Path) -> list[dict]:
@@ -81,8 +85,8 @@ def contents(out: Path) -> dict[str, dict[str, str]]:
 
 
 @pytest.fixture(scope="session")
-def six(tmp_path_factory) -> tuple[Program, Cache]:
-    """Six dithers of NRCB1, SUB64P."""
+def dithers(tmp_path_factory) -> tuple[Program, Cache]:
+    """Four dithers of NRCB1, SUB64P."""
     base = tmp_path_factory.getbasetemp()
     base = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
 
@@ -95,17 +99,17 @@ def six(tmp_path_factory) -> tuple[Program, Cache]:
 
 
 @pytest.fixture
-def field_of(six, tmp_path):
-    program, cache = six
+def field_of(dithers, tmp_path):
+    program, cache = dithers
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CRDS_")}
     environment |= {**cache.environment, "OMP_NUM_THREADS": "1"}
     return Field([Path(path) for path in program.uncals], environment, tmp_path, cache)
 
 
 @pytest.fixture(scope="session")
-def undisturbed(six, tmp_path_factory) -> dict[str, dict[str, str]]:
-    """What the products hold when nothing happens; all three stages."""
-    program, cache = six
+def quiet(dithers, tmp_path_factory) -> Path:
+    """A folder with the products of a run in which nothing happens (``out``); all three stages."""
+    program, cache = dithers
     base = tmp_path_factory.getbasetemp()
     base = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
 
@@ -115,4 +119,20 @@ def undisturbed(six, tmp_path_factory) -> dict[str, dict[str, str]]:
         place.run(folder / "out", through=3)
         (folder / "contents.json").write_text(json.dumps(contents(folder / "out")))
 
-    return json.loads((once(base / "journal_undisturbed", build) / "contents.json").read_text())
+    return once(base / "journal_undisturbed", build)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(quiet) -> dict[str, dict[str, str]]:
+    """What the products hold when nothing happens; all three stages."""
+    return json.loads((quiet / "contents.json").read_text())
+
+
+@pytest.fixture
+def complete(field_of, quiet) -> Path:
+    """A folder of its own with the products of Stages 1 and 2."""
+    out = field_of.folder / "out"
+    shutil.copytree(quiet / "out", out)
+    for path in [*out.glob("*-o*"), *out.glob("*_crf.fits")]:
+        path.unlink()
+    return out
