@@ -62,6 +62,12 @@ class Arrays:
         return RampBlock(window, sci, groupdq, pixeldq, zeroframe, dark)
 
 
+_BAND = 128
+"""Rows of a remote array that are read at a time where more are wanted."""
+_EDGE = 16
+"""Columns on the left and on the right that are kept of a remote array."""
+
+
 class FileArrays(Arrays):
     """Arrays of a FITS file. A local file is mapped; a remote one is read by bands of whole rows.
 
@@ -82,6 +88,8 @@ class FileArrays(Arrays):
         self.shape = tuple(layout.check_exposure().shape)
         self._maps: dict[str, np.ndarray] = {}
         self._band = threading.local()
+        self._edges: dict[str, np.ndarray] = {}
+        self._guard = threading.Lock()
         self._remote = is_url(layout.path)
 
     @classmethod
@@ -99,7 +107,7 @@ class FileArrays(Arrays):
     def read(self, name: str, window: Window, dtype: type) -> np.ndarray:
         hdu = self.layout.hdu(name)
         if self._remote:
-            return np.array(self._rows(name, window)[..., window.columns], dtype)
+            return self._fetch(name, window, dtype)
         raw = self._map(name)[..., window.rows, window.columns]
         unsigned_word = hdu.dtype == np.uint16 and raw.dtype == np.dtype(">i2")
         if unsigned_word and dtype == np.float32:
@@ -112,6 +120,37 @@ class FileArrays(Arrays):
         if raw.dtype == np.dtype(">i4") and hdu.dtype == np.uint32 and dtype == np.uint32:
             return swap32(raw, dtype=np.uint32) ^ np.uint32(0x80000000)
         return self.layout.read(name, window.rows, window.columns).astype(dtype, copy=False)
+
+    def _fetch(self, name: str, window: Window, dtype: type) -> np.ndarray:
+        width = self.shape[-1]
+        if window.y1 - window.y0 <= _BAND:
+            return np.array(self._rows(name, window)[..., window.columns], dtype)
+        if window.x1 <= _EDGE or window.x0 >= width - _EDGE:
+            edges = self._sides(name)[..., window.rows, :]
+            start = 0 if window.x1 <= _EDGE else width - edges.shape[-1]  # the last columns come last
+            return np.array(edges[..., window.x0 - start : window.x1 - start], dtype)
+        out = np.empty((*self.layout.hdu(name).shape[:-2], *window.shape), dtype)
+        for y0 in range(window.y0, window.y1, _BAND):
+            rows = slice(y0, min(y0 + _BAND, window.y1))
+            part = self.layout.read(name, rows)
+            out[..., y0 - window.y0 : rows.stop - window.y0, :] = part[..., window.columns]
+        return out
+
+    def _sides(self, name: str) -> np.ndarray:
+        """The first and last columns of all rows of a remote array, read band by band and kept: reference pixels.
+
+        Rows come whole, since a range for each row would be a request for each row.
+        """
+        with self._guard:
+            if name not in self._edges:
+                shape = self.layout.hdu(name).shape
+                first, last = slice(0, min(_EDGE, shape[-1])), slice(max(shape[-1] - _EDGE, 0), shape[-1])
+                bands = []
+                for y0 in range(0, shape[-2], _BAND):
+                    part = self.layout.read(name, slice(y0, min(y0 + _BAND, shape[-2])))
+                    bands.append(np.concatenate([part[..., first], part[..., last]], axis=-1))
+                self._edges[name] = np.concatenate(bands, axis=-2)
+            return self._edges[name]
 
     def _rows(self, name: str, window: Window) -> np.ndarray:
         """Whole rows of a remote array; those of the last window are kept, since tiles walk along rows and overlap."""

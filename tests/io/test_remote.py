@@ -334,3 +334,31 @@ def test_the_server_listens_on_loopback_only(server):
         if item.status == "LISTEN" and item.laddr.port == port
     }
     assert places == {"127.0.0.1"}
+
+
+def test_arrays_of_remote_exposures(cube, server, monkeypatch):
+    """Windows of all kinds, as from a local file; tiles that overlap cost their rows once, edges one look at all."""
+    from jwstdask.core.block import Window
+    from jwstdask.engine import sources
+
+    monkeypatch.setattr(sources, "_BAND", 32)
+    local, distant = sources.FileArrays.open(str(cube.path)), sources.FileArrays.open(cube.url)
+
+    def window(y0, y1, x0, x1):
+        return Window(y0, y1, x0, x1, y0, y1, x0, x1)
+
+    def same(*places):
+        for place in places:
+            found = distant.read("sci", window(*place), np.float32)
+            np.testing.assert_array_equal(found, local.read("sci", window(*place), np.float32))
+
+    server.requests.clear()
+    same(*[(y, y + 26, x, x + 50) for y in range(0, 274, 20) for x in (0, 50, 150)])
+    rows = 2 * 5 * 200 * 2
+    assert server.sent() == 286 * rows
+    server.requests.clear()
+    same((0, 300, 0, 4), (0, 300, 196, 200), (10, 290, 2, 16), (5, 250, 184, 199))
+    assert server.sent() == 300 * rows
+    server.requests.clear()
+    same((20, 120, 30, 60))
+    assert server.sent() == 100 * rows
