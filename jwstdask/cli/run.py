@@ -226,7 +226,7 @@ def _run_program(
         settings, each = _match_program(options.match, inputs, through, settings, each)
     resume = Resume(check_force(options.force), ("jwstdask", *sys.argv[1:]), context_name(settings.context))
     if options.dry_run:
-        return _plan_program(inputs, through, settings, each)
+        return _plan_program(inputs, through, settings, each, resume)
     progress = Progress(0)
     executor = executor_of(options)
 
@@ -294,16 +294,19 @@ def stopping() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _plan_program(inputs: list[str], through: int, settings: Any, each: dict[str, Any]) -> int:
+def _plan_program(inputs: list[str], through: int, settings: Any, each: dict[str, Any], resume: Any) -> int:
     """Print the plan of a program; of Stage 3 too where its members exist."""
     from jwstdask.cli.plan import print_associations, print_plans
-    from jwstdask.pipelines.run import find_inputs, plan_program, plan_stage3
+    from jwstdask.pipelines.run import count_fresh, find_inputs, plan_program, plan_stage3
 
     program = find_inputs(inputs)
     plan = plan_program(program, through, settings, each)
     plans = [item for chain in plan.chains for item in chain]
     if plans or not plan.finished:
         print_plans(plans)
+        fresh, count = count_fresh(plan, settings, resume)
+        if fresh:
+            print(f"{fresh} of {count} are up to date")
     errors = [item.error for item in plans if item.error is not None]
     if through >= 3 and plan.finished and not plans:
         associations = plan_stage3(program, plan.finished, each["calwebb_image3"])

@@ -30,7 +30,7 @@ from jwstdask.io.temporary import temporary_path
 from jwstdask.pipelines.registry import PIPELINES
 from jwstdask.pipelines.sequence import saving
 from jwstdask.program.content import Stamp, combined, glance, parts, stamp
-from jwstdask.program.journal import Journal
+from jwstdask.program.journal import Journal, Reading
 from jwstdask.program.record import (
     VERSION,
     Plan,
@@ -225,7 +225,7 @@ class Ledger:
         How the program is resumed.
     """
 
-    def __init__(self, journal: Journal, resume: Resume) -> None:
+    def __init__(self, journal: Journal | Reading, resume: Resume) -> None:
         self.journal, self.command, self.force = journal, resume.command, resume.force
         self.folder, self.status = journal.folder, "done"
         self.tasks: dict[str, Task] = {}

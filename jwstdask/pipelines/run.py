@@ -34,6 +34,7 @@ from jwstdask.pipelines.planner import Request, plan_exposures
 from jwstdask.pipelines.resume import Ledger, Resume, opened_ledger
 from jwstdask.pipelines.sequence import Linked, sequences, tell_lost
 from jwstdask.program.associations import Association, Product, make_associations, read_association, science_members
+from jwstdask.program.journal import Reading
 from jwstdask.refs.stripes import Superstripes, superstripes
 
 Report = Callable[[Outcome], None]
@@ -462,6 +463,15 @@ def run_program(
                     more(len(associations))
                 run.associations(associations)
         return ProgramResult(plan, run.ordered(plan), time.perf_counter() - started, run.fresh)
+
+
+def count_fresh(plan: ProgramPlan, settings: Settings, resume: Resume) -> tuple[int, int]:
+    """How many tasks of Stages 1 and 2 are up to date, and how many there are; nothing is written."""
+    folder = _home(plan, settings)
+    if is_url(folder):
+        return 0, sum(map(len, plan.chains))
+    tasks = [task for chain in Ledger(Reading(folder), resume).sort(plan.chains) for task in chain]
+    return sum(task.fresh for task in tasks), len(tasks)
 
 
 def _home(plan: ProgramPlan, settings: Settings) -> str:

@@ -271,6 +271,20 @@ class Journal:
         self.close()
 
 
+class Reading:
+    """The journal of the products in a folder, only read: nothing is held or written."""
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = os.path.abspath(folder)
+        self.history = read_history(folder)
+
+    def add(self, record: str, sync: bool = True, **content: Any) -> None:
+        pass
+
+    def add_all(self, records: Sequence[Mapping[str, Any]], sync: bool = True) -> None:
+        pass
+
+
 def at_work(folder: str | os.PathLike[str]) -> bool:
     """Whether a run holds the journal of a folder, on this machine or, where the file system tells, another."""
     try:

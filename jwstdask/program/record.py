@@ -75,6 +75,8 @@ def versions() -> dict[str, str]:
 
 def plain(value: Any) -> Any:
     """A value as JSON has it."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value.item() if isinstance(value, np.generic) else value
     if isinstance(value, Mapping):
         return {str(name): plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
@@ -83,8 +85,6 @@ def plain(value: Any) -> Any:
         return value.item()
     if isinstance(value, np.ndarray):
         return value.tolist()
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     return repr(value)

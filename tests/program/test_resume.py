@@ -198,6 +198,18 @@ def test_force_names_what_is_known(field_of):
     assert not (field_of.folder / "out").exists()
 
 
+def test_dry_run(field_of, complete, capsys):
+    """It says what is up to date, and touches nothing."""
+    sorted(complete.glob("*_rate.fits"))[0].unlink()
+    journal = complete / ".jwstdask" / "journal.jsonl"
+    before = journal.read_bytes()
+    field_of.run(complete, "--threads=1", "--dry-run")
+    assert f"{2 * EXPOSURES - 1} of {2 * EXPOSURES} are up to date" in capsys.readouterr().out
+    field_of.run(complete, "--threads=1", "--dry-run", "--force=flat_field")
+    assert f"{EXPOSURES - 1} of {2 * EXPOSURES} are up to date" in capsys.readouterr().out
+    assert journal.read_bytes() == before
+
+
 def test_folder_that_moved(field_of, complete):
     """Products are known by their place in the folder, inputs by their content."""
     moved = field_of.folder / "moved"
