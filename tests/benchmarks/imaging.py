@@ -16,12 +16,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks.measure import Cost, run
+from tests.benchmarks.measure import HEADER, ORACLE, OURS, STRUN, Cost, between, line, marginal, run
 
 COUNT = 4
-_OURS = [sys.executable, "-m", "jwstdask"]
-_STRUN = str(Path(sys.executable).with_name("strun"))
-_ORACLE = [sys.executable, str(Path(__file__).with_name("oracle.py"))]
 
 
 def program(folder: Path) -> tuple[dict[str, str], list[Path]]:
@@ -52,11 +49,11 @@ def association(folder: Path, cals: list[Path]) -> Path:
     return path
 
 
-def compare(folder: Path) -> list[dict[str, object]]:
-    """Measure every case; one row each."""
+def compare(folder: Path) -> list[str]:
+    """Measure every case; a line of the table each."""
     environment, uncals = program(folder)
     environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    rows: list[dict[str, object]] = []
+    rows = []
     ours, theirs = folder / "ours", folder / "theirs"
     for path in (ours, theirs):
         shutil.rmtree(path, ignore_errors=True)
@@ -67,9 +64,9 @@ def compare(folder: Path) -> list[dict[str, object]]:
         return run(command, environment, folder, folder / "log.txt")
 
     # Once more than is measured: compiles the kernels, reads the references from disk.
-    measure("warm-up", [*_OURS, "run", "calwebb_detector1", str(uncals[0]), f"--output_dir={ours}", "--threads=1"])
+    measure("warm-up", [*OURS, "run", "calwebb_detector1", str(uncals[0]), f"--output_dir={ours}", "--threads=1"])
     measure(
-        "warm-up", [*_OURS, "run", "calwebb_image2", str(_rate(ours, uncals[0])), f"--output_dir={ours}", "--threads=1"]
+        "warm-up", [*OURS, "run", "calwebb_image2", str(_rate(ours, uncals[0])), f"--output_dir={ours}", "--threads=1"]
     )
     for pipeline, inputs in (
         ("calwebb_detector1", [[path, path] for path in uncals]),
@@ -79,62 +76,30 @@ def compare(folder: Path) -> list[dict[str, object]]:
         its = [str(pair[1]) for pair in inputs]
         # Other order than in the file system cache: the oracle first.
         single = measure(
-            f"strun {pipeline}", [_STRUN, pipeline, its[0], "--save_results=true", f"--output_dir={theirs}"]
+            f"strun {pipeline}", [STRUN, pipeline, its[0], "--save_results=true", f"--output_dir={theirs}"]
         )
-        one = measure(f"oracle {pipeline} x 1", [*_ORACLE, pipeline, str(theirs), its[0]])
-        four = measure(f"oracle {pipeline} x {COUNT}", [*_ORACLE, pipeline, str(theirs), *its])
+        one = measure(f"oracle {pipeline} x 1", [*ORACLE, pipeline, str(theirs), its[0]])
+        four = measure(f"oracle {pipeline} x {COUNT}", [*ORACLE, pipeline, str(theirs), *its])
         arguments = [f"--output_dir={ours}", "--threads=1"]
-        my_one = measure(f"jwstdask {pipeline} x 1", [*_OURS, "run", pipeline, mine[0], *arguments])
-        my_four = measure(f"jwstdask {pipeline} x {COUNT}", [*_OURS, "run", pipeline, *mine, *arguments])
-        rows.append(_row(f"{pipeline}, one more exposure", _marginal(one, four), _marginal(my_one, my_four)))
-        rows.append(_row(f"{pipeline}, one command", single, my_one))
+        my_one = measure(f"jwstdask {pipeline} x 1", [*OURS, "run", pipeline, mine[0], *arguments])
+        my_four = measure(f"jwstdask {pipeline} x {COUNT}", [*OURS, "run", pipeline, *mine, *arguments])
+        rows.append(
+            line(f"{pipeline}, one more exposure", marginal(one, four, COUNT), marginal(my_one, my_four, COUNT))
+        )
+        rows.append(line(f"{pipeline}, one command", single, my_one))
     for path in (ours, theirs):
         association(path, sorted(path.glob("*_cal.fits")))
     mosaic = f"calwebb_image3 of {COUNT}, one command"
-    their_mosaic = measure(
-        mosaic, [_STRUN, "calwebb_image3", str(theirs / "mosaic_asn.json"), f"--output_dir={theirs}"]
-    )
+    their_mosaic = measure(mosaic, [STRUN, "calwebb_image3", str(theirs / "mosaic_asn.json"), f"--output_dir={theirs}"])
     my_mosaic = measure(
-        mosaic, [*_OURS, "run", "calwebb_image3", str(ours / "mosaic_asn.json"), f"--output_dir={ours}", "--threads=1"]
+        mosaic, [*OURS, "run", "calwebb_image3", str(ours / "mosaic_asn.json"), f"--output_dir={ours}", "--threads=1"]
     )
-    rows.append(_row(mosaic, their_mosaic, my_mosaic))
+    rows.append(line(mosaic, their_mosaic, my_mosaic))
     return rows
 
 
 def _rate(folder: Path, uncal: Path) -> Path:
     return folder / uncal.name.replace("_uncal", "_rate")
-
-
-def _marginal(one: Cost, many: Cost) -> Cost:
-    steps = COUNT - 1
-    return Cost((many.cpu - one.cpu) / steps, (many.wall - one.wall) / steps, many.anonymous, many.resident)
-
-
-def _row(name: str, theirs: Cost, ours: Cost) -> dict[str, object]:
-    return {"case": name, "oracle": theirs, "jwstdask": ours, "ratio": theirs.cpu / ours.cpu}
-
-
-def table(rows: list[dict[str, object]]) -> str:
-    """The rows as Markdown."""
-    lines = [
-        "| case | jwst CPU | jwstdask CPU | ratio | jwst wall | jwstdask wall | jwst memory | jwstdask memory |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        theirs, ours = row["oracle"], row["jwstdask"]
-        assert isinstance(theirs, Cost) and isinstance(ours, Cost)
-        lines.append(
-            f"| {row['case']} | {theirs.cpu:.1f} s | {ours.cpu:.2f} s | **{row['ratio']:.1f}** | {theirs.wall:.1f} s "
-            f"| {ours.wall:.1f} s | {theirs.anonymous / 1e6:.0f} MB | {ours.anonymous / 1e6:.0f} MB |"
-        )
-    return "\n".join(lines)
-
-
-def between(readme: Path, marker: str, text: str) -> None:
-    """Put a table into the README, after its marker."""
-    before, _, rest = readme.read_text().partition(marker)
-    _, _, after = rest.partition("<!-- end -->")
-    readme.write_text(f"{before}{marker}{text}\n<!-- end -->{after}")
 
 
 def main() -> None:
@@ -145,7 +110,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="jwstdask-benchmark-") as scratch:
         folder = (options.folder or Path(scratch)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        text = table(compare(folder))
+        text = "\n".join([HEADER, *compare(folder)])
     cores = os.cpu_count()
     print(text)
     print(f"\n{cores} cores; load before {os.getloadavg()[2]:.1f}", file=sys.stderr)

@@ -19,7 +19,7 @@ import numpy as np
 from jwstdask.core.dq import JUMP_DET
 from jwstdask.kernels.likelihood import likelihood_fit, read_times
 from jwstdask.steps.detector.jump import JumpStep
-from tests.benchmarks.imaging import between
+from tests.benchmarks.measure import between
 from tests.kernels import test_likelihood
 from tests.oracle.ramps import FRAME_TIME, GAIN, READNOISE, Pattern, references
 from tests.steps import test_jump

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+OURS = [sys.executable, "-m", "jwstdask"]
+STRUN = str(Path(sys.executable).with_name("strun"))
+ORACLE = [sys.executable, str(Path(__file__).with_name("oracle.py"))]
+
+HEADER = """\
+| case | jwst CPU | jwstdask CPU | ratio | jwst wall | jwstdask wall | jwst memory | jwstdask memory |
+|---|---|---|---|---|---|---|---|"""
 
 
 @dataclass(frozen=True)
@@ -84,3 +93,24 @@ def anonymous(pid: int) -> int:
     except (OSError, ValueError):
         pass
     return 0
+
+
+def marginal(one: Cost, many: Cost, count: int) -> Cost:
+    """Cost of one more exposure: that of ``count`` in one command less that of one, a share each."""
+    steps = count - 1
+    return Cost((many.cpu - one.cpu) / steps, (many.wall - one.wall) / steps, many.anonymous, many.resident)
+
+
+def line(title: str, theirs: Cost, ours: Cost, goal: str = "") -> str:
+    """A line of the table under ``HEADER``."""
+    return (
+        f"| {title} | {theirs.cpu:.1f} s | {ours.cpu:.2f} s | **{theirs.cpu / ours.cpu:.1f}**{goal} "
+        f"| {theirs.wall:.1f} s | {ours.wall:.1f} s | {theirs.anonymous / 1e6:.0f} MB | {ours.anonymous / 1e6:.0f} MB |"
+    )
+
+
+def between(readme: Path, marker: str, text: str) -> None:
+    """Put a table into the README, after its marker."""
+    before, _, rest = readme.read_text().partition(marker)
+    _, _, after = rest.partition("<!-- end -->")
+    readme.write_text(f"{before}{marker}{text}\n<!-- end -->{after}")
