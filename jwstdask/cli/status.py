@@ -64,7 +64,7 @@ def summary(history: History, working: bool, now: float) -> dict[str, Any]:
     end = run.get("end")
     state = "running" if working else str(end["status"]) if end is not None else "killed"
     tasks = [task for task in history.tasks.values() if task.state != "earlier"]
-    times = [task.finished["time"] for task in tasks if task.finished is not None and task.state == "done"]
+    times = [task.ended for task in tasks if task.state == "done"]
     last = now if working else end["time"] if end is not None else max(times, default=run.get("time", now))
     seconds = max(last - run.get("time", last), 0.0)
     stages: dict[str, dict[str, Any]] = {}
@@ -73,8 +73,8 @@ def summary(history: History, working: bool, now: float) -> dict[str, Any]:
         counts = stages.setdefault(task.pipeline, dict.fromkeys(_COLUMNS, 0))
         here = "waiting" if task.state == "planned" or (task.state == "running" and not working) else task.state
         counts[here] += 1
-        if task.state == "done" and task.finished is not None:
-            walls.setdefault(task.pipeline, []).append(task.finished["wall"])
+        if task.state == "done":
+            walls.setdefault(task.pipeline, []).append(task.wall)
     every = [wall for group in walls.values() for wall in group]
     left = 0.0
     for pipeline, counts in stages.items():

@@ -37,6 +37,7 @@ from jwstdask.pipelines.planner import (
     step_names,
 )
 from jwstdask.pipelines.registry import find
+from jwstdask.pipelines.resume import Resume
 from jwstdask.pipelines.run import ProgramResult, run_associations, run_chains
 from jwstdask.pipelines.run import run_program as run_settings
 from jwstdask.pipelines.settings import file_layer, program_settings
@@ -252,6 +253,7 @@ def run_program(
     context: str | None = None,
     executor: Any = None,
     report: str | os.PathLike[str] | None = None,
+    resume: bool = False,
 ) -> ProgramResult:
     """Calibrate a whole program, as ``jwstdask run FOLDER --through 3`` does.
 
@@ -273,6 +275,8 @@ def run_program(
         As in `Facade.call`.
     report
         Path of an HTML report to write.
+    resume
+        Keep a journal in the folder of the products, and do only what is missing or stale.
 
     Returns
     -------
@@ -290,7 +294,9 @@ def run_program(
     folder = None if output_dir is None else os.fspath(output_dir)
     base = Settings(context=context, output_dir=folder)
     each = program_settings(base, "run_program", steps or {}, parameter_files)
-    result = run_settings([os.fspath(path) for path in inputs], through, base, executor_over(executor), each)
+    wanted = Resume(command=("jwstdask.run_program",)) if resume else None
+    paths = [os.fspath(path) for path in inputs]
+    result = run_settings(paths, through, base, executor_over(executor), each, resume=wanted)
     if report is not None:
         from jwstdask.report.html import write_report
 

@@ -194,7 +194,6 @@ class Task:
     forced: bool = False
     same: bool = False
     fresh: bool = False
-    record: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -289,15 +288,18 @@ class Ledger:
 
     def _task(self, plan: Plan) -> Task:
         task = Task(plan, task_name(plan, self.folder))
-        state = self.journal.history.tasks.get(task.name)
-        task.record = state.finished if state is not None else None
         self.tasks[task.name] = task
         for kind, path in all_products(plan).items():
             self._maker[os.path.abspath(path)] = (task, kind)
         return task
 
+    def _record(self, task: Task) -> dict[str, Any] | None:
+        """The last record of the task being finished."""
+        state = self.journal.history.tasks.get(task.name)
+        return None if state is None else state.finished
+
     def _judge(self, task: Task) -> None:
-        plan, record = task.plan, task.record
+        plan, record = task.plan, self._record(task)
         names = {plan.pipeline, *(item.step.alias for item in plan.active), *(item.name for item in plan.active), "all"}
         makers = [self._maker[path][0] for path in map(os.path.abspath, input_paths(plan)) if path in self._maker]
         task.forced = bool(self.force & names) or any(maker.forced for maker in makers)
@@ -322,10 +324,10 @@ class Ledger:
         if maker is None:
             return self._content(path)
         task, _ = maker
-        if not task.same or task.record is None:
-            return None
+        record = self._record(task) if task.same else None
         place = within(path, self.folder)
-        return next((entry[3] for entry in task.record["products"].values() if entry[0] == place), None)
+        products = record["products"].values() if record is not None else ()
+        return next((entry[3] for entry in products if entry[0] == place), None)
 
     def _content(self, path: str) -> str | None:
         if path not in self._digests:
@@ -356,15 +358,16 @@ class Ledger:
 
     def earlier(self, task: Task) -> Outcome:
         """The outcome that an up-to-date task had when it was done."""
-        assert task.record is not None
+        record = self._record(task)
+        assert record is not None
         products = {
             kind: os.path.join(self.folder, entry[0])
-            for kind, entry in task.record["products"].items()
+            for kind, entry in record["products"].items()
             if not kind.startswith("after:")
         }
         planned = all_products(task.plan)
         return outcome_of(
-            {**task.record, "path": task.plan.path},
+            {**record, "path": task.plan.path},
             {kind: planned.get(kind, path) for kind, path in products.items()},
         )
 
@@ -397,10 +400,8 @@ class Ledger:
                 self._told.add(name)
         self.journal.add_all([record], sync=kind != "started")
         task = self.tasks[name]
-        if kind == "finished":
-            task.record, task.same = dict(record), True
-        elif kind == "failed":
-            task.record, task.same = None, False
+        if kind != "started":
+            task.same = kind == "finished"
         with self._guard:
             if kind != "started":
                 self._running.discard(name)

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -534,10 +534,11 @@ class _Run:
         plans = {(plan.pipeline, plan.path): plan for chain in chains for plan in chain}
 
         def tell(outcome: Outcome) -> None:
-            with self._guard:
-                self.outcomes.append(outcome)
             if self.ledger is not None:
                 self.ledger.settle(plans[outcome.pipeline, outcome.path], outcome)
+            with self._guard:
+                # Without the evidence, which is in the journal now.
+                self.outcomes.append(Outcome(**{item.name: getattr(outcome, item.name) for item in fields(Outcome)}))
             if self.report is not None:
                 self.report(outcome)
             if self.stop and outcome.error is not None:

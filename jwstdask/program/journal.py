@@ -81,8 +81,10 @@ class TaskState:
         Pipeline alias and input.
     state
         ``planned``, ``running``, ``done``, ``up to date`` or ``failed``.
-    finished
-        The last record of it being finished, in whatever run.
+    text
+        The last record of it being finished, in whatever run, as JSON: there may be many tasks.
+    wall, ended
+        Seconds that it took, and since 1970 when it was finished.
     reason
         One-line reason of the last failure.
     started
@@ -93,9 +95,16 @@ class TaskState:
     pipeline: str = ""
     path: str = ""
     state: str = "planned"
-    finished: dict[str, Any] | None = None
+    text: str = ""
+    wall: float = 0.0
+    ended: float = 0.0
     reason: str = ""
     started: float = 0.0
+
+    @property
+    def finished(self) -> dict[str, Any] | None:
+        """The last record of it being finished; None if it has not been, or failed later."""
+        return json.loads(self.text) if self.text else None
 
 
 @dataclass
@@ -141,9 +150,10 @@ class History:
                 state.started = record["time"]
             elif kind == "failed":
                 state.reason = record.get("reason", "")
-                state.finished = None
+                state.text = ""
             elif kind == "finished":
-                state.finished, state.reason = dict(record), ""
+                state.text, state.reason = json.dumps(record, separators=(",", ":"), default=str), ""
+                state.wall, state.ended = record.get("wall", 0.0), record.get("time", 0.0)
                 self._remember(record)
                 for path, *seen in record.get("products", {}).values():
                     self.written[path] = (seen[0], seen[1], seen[2])

@@ -88,7 +88,7 @@ def test_rates(tmp_path):
     with _begun(tmp_path):
         pass
     history = read_history(tmp_path)
-    history.runs[-1]["time"] = history.tasks["calwebb_detector1 1_rate.fits"].finished["time"] - 30
+    history.runs[-1]["time"] = history.tasks["calwebb_detector1 1_rate.fits"].ended - 30
     found = summary(history, False, 0.0)
     assert found["seconds"] == 30 and found["stages"]["calwebb_detector1"]["per_minute"] == 2.0
 

@@ -61,9 +61,10 @@ def the(folder, kind):
 
 
 def assert_same_arrays(first, second):
+    """But for AREA, which jwst leaves empty where the reference is that of a subarray."""
     with fits.open(first) as a, fits.open(second) as b:
-        names = [hdu.name for hdu in a if hdu.is_image and hdu.size]
-        assert names and names == [hdu.name for hdu in b if hdu.is_image and hdu.size]
+        names = [hdu.name for hdu in a if hdu.is_image and hdu.size and hdu.name != "AREA"]
+        assert names and names == [hdu.name for hdu in b if hdu.is_image and hdu.size and hdu.name != "AREA"]
         for name in names:
             np.testing.assert_array_equal(a[name].data, b[name].data)
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import psutil
 import pytest
 from astropy.io import fits
 
+import jwstdask
+from jwstdask.engine.executor import Serial
 from tests.program.conftest import EXPOSURES, contents, records, tasks_of
+from tests.using import crds_of
 
 
 def of_two_stages(undisturbed):
@@ -65,8 +70,7 @@ def test_up_to_date(field_of, undisturbed, complete):
     assert contents(out) == of_two_stages(undisturbed)
 
 
-@pytest.mark.parametrize("seed", range(2))
-@pytest.mark.parametrize("where", ["--threads=1", "--workers=2"])
+@pytest.mark.parametrize(("where", "seed"), [("--threads=1", 0), ("--threads=1", 1), ("--workers=2", 2)])
 def test_client_killed(field_of, undisturbed, where, seed):
     out = field_of.folder / "out"
     generator = np.random.default_rng(seed)
@@ -77,7 +81,7 @@ def test_client_killed(field_of, undisturbed, where, seed):
     process.send_signal(signal.SIGKILL)
     process.communicate()
     done, before = finished(out), times(out)
-    field_of.run(out, where)
+    field_of.run(out)
     assert_nothing_redone(out, done, before)
     assert len(tasks_of(out, "fresh")) == len(done)
     assert len(finished(out)) == len(set(finished(out))) == 2 * EXPOSURES
@@ -198,6 +202,30 @@ def test_force_names_what_is_known(field_of):
     assert not (field_of.folder / "out").exists()
 
 
+def test_from_python(field_of, complete):
+    with crds_of(field_of.cache):
+        result = jwstdask.run_program(field_of.inputs, 2, output_dir=complete, executor=Serial(), resume=True)
+    assert result.fresh == len(result.outcomes) == 2 * EXPOSURES
+    assert [os.path.exists(path) for path in result.products("cal")] == [True] * EXPOSURES
+    assert all(outcome.steps and outcome.wall > 0 for outcome in result.outcomes)
+
+
+def test_another_context(field_of, complete):
+    """What has the same references under a newer context is up to date."""
+    own = replace(field_of.cache, path=field_of.folder / "cache")
+    shutil.copytree(field_of.cache.path, own.path)
+    before = own.environment["CRDS_CONTEXT"]
+    (old,) = own.path.rglob(before)
+    old.with_name("jwst_9876.pmap").write_text(old.read_text().replace(before, "jwst_9876.pmap"))
+    field_of.cache = own
+    printed = field_of.run(complete, "--threads=1", "--context=jwst_9876.pmap")
+    assert f"{2 * EXPOSURES} of {2 * EXPOSURES} are up to date" in printed
+    sorted(complete.glob("*_rate.fits"))[0].unlink()
+    field_of.run(complete, "--threads=1", "--context=jwst_9876.pmap")
+    with fits.open(sorted(complete.glob("*_rate.fits"))[0]) as hdus:
+        assert hdus[0].header["CRDS_CTX"] == "jwst_9876.pmap"
+
+
 def test_dry_run(field_of, complete, capsys):
     """It says what is up to date, and touches nothing."""
     sorted(complete.glob("*_rate.fits"))[0].unlink()
@@ -234,7 +262,7 @@ def test_interrupted(field_of, undisturbed, where):
     assert [path.name for path in out.iterdir() if path.name.startswith(".")] == [".jwstdask"]
     done, before = finished(out), times(out)
     assert 3 <= len(done) < 2 * EXPOSURES
-    field_of.run(out, where)
+    field_of.run(out)
     assert_nothing_redone(out, done, before)
     assert contents(out) == of_two_stages(undisturbed)
 
