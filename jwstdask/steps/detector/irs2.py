@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -148,6 +149,11 @@ class Gathered:
     correction
         float32 (integration, group, y, x) [DN], subtracted last. Where reference samples are preserved, y counts rows
         of the file, and those of reference samples hold their final values.
+    replaced
+        int64 (row,), increasing: bad rows of the file that hold pixels.
+    values
+        float32 (row, integration, group, x) [DN], what takes the place of these rows, levels subtracted; None if there
+        are none.
     """
 
     bad: np.ndarray
@@ -155,19 +161,32 @@ class Gathered:
     intercept: np.ndarray
     slope: np.ndarray
     correction: FileArray
+    replaced: np.ndarray
+    values: FileArray | None
 
 
 def gather_windows(readout: Readout) -> list[Window]:
-    """Windows of all reference samples, and of the border of reference pixels."""
-    runs = np.split(readout.held, np.flatnonzero(np.diff(readout.held) != 1) + 1)
-    bounds = [(int(run[0]), int(run[-1]) + 1) for run in (*runs, readout.science[:_EDGE], readout.science[-_EDGE:])]
-    rows = [
-        Window.plain(start, min(start + _BAND, last), 0, irs2.SIZE)
-        for first, last in bounds
-        for start in range(first, last, _BAND)
-    ]
+    """Windows of all reference samples and of the border of reference pixels, then those of all pixels."""
+    return _reference_windows(readout) + _bands(_runs(readout.science))
+
+
+def _reference_windows(readout: Readout) -> list[Window]:
+    rows = _bands([*_runs(readout.held), readout.science[:_EDGE], readout.science[-_EDGE:]])
     columns = [Window.plain(0, readout.rows, start, start + _EDGE) for start in (0, irs2.SIZE - _EDGE)]
     return rows + columns
+
+
+def _runs(rows: np.ndarray) -> list[np.ndarray]:
+    """Successive rows."""
+    return np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1)
+
+
+def _bands(runs: list[np.ndarray]) -> list[Window]:
+    return [
+        Window.plain(start, min(start + _BAND, int(run[-1]) + 1), 0, irs2.SIZE)
+        for run in runs
+        for start in range(int(run[0]), int(run[-1]) + 1, _BAND)
+    ]
 
 
 @dataclass
@@ -214,12 +233,13 @@ def gather(prepared: Prepared, blocks: Callable[[], Iterator[RampBlock]], scratc
     prepared
         How to correct.
     blocks
-        Walks over :func:`gather_windows`.
+        Walks over :func:`gather_windows`; to those of pixels only if rows of pixels are bad.
     scratch
         Folder of temporary files; None for none.
     """
     readout = prepared.readout
-    samples = _Samples.of(readout, blocks(), scratch)
+    walk = blocks()
+    samples = _Samples.of(readout, islice(walk, len(_reference_windows(readout))), scratch)
     held, border = samples.held.array, samples.border
     integrations, groups = border.shape[:2]
     bad = _bad_rows(prepared, held, samples.flagged)
@@ -239,11 +259,48 @@ def gather(prepared: Prepared, blocks: Callable[[], Iterator[RampBlock]], scratc
             border[each] -= levels[each][:, np.newaxis].astype(np.float32)
     index = np.full(readout.rows, -1)
     index[readout.held] = np.arange(readout.held.size)
-    for plan in _replacements(prepared, bad):
+    replaced, values = np.flatnonzero(bad & (index < 0)), None
+    for number, plan in enumerate(_replacements(prepared, bad)):
+        if number == 0 and replaced.size:
+            values = _replaced_pixels([item for item in plan if index[item[0]] < 0], walk, held, index, levels, scratch)
         irs2.replace_rows(held, plan, index)
+        irs2.replace_rows(border, plan, np.arange(readout.rows))
     border[:, :, readout.held, :_EDGE] = held[..., :_EDGE]
     border[:, :, readout.held, _EDGE:] = held[..., -_EDGE:]
-    return _correct(prepared, held, border, bad, levels, scratch)
+    return _correct(prepared, held, border, bad, levels, scratch, replaced, values)
+
+
+def _replaced_pixels(
+    plan: list[tuple[int, tuple[int, ...]]],
+    blocks: Iterator[RampBlock],
+    held: np.ndarray,
+    index: np.ndarray,
+    levels: np.ndarray,
+    scratch: str | None,
+) -> FileArray:
+    """What takes the place of rows of pixels, as in :class:`Gathered`.
+
+    jwst replaces them like reference samples where a reference pixel of the border is bad, and flags all of them.
+    """
+    integrations, groups = held.shape[:2]
+    found = FileArray(scratch, (len(plan), integrations, groups, irs2.SIZE))
+    values = found.array
+    wanted: dict[int, list[int]] = {}
+    for number, (_, sources) in enumerate(plan):
+        for source in sources:
+            if index[source] < 0:
+                wanted.setdefault(source, []).append(number)
+            else:
+                values[number] += held[:, :, index[source]]
+    for block in blocks:
+        for place, row in enumerate(range(block.window.y0, block.window.y1)):
+            for number in wanted.get(row, ()):
+                level = levels[:, :, row, np.newaxis]
+                values[number] += (block.sci[:, :, place] - level).astype(np.float32)
+    for number, (_, sources) in enumerate(plan):
+        if len(sources) > 1:
+            values[number] /= np.float32(2)
+    return found
 
 
 def _bad_rows(prepared: Prepared, held: np.ndarray, flagged: np.ndarray) -> np.ndarray:
@@ -271,7 +328,14 @@ def _replacements(prepared: Prepared, bad: np.ndarray) -> Iterator[list[tuple[in
 
 
 def _correct(
-    prepared: Prepared, held: np.ndarray, border: np.ndarray, bad: np.ndarray, levels: np.ndarray, scratch: str | None
+    prepared: Prepared,
+    held: np.ndarray,
+    border: np.ndarray,
+    bad: np.ndarray,
+    levels: np.ndarray,
+    scratch: str | None,
+    replaced: np.ndarray,
+    values: FileArray | None,
 ) -> Gathered:
     readout = prepared.readout
     integrations, groups = held.shape[:2]
@@ -304,7 +368,7 @@ def _correct(
                 final[rest] = work.filled() + mean[rest]
                 out[readout.held] = final
             correction.write(each, out)
-    return Gathered(bad, levels, fits[0], fits[1], correction)
+    return Gathered(bad, levels, fits[0], fits[1], correction, replaced, values)
 
 
 def _mean(samples: np.ndarray) -> np.ndarray:
@@ -325,12 +389,18 @@ def apply(block: RampBlock, prepared: Prepared, gathered: Gathered | None) -> No
     science, places = local_rows(readout.science, window)
     rows = readout.science[science]
     block.pixeldq[gathered.bad[window.rows]] |= _BAD
-    correction = gathered.correction.array
+    correction, levels = gathered.correction.array, gathered.levels[:, :, rows]
+    first, last = np.searchsorted(gathered.replaced, (window.y0, window.y1))
+    if gathered.values is not None and first < last:
+        replaced = gathered.replaced[first:last]
+        values = gathered.values.array[first:last, ..., window.columns]
+        block.sci[:, :, replaced - window.y0] = np.moveaxis(values, 0, 2)
+        levels[:, :, np.searchsorted(rows, replaced)] = 0
     sci = np.empty((*block.sci.shape[:2], rows.size, window.shape[1]), np.float32)
     irs2.subtract(
         block.sci,
         places,
-        gathered.levels[:, :, rows],
+        levels,
         readout.output[rows],
         readout.time[rows],
         readout.start[window.columns],
