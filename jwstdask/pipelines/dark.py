@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jwstdask.core.pipeline import Branch, Pipeline
+from jwstdask.pipelines.detector1 import MIRI_RAMP, NIR_RAMP
 
 _STEPS = (
     "group_scale",
@@ -21,20 +22,9 @@ _STEPS = (
     "linearity",
 )
 
-_MIRI = (
-    "group_scale",
-    "dq_init",
-    "emicorr",
-    "saturation",
-    "ipc",
-    "firstframe",
-    "lastframe",
-    "reset",
-    "linearity",
-    "rscd",
-)
 
-_NIR = ("group_scale", "dq_init", "saturation", "ipc", "superbias", "refpix", "linearity")
+def _before_dark(steps: tuple[str, ...]) -> tuple[str, ...]:
+    return steps[: steps.index("dark_current")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +36,7 @@ class DarkPipeline(Pipeline):
     stage = 1
     step_defs = {name: name for name in _STEPS}
     branches = (
-        Branch("MIRI", _MIRI, lambda meta: meta.get("meta.instrument.name") == "MIRI"),
-        Branch("NIR", _NIR),
+        Branch("MIRI", _before_dark(MIRI_RAMP), lambda meta: meta.get("meta.instrument.name") == "MIRI"),
+        Branch("NIR", _before_dark(NIR_RAMP)),
     )
     exp_types = frozenset("FGS_DARK MIR_DARKALL MIR_DARKIMG MIR_DARKMRS NIS_DARK NRC_DARK NRS_DARK".split())

@@ -30,7 +30,7 @@ _STEPS = (
     "gain_scale",
 )
 
-_MIRI_RAMP = (
+MIRI_RAMP = (
     "group_scale",
     "dq_init",
     "emicorr",
@@ -45,7 +45,7 @@ _MIRI_RAMP = (
     "refpix",
 )
 
-_NIR_RAMP = ("group_scale", "dq_init", "saturation", "ipc", "superbias", "refpix", "linearity", "dark_current")
+NIR_RAMP = ("group_scale", "dq_init", "saturation", "ipc", "superbias", "refpix", "linearity", "dark_current")
 
 _SLOPE = (
     "charge_migration",
@@ -67,8 +67,8 @@ class Detector1Pipeline(Pipeline):
     stage = 1
     step_defs = {name: name for name in _STEPS}
     branches = (
-        Branch("MIRI", _MIRI_RAMP + _SLOPE, lambda meta: meta.get("meta.instrument.name") == "MIRI"),
-        Branch("NIR", _NIR_RAMP + _SLOPE),
+        Branch("MIRI", MIRI_RAMP + _SLOPE, lambda meta: meta.get("meta.instrument.name") == "MIRI"),
+        Branch("NIR", NIR_RAMP + _SLOPE),
     )
     exp_types = frozenset(
         "FGS_FOCUS FGS_IMAGE FGS_INTFLAT FGS_SKYFLAT MIR_4QPM MIR_CORONCAL MIR_FLATIMAGE MIR_FLATIMAGE-EXT "
