@@ -63,18 +63,25 @@ def exposure(detector, integrations, groups, seed, width=2048):
     for part in (slice(400, 402), slice(10, 18), slice(254, 256)):
         ramp.pixeldq[samples[part]] |= dq.BAD_REF_PIXEL
     ramp.pixeldq[samples[136:138], width // 2] |= dq.BAD_REF_PIXEL
+    # Reference pixels of the border, whose rows are replaced as a whole: the first rows of the detector, some in the
+    # middle with one, two and no good rows a jump away, one beside reference samples, the last.
+    pixels = readout.science[[0, 1, 700, 900, 916, 1108, 1124, 1140, 1032, 1048, 1064, 2047]]
+    ramp.pixeldq[pixels, (np.arange(pixels.size) % 8 - 4) % width] |= dq.BAD_REF_PIXEL
     ramp.pixeldq[rng.random(ramp.pixeldq.shape) < 0.001] |= dq.DO_NOT_USE
     ramp.groupdq[rng.random(sci.shape) < 0.001] = dq.JUMP_DET
     return ramp
 
 
 def weights(seed):
-    """Weights that fall with frequency and, unlike those of a real filter, have no symmetry."""
+    """Weights that, unlike those of a real filter, have no symmetry.
+
+    Those of the interleaved samples fall with frequency; those of the reference output do not.
+    """
     rng = np.random.default_rng(seed)
     samples = 712 * 2048
     frequency = np.minimum(np.arange(samples), samples - np.arange(samples))
     table = {}
-    for name, scale, strength in (("alpha", 2e4, 0.3), ("beta", 5e4, 0.6)):
+    for name, scale, strength in (("alpha", 2e6, 0.3), ("beta", 5e4, 0.6)):
         for k in range(4):
             values = strength * np.exp(-frequency / scale) + 0.02
             table[f"{name}_{k}"] = (
