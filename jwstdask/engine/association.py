@@ -21,7 +21,7 @@ from jwstdask.engine.outcome import measured
 from jwstdask.engine.passes import open_references, reason_of
 from jwstdask.io.exposure import Exposure
 from jwstdask.io.product import ProductHandle, ProductWriter, make_folder
-from jwstdask.io.remote import publish
+from jwstdask.io.remote import is_url, join, publish
 from jwstdask.io.schema import model_schema
 from jwstdask.io.temporary import scratch_folder, temporary_path
 
@@ -70,7 +70,14 @@ def _in_scratch(plan: AssociationPlan, executor: Executor) -> Outcome:
     members = (path for paths in plan.member_products.values() for path in paths)
     folder = os.path.dirname(next(iter((*plan.products.values(), *members)), "")) or "."
     with scratch_folder(folder) as scratch:
-        return _run(plan, Tools(executor, scratch))
+        if not is_url(folder):
+            return _run(plan, Tools(executor, scratch))
+        # What steps write beside the products, such as catalogues, is sent after them.
+        (scratch / "scratch").mkdir()
+        outcome = _run(plan, Tools(executor, scratch / "scratch"))
+        for path in sorted(item for item in scratch.iterdir() if item.is_file()):
+            publish(str(path), join(folder, path.name))
+        return outcome
 
 
 def _run(plan: AssociationPlan, tools: Tools) -> Outcome:

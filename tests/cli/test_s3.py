@@ -136,6 +136,23 @@ def test_a_program_under_a_prefix(archive, server, command, tmp_path):
     assert status == 0, printed
 
 
+def test_catalogues_beside_the_products(archive, command, tmp_path):
+    """tweakreg saves its catalogues with the products."""
+    url = "s3://archive/results/catalogues"
+    cals = []
+    for path in archive.paths:
+        assert command("run", path, "--through=2", f"--output_dir={tmp_path}", "--threads=1", "--no-report")[0] == 0
+        cals.append(tmp_path / path.name.replace("uncal", "cal"))
+    status, printed = command(
+        "run", "tweakreg", *cals, f"--output_dir={url}", "--threads=1", "--save_catalogs=true", "--brightest=10"
+    )
+    assert status == 0, printed
+    found = [item.rpartition("/")[2] for item in list_files(url)]
+    assert len([name for name in found if name.endswith("_tweakreg.fits")]) == 2
+    assert len([name for name in found if name.endswith("_cat.ecsv")]) == 2
+    assert os.listdir(tmp_path / "waiting") == []
+
+
 def test_what_a_prefix_holds(archive, server):
     program = find_inputs([f"s3://archive/{ROOT}"])
     assert dict(program.exposures) == dict.fromkeys(archive.urls, 0)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import http.server
 import math
 import os
 import socket
 import threading
+from functools import partial
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -322,6 +325,49 @@ def test_local_files_are_renamed(tmp_path):
     (tmp_path / "a.part").write_text("x")
     publish(str(tmp_path / "a.part"), str(tmp_path / "a"))
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+class _Whole(http.server.SimpleHTTPRequestHandler):
+    """A web server that knows no byte ranges, as Python's own."""
+
+    failures: ClassVar[list[int]] = []
+
+    def do_GET(self):
+        if self.failures:
+            self.send_error(self.failures.pop())
+        else:
+            super().do_GET()
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def web(cube, tmp_path):
+    """Address of a web server with the ramp."""
+    handler = partial(_Whole, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as listener:
+        thread = threading.Thread(target=listener.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.server_port}"
+        listener.shutdown()
+        thread.join()
+    _Whole.failures.clear()
+
+
+def test_web_servers(web, cube):
+    pytest.importorskip("aiohttp")
+    with pytest.raises(InputError, match=r"none\.fits: there is no such file\. Check the path"):
+        open_layout(f"{web}/none.fits")
+    with pytest.raises(InputError, match=r"the server sends whole files, not parts of them\. Download it first"):
+        open_layout(f"{web}/{cube.path.name}")
+    # what is wanted whole can be had, also from a server that is busy at first
+    _Whole.failures.extend([503, 503])
+    assert read_bytes(f"{web}/{cube.path.name}") == cube.path.read_bytes()
+    assert _Whole.failures == []
+    _Whole.failures.append(403)
+    with pytest.raises(InputError, match="access is not permitted"):
+        read_bytes(f"{web}/{cube.path.name}")
 
 
 def test_the_server_listens_on_loopback_only(server):

@@ -16,6 +16,7 @@ from jwstdask.core.dq import DO_NOT_USE, NON_SCIENCE
 from jwstdask.core.errors import InputError, ParameterError, StepError
 from jwstdask.core.params import par
 from jwstdask.core.step import Step
+from jwstdask.io.remote import is_url
 from jwstdask.steps.combine import reference_catalog
 from jwstdask.steps.combine.star_finder import background_maps, find_segments, find_stars, no_stars
 from jwstdask.steps.imaging.drizzle import group_id
@@ -326,8 +327,12 @@ def _name(member: Any) -> str:
 
 
 def _folder(step: TweakRegStep, tools: Any) -> Path:
-    """Folder of catalogues that are written: output_dir, else that of the products, where the scratch folder is."""
-    return Path(step.output_dir) if step.output_dir else Path(tools.scratch).parent
+    """Folder of catalogues that are written: output_dir, else that of the products, where the scratch folder is.
+
+    What is there goes to the URL of the products, if they have one.
+    """
+    own = step.output_dir and not is_url(step.output_dir)
+    return Path(step.output_dir or "") if own else Path(tools.scratch).parent
 
 
 def _read_catfile(path: str) -> dict[str, str | None]:
