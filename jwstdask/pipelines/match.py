@@ -118,15 +118,16 @@ class Match:
         if not issubclass(target, Pipeline):
             self.notes.append(f"the parameters of {target.alias} are not recorded")  # type: ignore[attr-defined]
             return Layer(self.origin)
-        steps: dict[str, dict[str, Any]] = {}
-        stated = False
-        for name, alias in step_names(target).items():
-            cls = step_class(alias)
-            state = self.meta.get(f"meta.cal_step.{cls.status}")
-            if state in ("COMPLETE", "SKIPPED"):
-                stated = True
-                steps[name] = {"skip": state == "SKIPPED"}
-        if stated:
+        states = {
+            name: self.meta.get(f"meta.cal_step.{step_class(alias).status}")
+            for name, alias in step_names(target).items()
+        }
+        known = ("COMPLETE", "SKIPPED")
+        steps = {name: {"skip": state == "SKIPPED"} for name, state in states.items() if state in known}
+        if steps and target.stage == 1:
+            # jwst writes no keyword where dark_current is skipped; versions before knew fewer steps.
+            steps |= {name: {"skip": True} for name, state in states.items() if state not in known}
+        if steps:
             self.notes.append(
                 f"the parameters of {target.alias} are not recorded: only which of its steps were done is matched"
             )

@@ -30,7 +30,7 @@ from jwstdask.io.temporary import temporary_path
 from jwstdask.pipelines.registry import PIPELINES
 from jwstdask.pipelines.sequence import saving
 from jwstdask.program.content import Stamp, combined, glance, parts, stamp
-from jwstdask.program.journal import Journal, Reading
+from jwstdask.program.journal import FOLDER, Journal, Reading
 from jwstdask.program.record import (
     VERSION,
     Plan,
@@ -258,10 +258,11 @@ class Ledger:
         for task in tasks:
             self._judge(task)
         # Exposures that hand their persistence on are all done again, or none.
-        for members in linked.values():
+        for target, members in linked.items():
             if not all(task.fresh for task in members):
                 for task in members:
                     task.fresh = task.same = False
+                self._rewind(*target, {os.path.basename(task.plan.path) for task in members})
         if linked:
             for task in tasks:
                 if task.fresh and any(self._made_anew(path) for path in input_paths(task.plan)):
@@ -281,6 +282,21 @@ class Ledger:
             self.journal.add("seen", files=dict(self._seen))
             self._seen.clear()
         return found
+
+    def _rewind(self, path: str, detector: str, names: set[str]) -> None:
+        """Put a file of persistence back to what it held of a detector before the first of these exposures was done."""
+        if isinstance(self.journal, Reading):
+            return
+        from jwstdask.steps.detector.persistence import read_state, write_state
+
+        kept = os.path.join(self.folder, FOLDER, f"before_{os.path.basename(path)}")
+        state = read_state(path, detector)
+        if state is None or state.get("filename") not in names:
+            target = kept
+        else:
+            target, state = path, read_state(kept, detector)
+        if state is not None or os.path.exists(target):
+            write_state(target, detector, state)
 
     def _made_anew(self, path: str) -> bool:
         maker = self._maker.get(os.path.abspath(path))

@@ -12,6 +12,7 @@ from jwstdask.core import dq
 from jwstdask.engine import exposure
 from jwstdask.engine.executor import Serial, Threads, local_cluster
 from jwstdask.pipelines.run import run_chains
+from jwstdask.testing.asserts import product_bytes
 from tests.conftest import once
 from tests.oracle.compare import compare
 from tests.oracle.conftest import Call, run_jwst
@@ -206,3 +207,24 @@ def test_order_in_the_graph(uncals, references, tmp_path):
         assert before < index
         assert items[before].plans[0].detector == items[index].plans[0].detector
     assert items[0].target == str(tmp_path / "state.asdf")
+
+
+def test_done_again_from_the_same_state(uncals, references, tmp_path):
+    """Exposures of a program that is resumed start from the state before the first of them, not from what they left."""
+    out, state = tmp_path / "out", tmp_path / "state.asdf"
+    own = {"through": 1, "output_dir": out, "steps": steps(state), "executor": Serial(), "resume": True}
+    jwstdask.run_program(uncals[:2], **own | {"output_dir": tmp_path / "before"})
+    result = jwstdask.run_program(uncals[2:], **own)
+    assert not result.failed and result.fresh == 0
+    left = states(state)
+    expected = {path.name: product_bytes(path) for path in out.glob("*.fits")}
+    assert jwstdask.run_program(uncals[2:], **own).fresh == len(uncals) - 2
+    # One exposure of the sequence of a detector is missing: those of its detector are done again.
+    (out / uncals[-1].name.replace("uncal", "rate")).unlink()
+    result = jwstdask.run_program(uncals[2:], **own)
+    assert result.fresh == (len(uncals) - 2) // 2
+    assert {path.name: product_bytes(path) for path in out.glob("*.fits")} == expected
+    assert states(state).keys() == left.keys()
+    for name, entry in states(state).items():
+        for key, value in entry.items():
+            np.testing.assert_array_equal(value, left[name][key])

@@ -38,13 +38,15 @@ def read_state(path: str, detector: str) -> dict[str, Any] | None:
         return None if found is None else dict(found)
 
 
-def write_state(path: str, detector: str, state: Mapping[str, Any]) -> None:
-    """Put the state of a detector into an ASDF file, which keeps those of other detectors."""
+def write_state(path: str, detector: str, state: Mapping[str, Any] | None) -> None:
+    """Put the state of a detector into an ASDF file, which keeps those of other detectors; None takes it out."""
     tree: dict[str, Any] = {}
     if os.path.exists(path):
         with asdf.open(path, lazy_load=False, memmap=False) as file:
             tree = {name: value for name, value in file.tree.items() if name not in ("asdf_library", "history")}
-    tree[detector] = dict(state)
+    tree.pop(detector, None)
+    if state is not None:
+        tree[detector] = dict(state)
     temporary = temporary_path(path)
     try:
         asdf.AsdfFile(tree).write_to(temporary)
