@@ -14,7 +14,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -96,24 +96,26 @@ def witness(
                 except (JwstdaskError, OSError):
                     # The work will say so in its own words.
                     continue
-    try:
-        outcome = work(plan, executor)
-    except BaseException:
-        tell(json.dumps({"folder": folder, "record": "dropped", "task": name}))
-        raise
+    outcome = work(plan, executor)
+    evidence: dict[str, Any] = {}
+    if outcome.error is None:
+        try:
+            products, detail = _products(plan, outcome, executor)
+            evidence = {
+                **outcome_json(outcome),
+                "recipe": recipe(plan),
+                "inputs": inputs,
+                "references": references,
+                "products": {kind: [within(path, folder), *seen.json()] for kind, (path, seen) in products.items()},
+            }
+            _write_record(plan, folder, evidence, detail, command)
+        except (JwstdaskError, OSError) as error:
+            reason = f"{plan.path}: the products are written, but not their record: {error}"
+            outcome = replace(outcome, error=reason)
     if outcome.error is not None:
         told = {"reason": outcome.error, "wall": round(outcome.wall, 3)}
         tell(json.dumps({"folder": folder, "record": "failed", "task": name, **told}))
         return outcome
-    products, detail = _products(plan, outcome, executor)
-    evidence = {
-        **outcome_json(outcome),
-        "recipe": recipe(plan),
-        "inputs": inputs,
-        "references": references,
-        "products": {kind: [within(path, folder), *seen.json()] for kind, (path, seen) in products.items()},
-    }
-    _write_record(plan, folder, evidence, detail, command)
     found = Witnessed(**{**vars(outcome), "evidence": evidence})
     tell(json.dumps({"folder": folder, "record": "finished", "task": name, **evidence}))
     return found
@@ -232,7 +234,7 @@ class Ledger:
         self._digests: dict[str, str | None] = {}
         self._seen: dict[str, list[Any]] = {}
         self._told: set[str] = set()
-        self._running: set[str] = set()
+        self._running: dict[str, threading.Thread] = {}
         self._guard = threading.Condition()
 
     @property
@@ -405,28 +407,27 @@ class Ledger:
     def _write(self, record: Mapping[str, Any]) -> None:
         name, kind = record["task"], record["record"]
         with self._guard:
-            if kind == "dropped":
-                self._running.discard(name)
-                return
             if name in self._told:
                 return
             if kind == "started":
-                self._running.add(name)
+                self._running[name] = threading.current_thread()
             else:
                 self._told.add(name)
-        self.journal.add_all([record], sync=kind != "started")
-        task = self.tasks[name]
-        if kind != "started":
-            task.same = kind == "finished"
-        with self._guard:
+        try:
+            self.journal.add_all([record], sync=kind != "started")
+        finally:
             if kind != "started":
-                self._running.discard(name)
-            self._guard.notify_all()
+                self.tasks[name].same = kind == "finished"
+                with self._guard:
+                    self._running.pop(name, None)
+                    self._guard.notify_all()
 
     def wait(self) -> None:
-        """Wait for tasks that are in progress in this process."""
+        """Wait for tasks that are in progress in other threads of this process."""
+        # What this thread had begun when it was interrupted is given up.
+        here = threading.current_thread()
         with self._guard:
-            self._guard.wait_for(lambda: not self._running)
+            self._guard.wait_for(lambda: all(thread is here for thread in self._running.values()))
 
 
 @contextlib.contextmanager
