@@ -64,6 +64,8 @@ class Arrays:
 
 _BAND = 128
 """Rows of a remote array that are read at a time where more are wanted."""
+_SMALL = 32 << 20
+"""Remote arrays of no more bytes are kept as they are read, so that what is walked over twice is not read twice."""
 _EDGE = 16
 """Columns on the left and on the right that are kept of a remote array."""
 
@@ -89,6 +91,7 @@ class FileArrays(Arrays):
         self._maps: dict[str, np.ndarray] = {}
         self._band = threading.local()
         self._edges: dict[str, np.ndarray] = {}
+        self._kept: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._guard = threading.Lock()
         self._remote = is_url(layout.path)
 
@@ -123,6 +126,9 @@ class FileArrays(Arrays):
 
     def _fetch(self, name: str, window: Window, dtype: type) -> np.ndarray:
         width = self.shape[-1]
+        hdu = self.layout.hdu(name)
+        if hdu.size * hdu.dtype.itemsize <= _SMALL:
+            return np.array(self._known_rows(name, window)[..., window.columns], dtype)
         if window.y1 - window.y0 <= _BAND:
             return np.array(self._rows(name, window)[..., window.columns], dtype)
         if window.x1 <= _EDGE or window.x0 >= width - _EDGE:
@@ -135,6 +141,21 @@ class FileArrays(Arrays):
             part = self.layout.read(name, rows)
             out[..., y0 - window.y0 : rows.stop - window.y0, :] = part[..., window.columns]
         return out
+
+    def _known_rows(self, name: str, window: Window) -> np.ndarray:
+        """Whole rows of a small remote array: each is read once, when it is asked for, and kept."""
+        with self._guard:
+            if name not in self._kept:
+                hdu = self.layout.hdu(name)
+                self._kept[name] = np.empty(hdu.shape, hdu.dtype), np.zeros(hdu.shape[-2], bool)
+            array, known = self._kept[name]
+            absent = np.flatnonzero(~known[window.rows]) + window.y0
+            for run in np.split(absent, np.flatnonzero(np.diff(absent) > 1) + 1):
+                if run.size:
+                    rows = slice(int(run[0]), int(run[-1]) + 1)
+                    array[..., rows, :] = self.layout.read(name, rows)
+                    known[rows] = True
+            return array[..., window.rows, :]
 
     def _sides(self, name: str) -> np.ndarray:
         """The first and last columns of all rows of a remote array, read band by band and kept: reference pixels.

@@ -388,6 +388,7 @@ def test_arrays_of_remote_exposures(cube, server, monkeypatch):
     from jwstdask.engine import sources
 
     monkeypatch.setattr(sources, "_BAND", 32)
+    monkeypatch.setattr(sources, "_SMALL", 0)
     local, distant = sources.FileArrays.open(str(cube.path)), sources.FileArrays.open(cube.url)
 
     def window(y0, y1, x0, x1):
@@ -408,3 +409,8 @@ def test_arrays_of_remote_exposures(cube, server, monkeypatch):
     server.requests.clear()
     same((20, 120, 30, 60))
     assert server.sent() == 100 * rows
+    # small arrays: every row that is asked for once
+    monkeypatch.setattr(sources, "_SMALL", cube.data.nbytes)
+    server.requests.clear()
+    same((20, 40, 0, 50), (30, 60, 7, 9), (100, 110, 0, 200), (10, 120, 196, 200), (20, 120, 0, 200))
+    assert server.sent() == 110 * rows
