@@ -90,7 +90,8 @@ def test_an_exposure(archive, server, command, tmp_path):
     same_products(tmp_path, url, archive.system, names)
     layout = open_layout(archive.urls[0])
     pixels = sum(hdu.size * hdu.dtype.itemsize for hdu in layout if hdu.name in ("SCI", "ZEROFRAME"))
-    assert pixels < server.sent("uncal.fits") < 1.5 * pixels + 300_000
+    # besides: headers twice (plan and work), 0.2 MB, and some rows that are looked at before the walk
+    assert pixels < server.sent("uncal.fits") < 1.5 * pixels
     assert all(item.range for item in server.made("GET", "uncal.fits"))
     assert os.listdir(tmp_path / "waiting") == []
     assert os.listdir(tmp_path / "here") == []
