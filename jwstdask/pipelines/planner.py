@@ -553,6 +553,10 @@ def software(meta: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+_UNSTATED = ("pictureframe",)
+"""Types of references that products of Stages 1 and 2 do not name: the data models have no place for them."""
+
+
 def _finish(target: type, draft: Draft, settings: Settings) -> ExposurePlan:
     plan = ExposurePlan(
         draft.request.path,
@@ -576,7 +580,8 @@ def _finish(target: type, draft: Draft, settings: Settings) -> ExposurePlan:
         **software(draft.meta),
     }
     for reftype, name in draft.reference_names.items():
-        updates[f"meta.ref_file.{reftype}.name"] = name
+        if reftype not in _UNSTATED:
+            updates[f"meta.ref_file.{reftype}.name"] = name
     if draft.reference_names:
         updates["meta.ref_file.crds.sw_version"] = version("crds")
         updates["meta.ref_file.crds.context_used"] = draft.context

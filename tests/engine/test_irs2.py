@@ -55,6 +55,8 @@ def _references(folder):
     mask = np.where(rows, dq.REFERENCE_PIXEL, 0).astype(np.uint32)
     mask[rng.random(mask.shape) < 0.002] |= dq.DO_NOT_USE
     mask[readout.held[700:702]] |= dq.BAD_REF_PIXEL
+    # reference pixels of the border, whose rows of pixels are replaced
+    mask[readout.science[[0, 900, 1500]], [5, 1, 2046]] |= dq.BAD_REF_PIXEL
     none, ones = np.zeros((2048, 2048), np.uint32), np.ones((2048, 2048), np.float32)
     edge = np.minimum.outer(*[np.minimum(np.arange(2048), np.arange(2048)[::-1])] * 2)
     bias = rng.normal(9000, 200, (readout.rows, 2048)).astype(np.float32)

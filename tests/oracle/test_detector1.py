@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import RECIPES
-from tests.oracle.compare import compare, row
+from tests.oracle.compare import Comparison, compare, row
 from tests.oracle.conftest import Call, same_names
 
 TOLERANCE = 1e-6
@@ -56,8 +57,20 @@ DELIBERATE = {
 """Differences on purpose: beginnings of what is found."""
 
 
-def check(ours: Path, oracle: Path, mode: str, record_property, deliberate: tuple[str, ...] = ()) -> None:
-    """Every product of one folder equals that of the other."""
+def _within_tolerance(ours: Path, oracle: Path, found: Comparison) -> Iterator[str]:
+    """Arrays of a product that differ by more than `TOLERANCE`."""
+    return (f"{array}: {item}" for array, item in found.arrays.items() if item.relative > TOLERANCE)
+
+
+def check(
+    ours: Path,
+    oracle: Path,
+    mode: str,
+    record_property,
+    deliberate: tuple[str, ...] = (),
+    values: Callable[[Path, Path, Comparison], Iterator[str]] = _within_tolerance,
+) -> None:
+    """Every product of one folder equals that of the other; ``values`` says where those of a product differ."""
     rows, wrong = [], Counter()
     for name in same_names(ours, oracle):
         result = compare(ours / name, oracle / name)
@@ -65,9 +78,7 @@ def check(ours: Path, oracle: Path, mode: str, record_property, deliberate: tupl
         product = "_".join(name.removesuffix(".fits").split("_")[4:]) or "rate"
         rows.append(row("calwebb_detector1", mode, product, result))
         wrong.update(f"{product}: {text}" for text in result.headers if not text.startswith(deliberate))
-        wrong.update(
-            f"{product}: {array}: {item}" for array, item in result.arrays.items() if item.relative > TOLERANCE
-        )
+        wrong.update(f"{product}: {text}" for text in values(ours / name, oracle / name, result))
         assert result.arrays
     record_property("parity", rows)
     assert not wrong, "\n".join(f"{count} x {text}" for text, count in sorted(wrong.items()))

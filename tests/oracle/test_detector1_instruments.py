@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from astropy.io import fits
 
 from tests.conftest import once
+from tests.oracle.compare import FLAGS, Comparison
 from tests.oracle.conftest import Call
 from tests.oracle.test_detector1 import check
 
@@ -79,6 +82,13 @@ MODES: Mapping[str, Mode] = {
         "nirspec", {"subarray": "SUB2048", "detectors": ["nrs2"]}, {"ngroups": 5, "readpatt": "NRS"}
     ),
     "NRS2 FULL NRSIRS2RAPID 1x2": Mode("nirspec", {**IRS2, "detectors": ["nrs2"]}, {"ngroups": 2}),
+    "NRS1 FULL NRSIRS2RAPID 1x3, picture frame": Mode(
+        "nirspec",
+        {**IRS2, "detectors": ["nrs1"]},
+        {"ngroups": 3},
+        # the mask of the regions with spectra needs references of spectroscopy
+        {"picture_frame": {"skip": False, "mask_science_regions": False}},
+    ),
     "GUIDER1 SUB128LL FGSRAPID 2x6": Mode("fgs", {}, {"ngroups": 6, "nints": 2}),
     "GUIDER2 SUB128CNTR FGS 1x5": Mode(
         "fgs", {"subarray": "SUB128CNTR", "detectors": ["guider2"]}, {"ngroups": 5, "readpatt": "FGS"}
@@ -135,22 +145,33 @@ def _products(products: Any, who: str, name: str) -> Path:
     return products.make(who, f"detector1_{instrument}", work, environment) / _folder(name)
 
 
-DEPARTURES = {
-    "NRS2 FULL NRSIRS2RAPID 1x2": "flags and keywords are the oracle's; values differ by up to 1.5 % of ERR near the "
-    "ends of outputs where the reference output has weight at high frequencies",
-}
-"""Modes that do not agree yet, and how."""
+NOISE = 1e-5
+"""Share of ERR by which IRS2 products may differ: Fourier transforms in float32, each with its own order of sums."""
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=DEPARTURES[name]))
-        if name in DEPARTURES
-        else name
-        for name in MODES
-    ],
-)
+def _within_noise(ours: Path, oracle: Path, found: Comparison) -> Iterator[str]:
+    """Arrays of an IRS2 product that differ by more than `NOISE`.
+
+    Where the transforms' difference of some 1e-6 DN meets a rounding limit of a bright ramp, which is rounded to
+    float32 again after the correction, the last bit of a group differs: in less than a thousandth of the pixels. A
+    slope is that of two groups, TGROUP apart, of up to the largest 16-bit sample.
+    """
+    with fits.open(ours) as left, fits.open(oracle) as right:
+        error = right["ERR"].data.astype(float)
+        last = 2 * np.spacing(np.float32(65535)) / right[0].header["TGROUP"]
+        for name, item in found.arrays.items():
+            if name in FLAGS:
+                continue
+            a, b = left[name].data.astype(float), right[name].data.astype(float)
+            noise = error**2 if name.startswith("VAR") else error
+            apart = np.abs(a - b)
+            beyond = apart > NOISE * noise
+            same = np.array_equal(np.isnan(a), np.isnan(b))
+            if not same or beyond.mean() > 1e-3 or (apart[beyond] > NOISE * noise[beyond] + last).any():
+                yield f"{name}: {item}, {beyond.sum()} beyond {NOISE} of ERR, up to {np.nanmax(apart)}"
+
+
+@pytest.mark.parametrize("name", MODES)
 def test_products_equal_the_oracles(products, name, record_property):
     ours, oracle = (_products(products, who, name) for who in ("ours", "jwst"))
-    check(ours, oracle, name, record_property)
+    check(ours, oracle, name, record_property, **({"values": _within_noise} if "IRS2" in name else {}))
