@@ -135,7 +135,7 @@ class FileArrays(Arrays):
             edges = self._sides(name)[..., window.rows, :]
             start = 0 if window.x1 <= _EDGE else width - edges.shape[-1]  # the last columns come last
             return np.array(edges[..., window.x0 - start : window.x1 - start], dtype)
-        out = np.empty((*self.layout.hdu(name).shape[:-2], *window.shape), dtype)
+        out: np.ndarray = np.empty((*hdu.shape[:-2], *window.shape), dtype)
         for y0 in range(window.y0, window.y1, _BAND):
             rows = slice(y0, min(y0 + _BAND, window.y1))
             part = self.layout.read(name, rows)
