@@ -145,7 +145,7 @@ class ImageBlock:
     var_rnoise: np.ndarray | None = None
     var_flat: np.ndarray | None = None
     extra: dict[str, np.ndarray] = field(default_factory=dict)
-    tally: dict[str, float] = field(default_factory=dict)
+    tally: dict[str, Any] = field(default_factory=dict)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays that are present, by lower-case name."""
@@ -174,7 +174,7 @@ class RampBlock:
     average_dark_current
         Dark current that enters the Poisson variance: a number or float32 (y, x) [DN/s]; None before dark_current.
     tally
-        Counts over the inner part, summed by the engine over all blocks for ``Step.finish``.
+        Counts over the inner part, numbers or arrays, summed by the engine over all blocks for ``Step.finish``.
     products
         Filled by ramp_fit: ``rate``, ``rateints`` and, on request, ``fitopt``.
     """
@@ -185,7 +185,7 @@ class RampBlock:
     pixeldq: np.ndarray
     zeroframe: np.ndarray | None = None
     average_dark_current: np.ndarray | float | None = None
-    tally: dict[str, float] = field(default_factory=dict)
+    tally: dict[str, Any] = field(default_factory=dict)
     products: dict[str, ImageBlock] = field(default_factory=dict)
 
     def superstripes(self) -> Iterator[tuple[Any, RampBlock]]:

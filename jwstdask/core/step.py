@@ -127,14 +127,27 @@ class Step(Parameters):
         return None
 
     def gather_stream(
-        self, meta: Meta, prepared: Any, blocks: Callable[[], Iterator[RampBlock]], scratch: str | None = None
+        self, meta: Meta, prepared: Any, blocks: Callable[..., Iterator[RampBlock]], scratch: str | None = None
     ) -> Any:
         """Quantities from more than fits into memory, handed to :meth:`apply`.
 
-        Each call of ``blocks`` walks once over the blocks of :meth:`gather_windows`, which may be changed in place.
+        Each call of ``blocks`` walks once over the blocks of :meth:`gather_windows`, which may be changed in place;
+        given a slice, over some integrations of them.
         ``scratch`` is a folder for temporary files that all workers see; None where there shall be no files.
         """
         return None
+
+    def by_integration(self, meta: Meta) -> bool:
+        """Whether a block of some integrations becomes what it would among all of them.
+
+        What was gathered is cut by :meth:`gathered_of`. Of very long series, such steps are given some integrations
+        after the other.
+        """
+        return False
+
+    def gathered_of(self, gathered: Any, integrations: slice) -> Any:
+        """What was gathered, for some integrations only."""
+        return gathered
 
     def with_side_products(self, path: SidePath) -> Step:
         """The step, told where files that it writes besides the product go."""

@@ -533,11 +533,11 @@ class Template:
     def __init__(self, work: Pass) -> None:
         shape = work.shape
         self.taps: dict[str, dict[str, tuple[tuple[int, ...], str]]] = {}
-        rows, columns = tile_shape(shape, work.halo)
-        window = Window.around(0, min(8, rows), 0, min(16, columns), work.halo, (shape[-2], shape[-1]))
+        rows, columns = tile_shape(shape, work.held_halo)
+        window = Window.around(0, min(8, rows), 0, min(16, columns), work.held_halo, (shape[-2], shape[-1]))
         block = work.tile(window)
         seconds = [item.seconds for item in work.steps]
-        work.apply(block, 0, len(work.steps), self._tap(work))
+        work.apply(block, work.early, len(work.steps), self._tap(work))
         for item, spent in zip(work.steps, seconds, strict=True):
             item.seconds = spent
         self.products = {kind: _arrays(found, work.shape_after(None)) for kind, found in blocks_of(block).items()}

@@ -67,12 +67,13 @@ class WindowArrays(Arrays):
     def __contains__(self, name: str) -> bool:
         return name in self._names
 
-    def read(self, name: str, window: Window, dtype: type) -> np.ndarray:
+    def read(self, name: str, window: Window, dtype: type, integrations: slice = slice(None)) -> np.ndarray:
         for box, arrays in self.held:
             if box.y0 <= window.y0 and window.y1 <= box.y1 and box.x0 <= window.x0 and window.x1 <= box.x1:
                 rows = slice(window.y0 - box.y0, window.y1 - box.y0)
                 columns = slice(window.x0 - box.x0, window.x1 - box.x0)
-                return np.array(arrays[name][..., rows, columns], dtype, order="C")
+                array = arrays[name][integrations] if arrays[name].ndim > 2 else arrays[name]
+                return np.array(array[..., rows, columns], dtype, order="C")
         raise KeyError(f"{name} is not held at {window}")
 
 
@@ -85,8 +86,11 @@ class _Zeros(Arrays):
     def __contains__(self, name: str) -> bool:
         return name in self.leading
 
-    def read(self, name: str, window: Window, dtype: type) -> np.ndarray:
-        return np.zeros((*self.leading[name], *window.shape), dtype)
+    def read(self, name: str, window: Window, dtype: type, integrations: slice = slice(None)) -> np.ndarray:
+        leading = tuple(self.leading[name])
+        if leading:
+            leading = (len(range(*integrations.indices(leading[0]))), *leading[1:])
+        return np.zeros((*leading, *window.shape), dtype)
 
 
 @dataclass(frozen=True)
@@ -232,7 +236,7 @@ def _probe(
     shape = work.shape
     window = Window.around(0, min(8, shape[-2]), 0, min(16, shape[-1]), work.halo, (shape[-2], shape[-1]))
     block = work.tile(window)
-    work.apply(block, 0, len(work.steps))
+    work.apply(block, work.early, len(work.steps))
     layout = {
         (kind, name): (array.shape[:-2], array.dtype)
         for kind, found in blocks_of(block).items()

@@ -10,9 +10,8 @@ done, whereupon only the tiles it touched are processed again.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,8 +29,12 @@ from jwstdask.refs.stripes import superstripes
 TILE_BYTES = 800_000
 """Science bytes of a tile (float32) that leave room for flags and scratch in a second-level cache of 1 MB."""
 
-LONG_TILE_BYTES = 24_000_000
-"""Science bytes of a tile (float32), halo included, of an exposure of so many planes that no tile fits into a cache."""
+LONG_TILE_BYTES = 32_000_000
+"""Science bytes of a tile (float32), halo included, of an exposure of so many planes that no tile fits into a cache.
+
+The halo is that of the steps that need all integrations at once: the others are given some integrations of a tile after
+the other, with what they need around it.
+"""
 
 Block = RampBlock | ImageBlock
 
@@ -44,9 +47,11 @@ class Source(Protocol):
     name: str
     shape: tuple[int, ...]
     """Shape of the science array."""
+    in_parts: bool
+    """Whether it costs little to read some integrations only."""
 
-    def block(self, window: Window) -> Block:
-        """A fresh block of the window."""
+    def block(self, window: Window, integrations: slice = slice(None)) -> Block:
+        """A fresh block of the window; of a ramp, of some integrations."""
 
     def guider_block(self, window: Window) -> Block:
         """A fresh block of the window, of an exposure of the guiders."""
@@ -109,6 +114,52 @@ def tile_shape(shape: tuple[int, ...], halo: int) -> tuple[int, int]:
     return min(rows, shape[-2]), min(columns, shape[-1])
 
 
+def held_halo(shape: tuple[int, ...], steps: Sequence[Step], meta: Mapping[str, Any]) -> tuple[int, int]:
+    """How many steps are given some integrations after the other, since a series is long, and the halo of the others.
+
+    Parameters
+    ----------
+    shape
+        Of the exposure (..., y, x).
+    steps
+        Those of a pass, in order.
+    """
+    halo = sum(step.halo for step in steps)
+    smallest = (min(16, shape[-2]) + 2 * halo) * (min(64, shape[-1]) + 2 * halo)
+    if len(shape) < 4 or 4 * int(np.prod(shape[:-2], dtype=int)) * smallest <= LONG_TILE_BYTES:
+        return 0, halo
+    count = next((place for place, step in enumerate(steps) if not step.by_integration(meta)), len(steps))
+    return count, sum(step.halo for step in steps[count:])
+
+
+def some_integrations(block: RampBlock, integrations: slice) -> RampBlock:
+    """Some integrations of a block, as views."""
+    zeroframe = None if block.zeroframe is None else block.zeroframe[integrations]
+    return replace(block, sci=block.sci[integrations], groupdq=block.groupdq[integrations], zeroframe=zeroframe)
+
+
+def without_halo(block: Block) -> RampBlock:
+    """The inner part of a ramp block that has no products yet, moved to the beginning of the memory of its arrays."""
+    assert isinstance(block, RampBlock)
+    inner, dark = (..., *block.window.inner), block.average_dark_current
+    own = crop(block)
+    own.sci, own.groupdq = _moved(block.sci, own.sci), _moved(block.groupdq, own.groupdq)
+    own.pixeldq = np.ascontiguousarray(own.pixeldq)
+    own.zeroframe = None if own.zeroframe is None else np.ascontiguousarray(own.zeroframe)
+    own.average_dark_current = dark[inner] if isinstance(dark, np.ndarray) and dark.ndim else dark
+    own.tally = block.tally
+    return own
+
+
+def _moved(whole: np.ndarray, inner: np.ndarray) -> np.ndarray:
+    target = whole.reshape(-1)[: inner.size].reshape(inner.shape)
+    step = max(TILE_BYTES // max(inner[0].nbytes, 1), 1)
+    # What is written lies before what is still to be read.
+    for start in range(0, len(inner), step):
+        target[start : start + step] = inner[start : start + step].copy()
+    return target
+
+
 def crop(block: RampBlock) -> RampBlock:
     """The inner part of a ramp block, as views."""
     rows, columns = block.window.inner
@@ -149,6 +200,10 @@ class Pass:
     ----------
     kept
         The rows of the source that make up the frame which tiles and strips count, if not all do.
+    early
+        Steps that are given some integrations of a tile after the other, since the series is long.
+    held_halo
+        Pixels of neighbours that the other steps need.
 
     Raises
     ------
@@ -164,6 +219,8 @@ class Pass:
     kept: KeptRows | None = field(init=False, default=None)
     steps: list[Prepared] = field(init=False, default_factory=list)
     skipped: dict[str, str] = field(init=False, default_factory=dict)
+    early: int = field(init=False, default=0)
+    held_halo: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         for item in self.plan.steps:
@@ -189,7 +246,7 @@ class Pass:
                 elif windows := item.step.gather_windows(self.meta):
                     stop = len(self.steps) - 1
                     if item.step.streams:
-                        blocks = partial(self._blocks, windows, stop)
+                        blocks = self._walks(windows, stop)
                         prepared.gathered = item.step.gather_stream(self.meta, prepared.data, blocks, self.scratch)
                     else:
                         held = list(self._blocks(windows, stop))
@@ -200,6 +257,17 @@ class Pass:
             except Exception as error:
                 raise StepError(self.source.name, item.name, reason_of(error), place="preparation") from error
         self.kept = self._kept()
+        self.early, self.held_halo = self._early()
+
+    def _early(self) -> tuple[int, int]:
+        count, halo = held_halo(self.source.shape, [item.step for item in self.steps], self.meta)
+        names = {item.plan.name for item in self.steps[: count + 1]}
+        saved = any(name.removeprefix("before:") in names for name in self.plan.taps)
+        # What is saved on the way, and what looks at the frame, is taken from tiles with the whole halo.
+        whole = saved or self.kept is not None or self.frame_step is not None or superstripes(self.meta) > 0
+        if count == 0 or whole or self.meta.get("meta.exposure.type") in GUIDER or not self.source.in_parts:
+            return 0, self.halo
+        return count, halo
 
     def _kept(self) -> KeptRows | None:
         rows = next((rows for item in self.steps if (rows := item.step.kept_rows(self.meta)) is not None), None)
@@ -242,33 +310,92 @@ class Pass:
         if item.name in self.plan.taps:
             self.steps.append(Prepared(replace(item, step=Idle()), None))
 
-    def block(self, window: Window) -> Block:
+    def block(self, window: Window, integrations: slice = slice(None)) -> Block:
         """A fresh block of the window, as its EXP_TYPE wants it."""
         if self.meta.get("meta.exposure.type") in GUIDER:
             return self.source.guider_block(window)
-        block = self.source.block(window)
+        block = self.source.block(window, integrations)
         count = superstripes(self.meta)
         if count > 0 and isinstance(block, RampBlock) and block.pixeldq.ndim == 2:
             # An exposure without flags.
             block.pixeldq = np.zeros((count, *window.shape), np.uint32)
         return block
 
-    def tile(self, window: Window) -> Block:
-        """A fresh block of a window of :attr:`shape`'s frame."""
+    def tile(self, window: Window, room: dict[str, np.ndarray] | None = None) -> Block:
+        """A block of a window of :attr:`shape`'s frame that has gone through the early steps.
+
+        ``room`` is memory for the tiles of a long series, one after the other: :meth:`_room`.
+        """
+        if self.early:
+            return self._by_integrations(window, room or self._room(*window.shape))
         return self.block(window if self.kept is None else self.kept.outer(window))
+
+    def _room(self, rows: int, columns: int) -> dict[str, np.ndarray]:
+        """Memory for blocks of so many rows and columns, halo included, if the series is long.
+
+        It is taken once for all tiles: large blocks that are freed are not always given back.
+        """
+        size = int(np.prod(self.source.shape[:-2], dtype=np.int64)) * rows * columns
+        return {name: np.empty(size, _DTYPES[name]) for name in ("sci", "groupdq")} if self.early else {}
+
+    def _by_integrations(self, window: Window, room: dict[str, np.ndarray]) -> RampBlock:
+        halo = sum(item.step.halo for item in self.steps[: self.early])
+        wide = Window.around(window.y0, window.y1, window.x0, window.x1, halo, frame_of(self.source.shape))
+        inner = (..., *wide.inner)
+        nints, ngroups = self.source.shape[:2]
+        count = max(TILE_BYTES // (4 * ngroups * wide.shape[0] * wide.shape[1]), 1)
+        wide = replace(
+            wide, inner_y0=window.inner_y0, inner_y1=window.inner_y1, inner_x0=window.inner_x0, inner_x1=window.inner_x1
+        )
+        whole: RampBlock | None = None
+        for start in range(0, nints, count):
+            part = slice(start, min(start + count, nints))
+            block = self.block(wide, part)
+            assert isinstance(block, RampBlock)
+            self.apply(block, 0, self.early, integrations=part)
+            if whole is None:
+                shape = (nints, ngroups, *window.shape)
+                zeroframe = None if block.zeroframe is None else np.empty((nints, *window.shape), np.float32)
+                flags = np.zeros(window.shape, np.uint32)
+                size = int(np.prod(shape, dtype=np.int64))
+                sci, groupdq = (room[name][:size].reshape(shape) for name in ("sci", "groupdq"))
+                whole = RampBlock(window, sci, groupdq, flags, zeroframe)
+            whole.sci[part], whole.groupdq[part] = block.sci[inner], block.groupdq[inner]
+            whole.pixeldq |= block.pixeldq[inner]
+            if whole.zeroframe is not None and block.zeroframe is not None:
+                whole.zeroframe[part] = block.zeroframe[inner]
+            dark = block.average_dark_current
+            whole.average_dark_current = dark[inner] if isinstance(dark, np.ndarray) and dark.ndim else dark
+            add_counts(whole.tally, block.tally)
+        assert whole is not None
+        return whole
 
     def _blocks(self, windows: list[Window], stop: int) -> Iterator[RampBlock]:
         """One walk over windows that have gone through the steps before ``stop``."""
+        return self._walks(windows, stop)()
+
+    def _walks(self, windows: list[Window], stop: int) -> Callable[..., Iterator[RampBlock]]:
+        """Walks over windows that have gone through the steps before ``stop``, of some integrations where given."""
         alone = self.steps[stop].step.gathers_alone
         halo = 0 if alone else sum(item.step.halo for item in self.steps[:stop])
-        return (crop(self._upstream(window, stop, halo)) for window in windows)
+        in_parts = self.source.in_parts and all(item.step.by_integration(self.meta) for item in self.steps[:stop])
+        held: list[RampBlock] = []
 
-    def _upstream(self, window: Window, stop: int, halo: int) -> RampBlock:
+        def walk(integrations: slice = slice(None)) -> Iterator[RampBlock]:
+            if in_parts or integrations == slice(None):
+                return (crop(self._upstream(window, stop, halo, integrations)) for window in windows)
+            if not held:
+                held.extend(walk())
+            return (some_integrations(block, integrations) for block in held)
+
+        return walk
+
+    def _upstream(self, window: Window, stop: int, halo: int, integrations: slice) -> RampBlock:
         """A block of a window that has gone through the steps before ``stop``."""
         wide = Window.around(window.y0, window.y1, window.x0, window.x1, halo, frame_of(self.source.shape))
-        block = self.block(wide)
+        block = self.block(wide, integrations)
         assert isinstance(block, RampBlock)
-        self.apply(block, 0, stop)
+        self.apply(block, 0, stop, integrations=integrations)
         return block
 
     @property
@@ -310,14 +437,23 @@ class Pass:
         """Gathered quantities by step name, to give to another process."""
         return {item.plan.name: item.gathered for item in self.steps if item.gathered is not None}
 
-    def apply(self, block: Block, start: int, stop: int, tap: Callable[[str, Block], None] | None = None) -> None:
-        """Send a block through the steps start:stop."""
+    def apply(
+        self,
+        block: Block,
+        start: int,
+        stop: int,
+        tap: Callable[[str, Block], None] | None = None,
+        integrations: slice = slice(None),
+    ) -> None:
+        """Send a block, of all integrations or of some, through the steps start:stop."""
         for item in self.steps[start:stop]:
             if tap is not None and f"before:{item.plan.name}" in self.plan.taps:
                 tap(f"before:{item.plan.name}", block)
             clock = time.thread_time()
             try:
-                item.step.apply(block, item.data, item.gathered)
+                every = integrations == slice(None)
+                gathered = item.gathered if every else item.step.gathered_of(item.gathered, integrations)
+                item.step.apply(block, item.data, gathered)
             except JwstdaskError:
                 raise
             except Exception as error:
@@ -360,20 +496,29 @@ class Pass:
         tally: dict[str, float] = {}
         index = self.frame_step if frame is not None else None
         end = len(self.steps)
-        for window in tiles(rows, frame_of(self.shape), tile_shape(self.shape, self.halo), self.halo):
+        tile, frame_shape, halo = tile_shape(self.shape, self.held_halo), frame_of(self.shape), self.held_halo
+        room = self._room(*(min(size + 2 * halo, most) for size, most in zip(tile, frame_shape, strict=True)))
+        for window in tiles(rows, frame_shape, tile, halo):
             if touched is not None and not touched[window.inner_absolute].any():
                 continue
-            block = self.tile(window)
+            block = self.tile(window, room)
             if index is None or frame is None:
-                self.apply(block, 0, end, sink.tap)
+                start = self.early
+                if start:
+                    # The last results need no neighbours: they are as large as the ramp where that has few groups.
+                    stop = max((place + 1 for place in range(start, end) if self.steps[place].step.halo), default=start)
+                    self.apply(block, start, stop, sink.tap)
+                    block, start = without_halo(block), stop
+                self.apply(block, start, end, sink.tap)
             else:
                 self._to_frame_step(block, index, sink, frame, provisional=touched is None)
                 if not flags_only:
                     self.apply(block, index + 1, end, None if touched is None else sink.tap)
             if not flags_only:
                 sink.products(block)
-            for name, value in block.tally.items():
-                tally[name] = tally.get(name, 0.0) + value
+            add_counts(tally, block.tally)
+            # Before the next one is read.
+            del block
         return tally
 
     def _to_frame_step(self, block: Block, index: int, sink: Sink, frame: RampBlock, provisional: bool) -> None:
@@ -463,9 +608,14 @@ def merge_tallies(tallies: Iterable[Mapping[str, float]]) -> dict[str, float]:
     """Counts of all strips, summed in the order of the strips."""
     total: dict[str, float] = {}
     for tally in tallies:
-        for name, value in tally.items():
-            total[name] = total.get(name, 0.0) + value
+        add_counts(total, tally)
     return total
+
+
+def add_counts(total: dict[str, Any], tally: Mapping[str, Any]) -> None:
+    """Add the counts of a tile or strip, numbers or arrays, to others."""
+    for name, value in tally.items():
+        total[name] = total.get(name, 0.0) + value
 
 
 def reason_of(error: BaseException) -> str:

@@ -21,18 +21,19 @@ class Arrays:
 
     name: str
     shape: tuple[int, ...]
+    in_parts: bool = True
 
     def __contains__(self, name: str) -> bool:
         raise NotImplementedError
 
-    def read(self, name: str, window: Window, dtype: type) -> np.ndarray:
-        """A fresh array (..., y, x) of the window in native byte order."""
+    def read(self, name: str, window: Window, dtype: type, integrations: slice = slice(None)) -> np.ndarray:
+        """A fresh array (..., y, x) of the window in native byte order; of some integrations, where it has any."""
         raise NotImplementedError
 
-    def block(self, window: Window) -> RampBlock | ImageBlock:
-        """A fresh block of the window: a ramp for four dimensions, an image for two or three."""
+    def block(self, window: Window, integrations: slice = slice(None)) -> RampBlock | ImageBlock:
+        """A fresh block of the window: a ramp (of some integrations) for four dimensions, an image for two or three."""
         if len(self.shape) == 4:
-            return self._ramp(window)
+            return self._ramp(window, integrations)
         sci = self.read("sci", window, np.float32)
         found: dict[str, Any] = {
             name: self.read(name, window, np.uint32 if name == "dq" else np.float32)
@@ -53,11 +54,14 @@ class Arrays:
             return GuiderBlock(window, sci, np.empty((0, 0, *window.shape), np.uint8), dq, err=err)
         return ImageBlock(window, sci, np.zeros_like(sci) if err is None else err, dq)
 
-    def _ramp(self, window: Window) -> RampBlock:
-        sci = self.read("sci", window, np.float32)
-        groupdq = self.read("groupdq", window, np.uint8) if "groupdq" in self else np.zeros(sci.shape, np.uint8)
+    def _ramp(self, window: Window, integrations: slice) -> RampBlock:
+        sci = self.read("sci", window, np.float32, integrations)
+        if "groupdq" in self:
+            groupdq = self.read("groupdq", window, np.uint8, integrations)
+        else:
+            groupdq = np.zeros(sci.shape, np.uint8)
         pixeldq = self.read("pixeldq", window, np.uint32) if "pixeldq" in self else np.zeros(window.shape, np.uint32)
-        zeroframe = self.read("zeroframe", window, np.float32) if "zeroframe" in self else None
+        zeroframe = self.read("zeroframe", window, np.float32, integrations) if "zeroframe" in self else None
         dark = self.read("avdrkcur", window, np.float32) if "avdrkcur" in self else None
         return RampBlock(window, sci, groupdq, pixeldq, zeroframe, dark)
 
@@ -94,6 +98,7 @@ class FileArrays(Arrays):
         self._kept: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._guard = threading.Lock()
         self._remote = is_url(layout.path)
+        self.in_parts = not self._remote
 
     @classmethod
     def open(cls, path: str) -> FileArrays:
@@ -107,11 +112,12 @@ class FileArrays(Arrays):
             self._maps[name] = self.layout.raw(name)
         return self._maps[name]
 
-    def read(self, name: str, window: Window, dtype: type) -> np.ndarray:
+    def read(self, name: str, window: Window, dtype: type, integrations: slice = slice(None)) -> np.ndarray:
         hdu = self.layout.hdu(name)
+        part = (integrations, ..., window.rows, window.columns) if len(hdu.shape) > 2 else (window.rows, window.columns)
         if self._remote:
-            return self._fetch(name, window, dtype)
-        raw = self._map(name)[..., window.rows, window.columns]
+            return self._fetch(name, window, dtype)[part[:-2]]
+        raw = self._map(name)[part]
         unsigned_word = hdu.dtype == np.uint16 and raw.dtype == np.dtype(">i2")
         if unsigned_word and dtype == np.float32:
             return decode_uint16(raw)
@@ -122,7 +128,8 @@ class FileArrays(Arrays):
             return np.array(raw)
         if raw.dtype == np.dtype(">i4") and hdu.dtype == np.uint32 and dtype == np.uint32:
             return swap32(raw, dtype=np.uint32) ^ np.uint32(0x80000000)
-        return self.layout.read(name, window.rows, window.columns).astype(dtype, copy=False)
+        leading = part[:1] if len(hdu.shape) > 2 else ()
+        return self.layout.read(name, window.rows, window.columns, leading=leading).astype(dtype, copy=False)
 
     def _fetch(self, name: str, window: Window, dtype: type) -> np.ndarray:
         width = self.shape[-1]
@@ -215,5 +222,8 @@ class MemoryArrays(Arrays):
     def __contains__(self, name: str) -> bool:
         return name in self.arrays
 
-    def read(self, name: str, window: Window, dtype: type) -> np.ndarray:
-        return np.array(self.arrays[name][..., window.rows, window.columns], dtype, order="C")
+    def read(self, name: str, window: Window, dtype: type, integrations: slice = slice(None)) -> np.ndarray:
+        array = self.arrays[name]
+        if array.ndim > 2:
+            array = array[integrations]
+        return np.array(array[..., window.rows, window.columns], dtype, order="C")

@@ -973,7 +973,7 @@ def ramp_fit(
         out = Slopes.zeros(shape), Slopes.zeros((sci.shape[0], *shape))
     whole, table = _weight_tables(size)
     # The differences of a line of pixels should stay in the first-level cache.
-    width = int(np.clip(4096 // size // 16 * 16, 16, 256))
+    width = min(int(np.clip(4096 // size // 16 * 16, 16, 256)), max(x1 - x0, 1))
     network = _median_network(size - 1)
     _fit_rows(*common, y0, y1, x0, x1, int(origin), width, whole, table, network, *out[0], *out[1])
     return out

@@ -38,6 +38,9 @@ class ChargeMigrationStep(Step):
             return "Too few groups per integration; skipping charge_migration"
         return None
 
+    def by_integration(self, meta: Meta) -> bool:
+        return True
+
     def apply(self, block: RampBlock, prepared: Any, gathered: Any = None) -> None:
         # float32 as the ramp: a threshold that float32 cannot hold rounds to the nearest value it can.
         charge_migration.flag(block.sci, block.groupdq, np.float32(self.signal_threshold))

@@ -122,6 +122,10 @@ class DarkCurrentStep(Step):
             return 0.0
         return float(reference.meta.get("meta.exposure.average_dark_current") or 0.0)
 
+    def by_integration(self, meta: Meta) -> bool:
+        # MIRI's first integrations have darks of their own.
+        return meta.get("meta.instrument.name") != "MIRI"
+
     def apply(self, block: RampBlock, prepared: Dark, gathered: Any = None) -> None:
         rows, columns = block.window.rows, block.window.columns
         for integrations, dark in _darks(prepared, block.sci.shape[0]):

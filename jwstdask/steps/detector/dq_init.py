@@ -50,6 +50,9 @@ class DQInitStep(Step):
             )
         return np.asarray(mask) | flags.astype(np.uint32)
 
+    def by_integration(self, meta: Meta) -> bool:
+        return True
+
     def apply(self, block: RampBlock, prepared: np.ndarray, gathered: Any = None) -> None:
         if isinstance(block, ImageBlock):
             raise ValueError("the exposure holds count rates, not reads: skip the step")

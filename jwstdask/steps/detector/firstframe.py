@@ -35,6 +35,9 @@ class FirstFrameStep(Step):
         ngroups = meta.get("meta.exposure.ngroups")
         return f"needs more than three groups, has {ngroups}" if ngroups is not None and ngroups <= 3 else None
 
+    def by_integration(self, meta: Meta) -> bool:
+        return True
+
     def apply(self, block: RampBlock, prepared: Any, gathered: Any = None) -> None:
         kept = np.zeros(block.groupdq[:, 0].shape, bool)
         if self.bright_use_group1:

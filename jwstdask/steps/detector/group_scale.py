@@ -38,5 +38,8 @@ class GroupScaleStep(Step):
     def prepare(self, meta: Meta, references: Mapping[str, Any]) -> tuple[float, int]:
         return meta["meta.exposure.frame_divisor"], meta["meta.exposure.nframes"]
 
+    def by_integration(self, meta: Meta) -> bool:
+        return True
+
     def apply(self, block: RampBlock, prepared: tuple[float, int], gathered: Any = None) -> None:
         group_scale.rescale(block.sci, *prepared, out=block.sci)

@@ -91,6 +91,9 @@ class IPCStep(Step):
         rows = (0, ny) if miri else (max(0, _BORDER - y0), ny - max(0, y0 + ny - last))
         return Kernel(values, rows, columns, irs2.readout_of(meta) if irs2.is_irs2(meta) else None)
 
+    def by_integration(self, meta: Meta) -> bool:
+        return True
+
     def apply(self, block: RampBlock, prepared: Kernel, gathered: Any = None) -> None:
         rows, columns = block.window.rows, block.window.columns
         if prepared.readout is None:

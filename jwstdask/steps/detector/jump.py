@@ -224,9 +224,8 @@ class JumpStep(Step):
         tally = block.tally
         tally["jump.pixels"] = tally.get("jump.pixels", 0.0) + pixels
         tally["jump.primary"] = tally.get("jump.primary", 0.0) + primary
-        for name, planes in (("unusable", whole), ("flooded", flooded & ~whole)):
-            for key in _plane_names(f"jump.{name}", planes):
-                tally[key] = tally.get(key, 0.0) + pixels
+        for name, planes in (("jump.unusable", whole), ("jump.flooded", flooded & ~whole)):
+            tally[name] = tally.get(name, 0) + planes.astype(np.int32) * pixels
         tally[f"jump.regime.{regime}"] = tally.get(f"jump.regime.{regime}", 0.0) + pixels
 
     def again(
@@ -342,21 +341,9 @@ class JumpStep(Step):
         }
 
 
-def _plane_names(prefix: str, planes: np.ndarray) -> list[str]:
-    # Most planes are False; a group that is True in every integration is one name.
-    always = planes.all(axis=0)
-    names = [f"{prefix}.*.{group}" for group in np.flatnonzero(always)]
-    return names + [f"{prefix}.{integration}.{group}" for integration, group in np.argwhere(planes & ~always)]
-
-
-def _whole_in_frame(
-    prefixes: tuple[str, ...], shape: tuple[int, int, int, int], tally: Mapping[str, float]
-) -> np.ndarray:
+def _whole_in_frame(names: tuple[str, ...], shape: tuple[int, int, int, int], tally: Mapping[str, Any]) -> np.ndarray:
     """bool (integration, group): planes for which the counts of all blocks add up to the frame."""
     pixels = np.zeros(shape[:2])
-    for name, count in tally.items():
-        prefix, _, plane = name.rpartition(".")
-        prefix, _, integration = prefix.rpartition(".")
-        if prefix in prefixes:
-            pixels[slice(None) if integration == "*" else int(integration), int(plane)] += count
+    for name in names:
+        pixels += tally.get(name, 0)
     return pixels >= shape[2] * shape[3]

@@ -28,5 +28,8 @@ class LastFrameStep(Step):
         ngroups = meta.get("meta.exposure.ngroups")
         return f"needs more than two groups, has {ngroups}" if ngroups is not None and ngroups <= 2 else None
 
+    def by_integration(self, meta: Meta) -> bool:
+        return True
+
     def apply(self, block: RampBlock, prepared: Any, gathered: Any = None) -> None:
         block.groupdq[:, -1] |= np.uint8(DO_NOT_USE)

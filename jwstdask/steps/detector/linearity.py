@@ -52,6 +52,9 @@ class LinearityStep(Step):
             inverse = reference.array("inv_coeffs") if "inv_coeffs" in reference else None
         return Polynomials(reference.array("coeffs"), reference.flags, inverse, nframes)
 
+    def by_integration(self, meta: Meta) -> bool:
+        return True
+
     def apply(self, block: RampBlock, prepared: Polynomials, gathered: Any = None) -> None:
         tile = block.window.rows, block.window.columns
         flags = np.array(prepared.flags[tile], np.uint32, order="C")

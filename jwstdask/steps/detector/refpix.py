@@ -10,12 +10,16 @@ import numpy as np
 
 from jwstdask.core import dq
 from jwstdask.core.block import RampBlock, Window
+from jwstdask.core.dims import integrations_of
 from jwstdask.core.errors import ParameterError
 from jwstdask.core.params import par
 from jwstdask.core.step import Meta, Step
 from jwstdask.kernels import refpix
 from jwstdask.refs.stripes import is_multistripe, stripe_rows
 from jwstdask.steps.detector import irs2
+
+_SAMPLES_HELD = 4_000_000
+"""Samples of the border that are held at once."""
 
 _EDGELESS = ("SUB512", "SUB512S", "SUB32")
 """NIRSpec subarrays without reference pixels, whose first and last four columns take their place."""
@@ -269,17 +273,36 @@ class RefPixStep(Step):
         return Readout.of(meta).windows()
 
     def gather_stream(
-        self, meta: Meta, prepared: Any, blocks: Callable[[], Iterator[RampBlock]], scratch: str | None = None
+        self, meta: Meta, prepared: Any, blocks: Callable[..., Iterator[RampBlock]], scratch: str | None = None
     ) -> Gathered | irs2.Gathered | None:
         if isinstance(prepared, irs2.Prepared):
             return irs2.gather(prepared, blocks, scratch)
-        return self.gather(meta, prepared, list(blocks()))
+        integrations, groups = integrations_of(meta), int(meta.get("meta.exposure.ngroups") or 1)
+        samples = groups * sum(window.shape[0] * window.shape[1] for window in self.gather_windows(meta))
+        step = max(_SAMPLES_HELD // max(samples, 1), 1)
+        if prepared.mode == "miri" or step >= integrations:
+            return self.gather(meta, prepared, list(blocks()))
+        parts = []
+        for start in range(0, integrations, step):
+            held = list(blocks(slice(start, min(start + step, integrations))))
+            parts.append(self.gather(meta, prepared, held, start))
+        return _joined([part for part in parts if part is not None])
 
-    def gather(self, meta: Meta, prepared: Readout, blocks: list[RampBlock]) -> Gathered | None:
+    def by_integration(self, meta: Meta) -> bool:
+        return not irs2.is_irs2(meta)
+
+    def gathered_of(self, gathered: Any, integrations: slice) -> Any:
+        if not isinstance(gathered, Gathered):
+            return gathered
+        return Gathered(
+            *(None if part is None else _cut(part, integrations) for part in (gathered.ramp, gathered.zeroframe))
+        )
+
+    def gather(self, meta: Meta, prepared: Readout, blocks: list[RampBlock], first: int = 0) -> Gathered | None:
         if not blocks:
             return None
         correct = getattr(self, f"_{prepared.mode}")
-        ramp = correct(prepared, [_section(prepared, block, block.sci) for block in blocks], True)
+        ramp = correct(prepared, [_section(prepared, block, block.sci) for block in blocks], first == 0)
         if blocks[0].zeroframe is None:
             return Gathered(ramp)
         frames = [_section(prepared, block, block.zeroframe[:, np.newaxis]) for block in blocks]
@@ -425,6 +448,25 @@ class RefPixStep(Step):
                 break
             levels[integration, group] = found
         return Corrections(levels, np.zeros((integrations, groups, 1, 0)), False)
+
+
+def _cut(corrections: Corrections, integrations: slice) -> Corrections:
+    """Corrections of some integrations."""
+    first_single = corrections.first_single and integrations.indices(len(corrections.levels))[0] == 0
+    return Corrections(corrections.levels[integrations], corrections.rows[integrations], first_single)
+
+
+def _joined(parts: list[Gathered]) -> Gathered | None:
+    """Corrections of successive integrations as one."""
+
+    def join(found: list[Corrections]) -> Corrections:
+        levels, rows = (np.concatenate([getattr(part, name) for part in found]) for name in ("levels", "rows"))
+        return Corrections(levels, rows, found[0].first_single)
+
+    if not parts:
+        return None
+    zeroframes = [part.zeroframe for part in parts if part.zeroframe is not None]
+    return Gathered(join([part.ramp for part in parts]), join(zeroframes) if zeroframes else None)
 
 
 def _in_order(sections: list[Section]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -75,6 +75,9 @@ class SaturationStep(Step):
             irs2.readout_of(meta) if irs2.is_irs2(meta) else None,
         )
 
+    def by_integration(self, meta: Meta) -> bool:
+        return not irs2.is_irs2(meta)
+
     def apply(self, block: RampBlock, prepared: Levels, gathered: Any = None) -> None:
         if prepared.readout is not None:
             self._apply_interleaved(block, prepared, prepared.readout)

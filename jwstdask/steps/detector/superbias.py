@@ -32,6 +32,9 @@ class SuperBiasStep(Step):
         reference = references["superbias"].match(meta)
         return reference.array("sci"), reference.flags
 
+    def by_integration(self, meta: Meta) -> bool:
+        return True
+
     def apply(self, block: RampBlock, prepared: tuple[np.ndarray, np.ndarray], gathered: Any = None) -> None:
         tile = ..., block.window.rows, block.window.columns
         bias = np.ascontiguousarray(prepared[0][tile], np.float32)
