@@ -280,7 +280,8 @@ def _replaced_pixels(
 ) -> FileArray:
     """What takes the place of rows of pixels, as in :class:`Gathered`.
 
-    jwst replaces them like reference samples where a reference pixel of the border is bad, and flags all of them.
+    jwst replaces them like reference samples where a reference pixel of the border is bad, and flags all of them. Flags
+    of bad reference pixels elsewhere, where there are none, are not looked at.
     """
     integrations, groups = held.shape[:2]
     found = FileArray(scratch, (len(plan), integrations, groups, irs2.SIZE))
