@@ -17,7 +17,7 @@ import numpy as np
 
 from jwstdask.core.plan import Chunks, Cost, ExposurePlan
 from jwstdask.engine.exposure import STRIP_BYTES, strip_height
-from jwstdask.engine.passes import tile_shape
+from jwstdask.engine.passes import held_halo, tile_shape
 
 _SECONDS_PER_SAMPLE: Mapping[str, float] = {
     "calwebb_dark": 1.5e-8,
@@ -47,6 +47,9 @@ _TASK_BYTES = 5_000_000
 _GATHERED_ROWS = 24
 """Rows and columns that steps see before the walk: reference pixels on four sides, rows that jump looks at."""
 
+_GATHERED_SAMPLES = 4_000_000
+"""Samples of reference pixels that are held at once, of a long series."""
+
 _RESAMPLED_BYTES = 14
 """Bytes a pixel of the tiles of a resampled image."""
 
@@ -60,7 +63,19 @@ def chunks(plan: ExposurePlan, meta: Mapping[str, Any]) -> Chunks:
     whole = [index for index, item in enumerate(active) if item.step.kind == "frame"]
     halo = sum(item.step.halo for item in active[whole[-1] + 1 if whole else 0 :])
     rows = strip_height(nx * sum(_bytes_per_pixel(plan, kind, meta) for kind in (*plan.products, *plan.taps)))
-    return Chunks(min(rows, ny), -(-ny // rows), tile_shape((*leading, ny, nx), halo), halo)
+    held = _held(plan, meta)
+    return Chunks(min(rows, ny), -(-ny // rows), tile_shape((*leading, ny, nx), halo if held is None else held), halo)
+
+
+def _held(plan: ExposurePlan, meta: Mapping[str, Any]) -> int | None:
+    """Halo of the tiles of a long series; None if tiles fit into a cache, or if the whole frame must be seen."""
+    steps = [item.step for item in plan.active if item.step.kind == "block"]
+    if plan.taps or any(item.step.kind == "frame" for item in plan.active):
+        return None
+    if any(getattr(step, name, False) for step in steps for name in ("expand_large_events", "find_showers")):
+        return None
+    early, halo = held_halo(plan.shape, steps, meta)
+    return halo if early else None
 
 
 def _bytes_per_pixel(plan: ExposurePlan, kind: str, meta: Mapping[str, Any]) -> int:
@@ -107,7 +122,7 @@ def predict(plan: ExposurePlan, size: int, meta: Mapping[str, Any]) -> Cost:
     bytes_of = {"rate": 20 * pixels, "rateints": 20 * samples // max(plan.shape[1], 1) if len(plan.shape) == 4 else 0}
     bytes_of |= {"ramp": 5 * samples, "cal": 28 * samples, "i2d": 36 * pixels, "result": 5 * samples}
     written = sum(bytes_of.get(kind, 0) for kind in plan.products) + 5 * samples * len(plan.taps)
-    memory = _TASK_BYTES + (_RESAMPLED_BYTES * pixels if "i2d" in plan.products else _walk(plan, written))
+    memory = _TASK_BYTES + (_RESAMPLED_BYTES * pixels if "i2d" in plan.products else _walk(plan, written, meta))
     cpu = _FIXED_SECONDS + samples * _SECONDS_PER_SAMPLE.get(plan.pipeline, 1e-8)
     if len(plan.shape) == 4 and plan.shape[-2] == 3200 and any(item.name == "refpix" for item in plan.active):
         cpu, memory = cpu + samples * _IRS2_SECONDS, max(memory, _IRS2_BYTES)
@@ -126,8 +141,24 @@ def predict(plan: ExposurePlan, size: int, meta: Mapping[str, Any]) -> Cost:
     return replace(plan.cost, memory=memory, read=read, written=written, cpu=cpu, chunks=divided)
 
 
-def _walk(plan: ExposurePlan, written: int) -> int:
+def _long_walk(plan: ExposurePlan, halo: int, meta: Mapping[str, Any]) -> int:
+    """Bytes of a walk over a long series: a tile with its halo, its results, and what there is for each plane."""
+    nints, ngroups, ny, nx = plan.shape
+    planes = nints * ngroups
+    rows, columns = tile_shape(plan.shape, halo)
+    height, width = min(rows + 2 * halo, ny), min(columns + 2 * halo, nx)
+    # Samples and flags, count rates; differences of a row and of a pixel, and counts; the times of integrations.
+    memory = 5 * planes * height * width + 20 * nints * rows * columns + (4 * width + 40) * planes + 170 * nints
+    windows = [window for item in plan.active for window in item.step.gather_windows(meta)]
+    samples = planes * sum(window.shape[0] * window.shape[1] for window in windows)
+    return max(memory, 6 * min(samples, _GATHERED_SAMPLES))
+
+
+def _walk(plan: ExposurePlan, written: int, meta: Mapping[str, Any]) -> int:
     """Bytes of a walk over an exposure: the strip that is written, and what steps hold of the whole frame."""
+    held = _held(plan, meta)
+    if held is not None:
+        return _long_walk(plan, held, meta)
     *leading, ny, nx = plan.shape
     planes, pixels = int(np.prod(leading, dtype=np.int64)), ny * nx
     strip = min(STRIP_BYTES, written // max(ny, 1) * 128)

@@ -76,15 +76,16 @@ def test_no_tile_is_larger_than_allowed(planes, frame, halo):
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs /proc")
-def test_memory_is_bounded(programs, tmp_path):
-    """3,000 integrations of 48 x 48 pixels, whose ramp and products have 310 MB; tiles as usual would take 400 MB."""
-    paths = [series(programs, tmp_path, number, nints, 48, repeat=False) for number, nints in ((1, 110), (2, 3_000))]
-    dark = {"override_dark": str(dark_of(programs, tmp_path, 48))}
+def test_memory_is_bounded_and_foreseen(programs, tmp_path):
+    """12,000 integrations of 16 x 16 pixels, whose ramp and products have 140 MB; and the prediction within 25 %."""
+    paths = [series(programs, tmp_path, number, nints, 16, repeat=False) for number, nints in ((1, 110), (2, 12_000))]
+    dark = {"override_dark": str(dark_of(programs, tmp_path, 16))}
     found = measure(paths[1], tmp_path / "products", warm=paths[0], dark_current=dark)
-    assert found["peak"] < 256e6, found
+    assert found["peak"] < 110e6, found
+    assert abs(found["predicted"] / found["peak"] - 1) < 0.25, found
     (rateints,) = (tmp_path / "products").glob("*_00002_*_rateints.fits")
     with fits.open(rateints) as hdus:
-        assert hdus["SCI"].shape == hdus["DQ"].shape == (3_000, 48, 48)
+        assert hdus["SCI"].shape == hdus["DQ"].shape == (12_000, 16, 16)
     with fits.open(str(rateints).replace("rateints", "rate")) as hdus:
-        assert hdus["SCI"].shape == (48, 48)
+        assert hdus["SCI"].shape == (16, 16)
         assert np.isfinite(hdus["SCI"].data).mean() > 0.9

@@ -2,7 +2,10 @@ import numpy as np
 import pytest
 
 from jwstdask.core import dq
+from jwstdask.core.block import Window
 from jwstdask.core.errors import ParameterError, PlanError
+from jwstdask.engine.passes import some_integrations
+from jwstdask.steps.detector import refpix
 from jwstdask.steps.detector.refpix import RefPixStep
 from tests.steps.fakes import FakeReference, Ramp, metadata, oracle_ramp, walk
 
@@ -127,6 +130,33 @@ FOUR_OUTPUTS = [
 def test_four_outputs_same_bits_as_the_oracle(detector, corner, shape, tile):
     meta = geometry(detector, corner, shape)
     compare(exposure(meta, zeroframe=True), meta, RefPixStep(), tile)
+
+
+@pytest.mark.parametrize("corner_of_shape", [((0, 0), (64, 2048), 4), ((0, 0), (64, 64), 1)])
+def test_some_integrations_after_the_other_same_bits(corner_of_shape, monkeypatch):
+    """Of long series, reference pixels are looked at by some integrations, and blocks hold some of them."""
+    corner, shape, noutputs = corner_of_shape
+    meta = geometry("NRCA1", corner, shape, noutputs, exposure__nints=5, exposure__ngroups=2)
+    ramp, step = exposure(meta, 5, 2, zeroframe=True), RefPixStep()
+    prepared, windows, sizes = step.prepare(meta, {}), step.gather_windows(meta), []
+
+    def blocks(integrations=slice(None)):
+        found = [some_integrations(ramp.block(window), integrations) for window in windows]
+        sizes.append(len(found[0].sci))
+        return iter(found)
+
+    whole = step.gather_stream(meta, prepared, blocks)
+    monkeypatch.setattr(refpix, "_SAMPLES_HELD", 2 * 2 * sum(np.prod(window.shape) for window in windows))
+    parts = step.gather_stream(meta, prepared, blocks)
+    assert sizes == [5, 2, 2, 1]
+    every = ramp.block(Window.plain(0, shape[0], 0, shape[1]))
+    step.apply(every, prepared, whole)
+    assert not np.array_equal(every.sci, ramp.sci)
+    for integrations in (slice(0, 2), slice(2, 5)):
+        some = some_integrations(ramp.block(every.window), integrations)
+        step.apply(some, prepared, step.gathered_of(parts, integrations))
+        np.testing.assert_array_equal(some.sci, every.sci[integrations])
+        np.testing.assert_array_equal(some.zeroframe, every.zeroframe[integrations])
 
 
 @pytest.mark.parametrize(
