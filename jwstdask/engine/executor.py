@@ -196,6 +196,16 @@ def available_cores() -> int:
 _FORGETFUL = {"distributed.worker.profile.enabled": False, "distributed.admin.low-level-log-length": 100}
 
 
+# A worker whose scheduler closes first may miss a heartbeat: that is no news.
+_WORKER = """
+import logging
+import signal
+
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+logging.getLogger("distributed.worker").addFilter(lambda record: "during heartbeat" not in record.getMessage())
+"""
+
+
 def local_cluster(workers: int) -> Cluster:
     """A cluster of one-thread processes on this machine, listening on loopback only."""
     import dask
@@ -212,8 +222,8 @@ def local_cluster(workers: int) -> Cluster:
             memory_limit=0,
             # For workers that start later, too.
             config=dict(_FORGETFUL),
-            # Ctrl-C goes to all processes of a terminal; this one ends the workers.
-            preload=["import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"],
+            # Ctrl-C goes to all processes of a terminal; this one ends the workers, which take no notice of it.
+            preload=[_WORKER],
         )
         return Cluster(Client(owner), owner)
 
