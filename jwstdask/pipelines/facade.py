@@ -386,17 +386,16 @@ def _in_memory(
         arrays = MemoryArrays(pixels, plan.path)
         meta, tables = ds.attrs, {name: rows.compute().copy() for name, rows in tables_of(ds).items()}
         wcs = ds[WCS].item() if WCS in ds.coords else None
-    if not save:
-        plan = replace(plan, taps={})
     local = executor if isinstance(executor, Threads | Serial) else Threads()
     products = process(plan, arrays, meta, tables, wcs, local)
     products = {kind: found if kind.startswith("tap:") else _called(after, found) for kind, found in products.items()}
-    if save:
-        for kind, found in products.items():
-            path = plan.taps[kind.removeprefix("tap:")] if kind.startswith("tap:") else plan.products.get(kind)
-            if path is not None:
-                make_folder(path)
-                write_exposure(found, path)
+    for kind, found in products.items():
+        # A step that is told to save its result does, whatever the pipeline does.
+        tap = kind.startswith("tap:")
+        path = plan.taps[kind.removeprefix("tap:")] if tap else plan.products.get(kind)
+        if path is not None and (tap or save):
+            make_folder(path)
+            write_exposure(found, path)
     return _main(target, products)
 
 

@@ -45,6 +45,17 @@ def test_call_saves_where_it_is_told(uncal, products, tmp_path):
     assert_same_bits(jwstdask.open_exposure(next(products.glob("*_rate.fits"))), found)
 
 
+@pytest.mark.parametrize("opened", [False, True], ids=["file", "dataset"])
+def test_a_step_saves_its_result_whatever_the_pipeline_does(uncal, tmp_path, opened):
+    steps = {"jump": {"save_results": True}}
+    given = jwstdask.open_exposure(uncal) if opened else uncal
+    Detector1Pipeline.call(given, steps=steps, output_dir=str(tmp_path / "some"))
+    Detector1Pipeline.call(uncal, steps=steps, output_dir=str(tmp_path / "all"), save_results=True)
+    assert [name.split("_")[-1] for name in os.listdir(tmp_path / "some")] == ["jump.fits"]
+    (some,), (alike,) = ((tmp_path / name).glob("*_jump.fits") for name in ("some", "all"))
+    assert_same_bits(jwstdask.open_exposure(some), jwstdask.open_exposure(alike))
+
+
 def test_a_dataset_is_saved_as_a_file_is(uncal, products, tmp_path):
     from jwstdask.testing import assert_same_products
 
