@@ -1,4 +1,4 @@
-"""A time series larger than memory: ``python -m tests.benchmarks.long_series [--integrations 100000] [--size 24]``.
+"""A time series larger than memory: ``python -m tests.benchmarks.long_series [--integrations 100000] [--size 16]``.
 
 A raw file of that many integrations of a small subarray goes through ``calwebb_detector1`` in a process of its own,
 whose anonymous memory is sampled. The file is sparse: its first integrations are those of a simulated exposure, the
@@ -75,8 +75,8 @@ def cut_dark(dark: Path, path: Path, size: int) -> Path:
     return path
 
 
-def measure(path: Path, folder: Path, warm: Path | None = None, **parameters: Any) -> dict[str, int]:
-    """Predicted and measured peak, and what the process held before [bytes]."""
+def measure(path: Path, folder: Path, warm: Path | None = None, **parameters: Any) -> dict[str, Any]:
+    """Predicted and measured peak, and what the process held before [bytes]; wall and CPU seconds."""
     work = {
         "path": str(path),
         "warm": str(warm or path),
@@ -106,7 +106,7 @@ def simulated(folder: Path) -> tuple[Path, Path]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--integrations", type=int, default=100_000)
-    parser.add_argument("--size", type=int, default=24, help="rows and columns (at most 64)")
+    parser.add_argument("--size", type=int, default=16, help="rows and columns (at most 64)")
     parser.add_argument("--folder", type=Path, help="where files are kept (default: a temporary folder)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="jwstdask-benchmark-", dir=options.folder) as scratch:
@@ -127,7 +127,7 @@ def main() -> None:
             f"uncal: {path.stat().st_size / 1e6:,.0f} MB, {path.stat().st_blocks * 512 / 1e6:,.0f} MB of them on disk"
         )
         print(", ".join(f"{name} {found[name] / 1e6:,.0f} MB" for name in ("predicted", "peak", "base")))
-        print(f"{found['seconds']:.0f} s; load {os.getloadavg()[0]:.1f}")
+        print(f"{found['seconds']:.0f} s, {found['cpu']:.0f} s of CPU; load {os.getloadavg()[0]:.1f}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Peak anonymous memory of one exposure, above the interpreter's own: a process of its own.
 
 ``python measure_memory.py '{"path": ..., "pipeline": ..., "parameters": {...}, "output_dir": ...}'`` prints prediction
-and peak [bytes], and wall seconds. The exposure (or ``"warm"``, another one) is processed once before, so that kernels
-are loaded and caches are filled; what that leaves counts as the interpreter's own.
+and peak [bytes], wall and CPU seconds. The exposure (or ``"warm"``, another one) is processed once before, so that
+kernels are loaded and caches are filled; what that leaves counts as the interpreter's own.
 """
 
 from __future__ import annotations
@@ -51,14 +51,15 @@ def main(work: dict) -> None:
 
     thread = threading.Thread(target=watch)
     thread.start()
-    started = time.perf_counter()
+    started, cpu = time.perf_counter(), time.process_time()
     outcome = run_exposure(plan, Serial())
-    seconds = time.perf_counter() - started
+    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     done.set()
     thread.join()
     if outcome.error is not None:
         raise SystemExit(outcome.error)
-    print(json.dumps({"predicted": plan.cost.memory, "peak": peak - base, "base": base, "seconds": seconds}))
+    found = {"predicted": plan.cost.memory, "peak": peak - base, "base": base, "seconds": seconds, "cpu": cpu}
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":
