@@ -60,8 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print(
-            "\nInterrupted. Finished products are complete. Give the same command again: a whole program goes on where it"
-            " stopped.",
+            "\nInterrupted. Finished products are complete. Give the same command again: a whole program goes on where "
+            "it stopped.",
             file=sys.stderr,
         )
         return 130
