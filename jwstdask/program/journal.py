@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jwstdask.core.errors import PlanError, ProductError
+from jwstdask.io.product import prepare_folder
 
 FOLDER = ".jwstdask"
 """Folder for journal and records, in that of the products."""
@@ -203,6 +204,7 @@ class Journal:
         self.history = History()
         self._guard = threading.Lock()
         self._file = self._lock = -1
+        prepare_folder(self.folder)
         place = os.path.join(self.folder, FOLDER)
         try:
             os.makedirs(place, exist_ok=True)

@@ -77,7 +77,7 @@ def test_a_second_run_is_refused(tmp_path):
 
 def test_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ProductError, match=r"journal cannot be kept: not a directory\. Choose another output_dir"):
+    with pytest.raises(ProductError, match=r"is not (in )?a folder\. Choose another output_dir"):
         Journal(tmp_path / "file")
 
 
