@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,3 +33,8 @@ def crds_of(cache: Any) -> Iterator[None]:
         os.environ.clear()
         os.environ.update(before)
         forget_crds()
+
+
+def heed_interrupts() -> None:
+    """``preexec_fn`` of a process that is interrupted: what was started in the background would pay no heed."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from jwstdask.core.block import ImageBlock, KeptRows, RampBlock, Window, tiles
+from jwstdask.core.dims import counted
 from jwstdask.core.errors import JwstdaskError, StepError
 from jwstdask.core.exposure_types import GUIDER
 from jwstdask.core.plan import ExposurePlan, StepPlan, StepRecord
@@ -223,6 +224,7 @@ class Pass:
     held_halo: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
+        self.meta = counted(self.meta, self.source.shape)
         for item in self.plan.steps:
             if item.step.kind in ("metadata", "association"):
                 continue

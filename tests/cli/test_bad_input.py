@@ -20,7 +20,7 @@ import pytest
 from astropy.io import fits
 
 import jwstdask
-from tests.using import crds_of
+from tests.using import crds_of, heed_interrupts
 
 ENTRY = [sys.executable, "-m", "jwstdask", "run"]
 
@@ -431,7 +431,9 @@ def test_interrupted(programs, references, tmp_path, where):
     out = tmp_path / "out"
     command = [*ENTRY, "calwebb_detector1", *map(str, inputs), f"--output_dir={out}", where]
     # As in a terminal: a session of its own, whose processes are signalled together.
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heed_interrupts
+    )
     while process.poll() is None and not list(out.glob(".*.part")):
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGINT)

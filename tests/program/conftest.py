@@ -19,7 +19,7 @@ from jwstdask.program.content import parts
 from jwstdask.program.journal import journal_path, read_records
 from jwstdask.simulate import Cache, Program, make_cache, make_program
 from tests.conftest import once
-from tests.using import crds_of
+from tests.using import crds_of, heed_interrupts
 
 EXPOSURES = 4
 
@@ -52,6 +52,7 @@ class Field:
             self.command(out, *options, through=through),
             env=self.environment,
             stderr=subprocess.PIPE,
+            preexec_fn=heed_interrupts,
             text=True,
             start_new_session=True,
         )

@@ -20,7 +20,7 @@ from astropy.io import fits
 import jwstdask
 from jwstdask.engine.executor import Serial
 from tests.program.conftest import EXPOSURES, contents, records, tasks_of
-from tests.using import crds_of
+from tests.using import crds_of, heed_interrupts
 
 
 def of_two_stages(undisturbed):
@@ -288,7 +288,12 @@ with stopping():
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_second_signal_stops_now(number):
     process = subprocess.Popen(
-        [sys.executable, "-c", _SLOW], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
+        [sys.executable, "-c", _SLOW],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+        preexec_fn=heed_interrupts,
     )
     assert process.stdout.readline() == "begun\n"
     time.sleep(0.2)

@@ -351,7 +351,8 @@ def _correct(
         times[readout.time[rows[own]]] = own
         targets.append(times)
     work = irs2.Correction(readout, prepared.weights.of("alpha", readout), prepared.weights.of("beta", readout))
-    difference, out = np.empty(held.shape[2:], np.float32), np.empty(correction.shape[2:], np.float32)
+    # Rows of the reference output are filled in below.
+    difference, out = np.empty(held.shape[2:], np.float32), np.zeros(correction.shape[2:], np.float32)
     for integration in range(integrations):
         mean = _mean(held[integration])
         border_mean = _mean(border[integration])
