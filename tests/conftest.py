@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,20 @@ def session_folder(tmp_path_factory) -> Path:
     """Folder of the whole session, the same for all workers."""
     base = tmp_path_factory.getbasetemp()
     return base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+
+
+@pytest.fixture(scope="module")
+def module_folder(tmp_path_factory) -> Iterator[Callable[[str], Path]]:
+    """Makes folders by name for the tests of a module; they go with it, for a disk may be small."""
+    made = []
+
+    def make(name: str) -> Path:
+        made.append(tmp_path_factory.mktemp(name))
+        return made[-1]
+
+    yield make
+    for folder in made:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -103,7 +118,7 @@ def _cache_arguments(recipe: Recipe) -> dict[str, Any]:
         "filters": tuple(sorted({item.filter for item in alike})),
         "subarray": "SUB160" if recipe.size == "full" else recipe.subarray,
         "size": recipe.size,
-        "dark_groups": 50,
+        "dark_groups": 6 if recipe.size == "full" else 50,
         "seed": 1,
     }
 

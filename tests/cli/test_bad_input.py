@@ -154,10 +154,10 @@ GOOD_RAMPS = ("good", "all NaN", "zeros", "good at the end")
 
 
 @pytest.fixture(scope="module")
-def ramps(programs, tmp_path_factory):
+def ramps(programs, module_folder):
     """All bad ramps and two good ones, through calwebb_detector1 in one command."""
 
-    folder = tmp_path_factory.mktemp("bad")
+    folder = module_folder("bad")
     (folder / "in").mkdir()
     source = programs("bright2").uncals[0]
     maker = Maker(source, folder / "in", "uncal")
@@ -282,11 +282,11 @@ BAD_RATES = {
 
 
 @pytest.fixture(scope="module")
-def rates(ramps, programs, tmp_path_factory):
+def rates(ramps, programs, module_folder):
     """Bad rates and two good ones, through calwebb_image2 in one command."""
 
     batch, made = ramps
-    folder = tmp_path_factory.mktemp("bad_rates")
+    folder = module_folder("bad_rates")
     (folder / "in").mkdir()
     maker = Maker(batch.folder / made["good"].name.replace("uncal", "rate"), folder / "in", "rate")
     maker.write("good", maker.data)

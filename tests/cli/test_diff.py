@@ -12,14 +12,14 @@ from astropy.io import fits
 
 
 @pytest.fixture(scope="module")
-def products(program, programs, tmp_path_factory):
+def products(program, programs, module_folder):
     """Folders of products: through Stage 2; a copy with rates made again; with another parameter; by jwst."""
     from jwst.pipeline import Detector1Pipeline
 
     from jwstdask.cli.main import main
     from tests.using import crds_of
 
-    folder = tmp_path_factory.mktemp("diff")
+    folder = module_folder("diff")
     uncals = list(map(str, program.uncals[:2]))
     with crds_of(programs.cache("bright2")):
         for name, inputs, options in (

@@ -29,9 +29,9 @@ def _no_crds():
 
 
 @pytest.fixture(scope="module")
-def association(tmp_path_factory):
+def association(module_folder):
     """Three images of 100 x 120, two of them of one exposure, and their association."""
-    folder = tmp_path_factory.mktemp("members")
+    folder = module_folder("members")
     models = oracle_models(count=3, groups=(0, 0, 1))
     for model in models:
         model.save(folder / model.meta.filename)

@@ -49,8 +49,8 @@ def run(uncal, folder, executor=None, **steps):
 
 
 @pytest.fixture(scope="module")
-def expected(uncal, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("frames") / "products"
+def expected(uncal, module_folder):
+    folder = module_folder("frames") / "products"
     run(uncal, folder)
     return folder
 

@@ -94,11 +94,11 @@ def _references(folder):
 
 
 @pytest.fixture(scope="module")
-def uncal(tmp_path_factory):
+def uncal(module_folder):
     """A raw exposure of two integrations of two groups, with its references in use."""
     from stdatamodels.jwst.datamodels import Level1bModel
 
-    folder = tmp_path_factory.mktemp("irs2")
+    folder = module_folder("irs2")
     maps, bias = _references(folder / "cache" / "references" / "jwst" / "nirspec")
     write_cache(folder / "cache", "jwst_7778.pmap", {"nirspec": maps}, 7778)
     ramp = exposure(DETECTOR, 2, 2, 3)
@@ -111,11 +111,11 @@ def uncal(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def products(uncal, tmp_path_factory):
+def products(uncal, module_folder):
     """Products by suffix, as files."""
     from jwstdask.pipeline import Detector1Pipeline
 
-    folder = tmp_path_factory.mktemp("products")
+    folder = module_folder("products")
     Detector1Pipeline.call(uncal, save_results=True, output_dir=str(folder), steps=STEPS, executor=Serial())
     found = {path.stem.partition("_nrs2_")[2]: path for path in folder.iterdir()}
     # Nothing temporary is left.

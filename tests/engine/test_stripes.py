@@ -58,9 +58,9 @@ def run(uncal, folder, executor):
 
 
 @pytest.fixture(scope="module")
-def expected(made, tmp_path_factory):
+def expected(made, module_folder):
     """Products of each exposure, made in one thread."""
-    folder = tmp_path_factory.mktemp("expected")
+    folder = module_folder("expected")
     found = {kind: run(path, folder / str(number), Serial()) for number, (kind, path) in enumerate(made.items())}
     for products in found.values():
         assert len(list(products.iterdir())) == len(SAVED) + 2

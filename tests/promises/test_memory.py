@@ -26,9 +26,9 @@ def measure(path, folder, pipeline="calwebb_detector1", **parameters):
 
 
 @pytest.fixture(scope="module")
-def full(programs, tmp_path_factory):
+def full(programs, module_folder):
     """A full frame of five groups, and the same with two integrations."""
-    folder = tmp_path_factory.mktemp("full")
+    folder = module_folder("full")
     paths = {}
     with fits.open(programs("full").uncals[0]) as hdus:
         del hdus["ASDF"]

@@ -13,9 +13,9 @@ from tests.using import crds_of
 
 
 @pytest.fixture(scope="module")
-def mosaic(programs, tmp_path_factory):
+def mosaic(programs, module_folder):
     """Products of three dithers through Stage 3, in one thread."""
-    folder = tmp_path_factory.mktemp("mosaic")
+    folder = module_folder("mosaic")
     with crds_of(programs.cache("bright2")):
         names = run(programs("bright2"), folder, Serial(), exposures=3, through=3)
     kinds = {re.split(r"[_.]", name)[-2] for name in names}

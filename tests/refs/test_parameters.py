@@ -177,7 +177,7 @@ entries = st.dictionaries(words, st.tuples(values, st.sampled_from(["", "  # com
 
 @settings(deadline=None, max_examples=100)
 @given(top=entries, steps=st.dictionaries(words, entries, max_size=3))
-def test_cfg_text_as_configobj(tmp_path_factory, top, steps):
+def test_cfg_text_as_configobj(module_folder, top, steps):
     def lines(section, indent):
         return [f"{indent}{key} = {value}{comment}" for key, (value, comment) in section.items()]
 
@@ -185,7 +185,7 @@ def test_cfg_text_as_configobj(tmp_path_factory, top, steps):
     text = lines({key: item for key, item in top.items() if key not in reserved}, "") + ["[steps]"]
     for name, section in steps.items():
         text += [f"  [[{name}]]", *lines({key: item for key, item in section.items() if key not in reserved}, "    ")]
-    path = tmp_path_factory.mktemp("cfg") / "a.cfg"
+    path = module_folder("cfg") / "a.cfg"
     path.write_text("\n".join(text))
     expected = oracle(path)
     if not steps:

@@ -30,11 +30,11 @@ class Complaints(logging.Handler):
 
 
 @pytest.fixture(scope="module")
-def products(small_program, tmp_path_factory):
+def products(small_program, module_folder):
     """Folder with the products of the three stages, and the complaints."""
     from jwst.pipeline import Detector1Pipeline, Image2Pipeline, Image3Pipeline
 
-    out = tmp_path_factory.mktemp("products")
+    out = module_folder("products")
     handler = Complaints()
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

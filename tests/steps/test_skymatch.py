@@ -61,14 +61,14 @@ def make_models(scene, seed=0, empty=(), earlier=None):
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory):
+def files(module_folder):
     """Paths of the images of a scene; written once."""
     made = {}
 
     def get(name, **how):
         key = (name, *how.items())
         if key not in made:
-            folder = tmp_path_factory.mktemp("cal")
+            folder = module_folder("cal")
             made[key] = [model.save(folder / model.meta.filename) for model in make_models(SCENES[name], **how)]
         return made[key]
 

@@ -61,10 +61,10 @@ def make_image(seed=0, sources=60, noise=0.02):
 
 
 @pytest.fixture(scope="module")
-def references(tmp_path_factory):
+def references(module_folder):
     from stdatamodels.jwst.datamodels import NrcImgApcorrModel
 
-    folder = tmp_path_factory.mktemp("references")
+    folder = module_folder("references")
     dtype = [("filter", "S12"), ("pupil", "S15"), ("eefraction", "f4"), ("radius", "f4")]
     dtype += [("apcorr", "f4"), ("skyin", "f4"), ("skyout", "f4")]
     rows = [
@@ -83,9 +83,9 @@ def references(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def save(tmp_path_factory):
+def save(module_folder):
     def saved(model):
-        return str(model.save(tmp_path_factory.mktemp("i2d") / model.meta.filename))
+        return str(model.save(module_folder("i2d") / model.meta.filename))
 
     return saved
 

@@ -45,8 +45,8 @@ class Tools:
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    made = make_cache(tmp_path_factory.mktemp("cache"), detectors=("nrca1", "nrcb1"), subarray="SUB320", seed=1)
+def cache(module_folder):
+    made = make_cache(module_folder("cache"), detectors=("nrca1", "nrcb1"), subarray="SUB320", seed=1)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in made.environment.items():
             patch.setenv(name, value)
@@ -55,13 +55,13 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def programs(cache, tmp_path_factory):
+def programs(cache, module_folder):
     """Seed to (calibrated exposures, stars): rate images of the simulator with noise, bad pixels and a WCS."""
     made = {}
 
     def get(seed):
         if seed not in made:
-            folder = tmp_path_factory.mktemp(f"program{seed}")
+            folder = module_folder(f"program{seed}")
             program = make_program(
                 folder, cache, dithers=3, readpatt="RAPID", ngroups=2, stars=120, pointing_error=0.2, seed=seed
             )
