@@ -99,7 +99,8 @@ def split_parameters(rest: Sequence[str]) -> tuple[list[str], dict[str, Any], di
 
 def executor_of(options: argparse.Namespace) -> Executor:
     """Where the options say that tasks run."""
-    from jwstdask.engine.executor import Threads, connect, local_cluster
+    from jwstdask.engine.clusters import connect, local_cluster
+    from jwstdask.engine.executor import Threads
 
     if options.scheduler:
         return connect(options.scheduler)

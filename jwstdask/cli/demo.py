@@ -46,7 +46,8 @@ def crds_environment(variables: Mapping[str, str]) -> Iterator[None]:
 def run_demo(folder: Path, size: str, workers: int | None, seed: int) -> int:
     """Make and calibrate the program in ``folder``; the exit status."""
     from jwstdask.core.settings import Settings
-    from jwstdask.engine.executor import available_cores, local_cluster
+    from jwstdask.engine.clusters import local_cluster
+    from jwstdask.engine.executor import available_cores
     from jwstdask.pipelines.run import ProgramPlan, run_program
     from jwstdask.report.html import write_report
     from jwstdask.simulate import make_cache, make_program

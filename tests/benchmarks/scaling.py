@@ -25,7 +25,8 @@ from astropy.io import fits
 
 from jwstdask.core.plan import ExposurePlan, Outcome
 from jwstdask.core.settings import Settings
-from jwstdask.engine.executor import Cluster, Executor, local_cluster
+from jwstdask.engine.clusters import local_cluster
+from jwstdask.engine.executor import Cluster, Executor
 from jwstdask.engine.exposure import run_exposure
 from jwstdask.pipelines.planner import Request, plan_exposures
 from jwstdask.pipelines.registry import find

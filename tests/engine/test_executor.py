@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from jwstdask.engine.executor import Cluster, Serial, Threads, available_cores, connect
+from jwstdask.engine.clusters import connect
+from jwstdask.engine.executor import Cluster, Serial, Threads, available_cores
 from jwstdask.pipelines.run import choose_grain
 
 
@@ -106,7 +107,7 @@ def test_local_workers_keep_no_call_stacks():
     """dask would sample them for an hour: memory that grows with time."""
     import dask
 
-    from jwstdask.engine.executor import local_cluster
+    from jwstdask.engine.clusters import local_cluster
 
     executor = local_cluster(1)
     try:

@@ -10,7 +10,8 @@ from astropy.io import fits
 
 import jwstdask
 from jwstdask.core.errors import JwstdaskError, StepError, StepUndone
-from jwstdask.engine.executor import Serial, Threads, local_cluster
+from jwstdask.engine.clusters import local_cluster
+from jwstdask.engine.executor import Serial, Threads
 from jwstdask.io.layout import open_layout
 from jwstdask.pipeline import Detector1Pipeline
 from jwstdask.steps.detector.clean_flicker_noise import CleanFlickerNoiseStep

@@ -14,7 +14,8 @@ from jwstdask import open_exposure
 from jwstdask.core.errors import JwstdaskError
 from jwstdask.core.settings import Settings
 from jwstdask.engine import exposure, passes
-from jwstdask.engine.executor import Serial, Threads, local_cluster
+from jwstdask.engine.clusters import local_cluster
+from jwstdask.engine.executor import Serial, Threads
 from jwstdask.pipeline import Detector1Pipeline
 from jwstdask.pipelines.detector1 import Detector1Pipeline as Detector1
 from jwstdask.pipelines.planner import Request, plan_exposures

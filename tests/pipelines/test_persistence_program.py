@@ -10,7 +10,8 @@ from astropy.io import fits
 import jwstdask
 from jwstdask.core import dq
 from jwstdask.engine import exposure
-from jwstdask.engine.executor import Serial, Threads, local_cluster
+from jwstdask.engine.clusters import local_cluster
+from jwstdask.engine.executor import Serial, Threads
 from jwstdask.pipelines.run import run_chains
 from jwstdask.testing.asserts import product_bytes
 from tests.conftest import once

@@ -58,7 +58,7 @@ def expected(programs, tmp_path_factory):
 @pytest.fixture(scope="session")
 def one_cluster(programs):
     """A cluster of processes on this machine; they take seconds to start and load the kernels."""
-    from jwstdask.engine.executor import local_cluster
+    from jwstdask.engine.clusters import local_cluster
 
     with crds_of(programs.cache("bright2")):
         executor = local_cluster(3)

@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 
 from jwstdask.core.settings import Settings
-from jwstdask.engine.executor import Threads, local_cluster
+from jwstdask.engine.clusters import local_cluster
+from jwstdask.engine.executor import Threads
 from jwstdask.pipelines.planner import Request, plan_exposures
 from jwstdask.pipelines.registry import find
 from jwstdask.pipelines.run import run_chains
