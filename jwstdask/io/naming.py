@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from jwstdask.core.errors import ProductError
+
 _PRODUCTS = """
 ami ami-oi aminorm aminorm-oi blot bsub bsubints c1d cal calints cat crf crfints dark i2d mbsub median phot psfalign
 psfstack psfsub ramp rate rateints residual_fringe s2d s3d snr uncal wfscmb whtlt x1d x1dints
@@ -74,6 +76,48 @@ def exposure_stem(path: str | os.PathLike[str]) -> str:
     return remove_suffix(os.path.splitext(os.path.basename(os.fspath(path)))[0])
 
 
+_LONGEST = 255
+"""Bytes of a file name, in all file systems that matter."""
+
+
+def file_name(name: str, origin: str = "") -> str:
+    """The name of a file to be written, if it can only lie in the folder that it is joined with.
+
+    All names that come from headers, associations, parameters and records pass here before something is written.
+
+    Parameters
+    ----------
+    name
+        The name.
+    origin
+        Where it comes from, for the message.
+
+    Raises
+    ------
+    ProductError
+        If it is empty, leads elsewhere (separators, ``..``), holds control characters or is too long.
+
+    Examples
+    --------
+    >>> file_name("jw1_cal.fits")
+    'jw1_cal.fits'
+    """
+    if name in ("", ".", ".."):
+        problem = "it is empty" if not name else "it is a folder"
+    elif "/" in name or "\\" in name:
+        problem = "it has a separator of folders"
+    elif any(ord(letter) < 32 or ord(letter) == 127 for letter in name):
+        problem = "it has control characters"
+    elif len(os.fsencode(name)) > _LONGEST:
+        problem = f"it is longer than {_LONGEST} bytes"
+    else:
+        return name
+    shown = ascii(name if len(name) <= 80 else f"{name[:77]}...")
+    raise ProductError(
+        shown, f"no file can have this name{f' ({origin})' if origin else ''}: {problem}", "correct the name"
+    )
+
+
 def product_path(
     base: str | os.PathLike[str],
     suffix: str | None,
@@ -100,6 +144,11 @@ def product_path(
     -------
     str
 
+    Raises
+    ------
+    ProductError
+        If the parts make no name of a file in the folder; see `file_name`.
+
     Examples
     --------
     >>> product_path("in/jw1_cal.fits", "crf", "out", ["a3001"])
@@ -113,7 +162,9 @@ def product_path(
     if suffix is not None:
         name = f"{name}{separator}{suffix}"
     folder = os.path.expandvars(os.path.expanduser(os.fspath(output_dir))) if output_dir else ""
-    return os.path.join(folder, f"{name}.{(extension or found or 'fits').lstrip('.')}")
+    if not name.strip("."):
+        raise ProductError(ascii(os.fspath(base)), "no product can be named after this", "correct the name")
+    return os.path.join(folder, file_name(f"{name}.{(extension or found or 'fits').lstrip('.')}"))
 
 
 _EXPOSURE = re.compile(

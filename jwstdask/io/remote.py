@@ -203,6 +203,12 @@ def list_files(url: str) -> list[str]:
     return [system.unstrip_protocol(found) for found in keys]
 
 
+def match_files(pattern: str) -> list[str]:
+    """URLs that a pattern matches, in order."""
+    system, key = file_system(pattern)
+    return [system.unstrip_protocol(found) for found in sorted(retried(lambda: list(system.glob(key)), pattern))]
+
+
 def _found(system: Any, key: str) -> list[str]:
     keys = sorted(system.find(key.rstrip("/")))
     if not keys and not key.endswith("/"):

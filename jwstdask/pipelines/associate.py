@@ -6,13 +6,13 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
+from jwstdask.core.errors import ProductError
 from jwstdask.core.pipeline import Pipeline
 from jwstdask.core.plan import AssociationPlan, StepPlan
 from jwstdask.core.settings import Settings
-from jwstdask.io.naming import product_path
+from jwstdask.io.naming import file_name, product_path
 from jwstdask.pipelines.planner import (
     Draft,
     Request,
@@ -20,6 +20,7 @@ from jwstdask.pipelines.planner import (
     choose_references,
     choose_steps,
     configure_all,
+    crds_version,
     open_draft,
     software,
 )
@@ -60,7 +61,16 @@ def plan_association(
         If the user's own parameters are wrong.
     """
     check_layers(target, settings.layers)
-    return [_plan(target, association, product, settings, metas or {}) for product in association.products]
+    plans = []
+    for product in association.products:
+        try:
+            file_name(product.name, "product of an association")
+            plans.append(_plan(target, association, product, settings, metas or {}))
+        except ProductError as error:
+            # Names come from files: those that lead elsewhere concern their product alone.
+            plan = AssociationPlan(product.name, target.alias, product.of_type("science"))  # type: ignore[attr-defined]
+            plans.append(replace(plan, error=f"{association.path or product.name}: {error}"))
+    return plans
 
 
 def _plan(
@@ -121,7 +131,7 @@ def _plan(
         updates |= {"meta.asn.pool_name": association.pool, "meta.asn.table_name": association.table_name}
     if first.context:
         updates["meta.ref_file.crds.context_used"] = first.context
-        updates["meta.ref_file.crds.sw_version"] = version("crds")
+        updates["meta.ref_file.crds.sw_version"] = crds_version()
     # The references of the catalogue's step are not stated in the products made before it.
     stated = {reftype for item in first.steps if item.name != "source_catalog" for reftype in item.references}
     for reftype, name in first.reference_names.items():

@@ -7,14 +7,22 @@ they are wrong; which steps run; best references of those steps, again of all ex
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
-from importlib.metadata import version
+from functools import cache, partial
+from importlib import metadata
 from typing import Any
 
 from jwstdask import __version__
-from jwstdask.core.errors import InputError, JwstdaskError, ParameterError, PlanError, ReferenceFileError
+from jwstdask.core.errors import (
+    InputError,
+    JwstdaskError,
+    ParameterError,
+    PlanError,
+    ProductError,
+    ReferenceFileError,
+)
 from jwstdask.core.exposure_types import GUIDER
 from jwstdask.core.params import build, coerce, declared, suggest
 from jwstdask.core.pipeline import Pipeline
@@ -24,7 +32,7 @@ from jwstdask.core.step import Step
 from jwstdask.engine.passes import reason_of
 from jwstdask.io.layout import open_layout
 from jwstdask.io.metadata import read_metadata
-from jwstdask.io.naming import product_path
+from jwstdask.io.naming import file_name, product_path
 from jwstdask.pipelines.cost import predict
 from jwstdask.program.associations import Association, Product
 from jwstdask.refs.crds import ReferenceChoice, resolve
@@ -159,6 +167,8 @@ def _check(cls: type, name: str, value: Any, owner: str, origin: str) -> None:
         found = coerce(cls, name, value, owner)
         if name == "output_ext" and found.lstrip(".").lower() != "fits":
             raise ParameterError(f"{owner}.output_ext is {found!r}: products are FITS files", "Leave it at .fits.")
+        if name == "suffix" and found:
+            file_name(found, "suffix")
         if name == "input_dir" and found:
             raise ParameterError(
                 f"{owner}.input_dir is not available: inputs are sought where their paths say, members beside their "
@@ -167,6 +177,8 @@ def _check(cls: type, name: str, value: Any, owner: str, origin: str) -> None:
             )
     except ParameterError as error:
         raise ParameterError(f"{error.message} (from {origin})", error.remedy) from None
+    except ProductError as error:
+        raise ParameterError(f"{owner}.{name} (from {origin}): {error.message}", error.remedy) from None
 
 
 def refuse_hooks(layers: Iterable[Layer]) -> None:
@@ -214,7 +226,24 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if not name.startswith(_OVERRIDE)}
 
 
-def plan_exposures(target: type, requests: Sequence[Request], settings: Settings) -> list[ExposurePlan]:
+_READERS = 8
+"""Threads that read headers; the waiting of network file systems and object stores adds up otherwise."""
+
+
+def in_parallel(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    """Results of a function that reads headers, in the order of the items."""
+    if len(items) < 2:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(min(_READERS, len(items)), "headers") as pool:
+        return list(pool.map(function, items))
+
+
+def plan_exposures(
+    target: type,
+    requests: Sequence[Request],
+    settings: Settings,
+    metas: dict[str, Mapping[str, Any]] | None = None,
+) -> list[ExposurePlan]:
     """Plans of many exposures for one pipeline or step.
 
     Parameters
@@ -225,6 +254,8 @@ def plan_exposures(target: type, requests: Sequence[Request], settings: Settings
         The exposures.
     settings
         The request.
+    metas
+        Filled with the metadata of each exposure that can be read, by its path.
 
     Returns
     -------
@@ -240,13 +271,15 @@ def plan_exposures(target: type, requests: Sequence[Request], settings: Settings
         If the CRDS context cannot be read.
     """
     check_layers(target, settings.layers)
-    opened = [open_draft(target, request) for request in requests]
+    opened = in_parallel(partial(open_draft, target), requests)
+    if metas is not None:
+        metas |= {item.request.path: item.meta for item in opened if item.error is None}
     good = [item for item in opened if item.error is None]
     configure_all(target, good, settings)
     good = [item for item in good if item.error is None]
     choose_steps(target, good, settings)
     choose_references([item for item in good if item.error is None], settings)
-    return [_finish(target, item, settings) for item in opened]
+    return [_finished(target, item, settings) for item in opened]
 
 
 def reference_choices(
@@ -256,7 +289,7 @@ def reference_choices(
 
     Where a parameter reference is missing, the steps of its exposures cannot be known yet: ask again once it is there.
     """
-    drafts = [draft for draft in (open_draft(target, request) for request in requests) if draft.error is None]
+    drafts = [draft for draft in in_parallel(partial(open_draft, target), requests) if draft.error is None]
     classes = [target.class_name, *(CLASSES[alias] for alias in step_names(target).values())]  # type: ignore[attr-defined]
     types = list(dict.fromkeys(parameter_reftype(name) for name in classes))
     found: list[dict[str, ReferenceChoice]] = []
@@ -300,6 +333,8 @@ def open_draft(target: type, request: Request) -> Draft:
         draft.meta, draft.shape = {**request.meta, **request.updates}, request.shape
         return draft
     try:
+        if request.product is not None:
+            file_name(request.product, "product of an association")
         layout = open_layout(request.path)
         draft.meta = {**read_metadata(layout, complete=target.alias != "calwebb_detector1"), **request.updates}
         draft.shape = tuple(layout.check_exposure().shape)
@@ -542,6 +577,12 @@ def _recorded(choice: ReferenceChoice) -> str:
     return choice.path if choice.origin == "override" else f"crds://{choice.name}"
 
 
+@cache
+def crds_version() -> str:
+    """Version of the crds client, as products name it."""
+    return metadata.version("crds")
+
+
 def software(meta: Mapping[str, Any]) -> dict[str, Any]:
     """Metadata that say which software made a product: jwst's keywords state the version of jwst that it equals."""
     own = ["JDASKVER", __version__, "jwstdask version"]
@@ -555,6 +596,15 @@ def software(meta: Mapping[str, Any]) -> dict[str, Any]:
 
 _UNSTATED = ("pictureframe",)
 """Types of references that products of Stages 1 and 2 do not name: the data models have no place for them."""
+
+
+def _finished(target: type, draft: Draft, settings: Settings) -> ExposurePlan:
+    """The plan; names that lead elsewhere concern their exposure alone."""
+    try:
+        return _finish(target, draft, settings)
+    except ProductError as error:
+        draft.error = f"{draft.request.path}: {error}"
+        return _finish(target, draft, settings)
 
 
 def _finish(target: type, draft: Draft, settings: Settings) -> ExposurePlan:
@@ -583,7 +633,7 @@ def _finish(target: type, draft: Draft, settings: Settings) -> ExposurePlan:
         if reftype not in _UNSTATED:
             updates[f"meta.ref_file.{reftype}.name"] = name
     if draft.reference_names:
-        updates["meta.ref_file.crds.sw_version"] = version("crds")
+        updates["meta.ref_file.crds.sw_version"] = crds_version()
         updates["meta.ref_file.crds.context_used"] = draft.context
     products, taps = _products(target, draft, settings)
     side = partial(_side_product, draft, settings)

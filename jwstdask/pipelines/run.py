@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import threading
 import time
@@ -22,7 +23,7 @@ from jwstdask.io.layout import open_layout
 from jwstdask.io.metadata import read_metadata
 from jwstdask.io.naming import split_suffix
 from jwstdask.io.product import prepare_folder
-from jwstdask.io.remote import exists, is_url, list_files
+from jwstdask.io.remote import exists, is_url, list_files, match_files
 from jwstdask.io.temporary import scratch_folder, sweep
 from jwstdask.pipelines.associate import plan_association
 from jwstdask.pipelines.dark import DarkPipeline
@@ -30,11 +31,19 @@ from jwstdask.pipelines.detector1 import Detector1Pipeline
 from jwstdask.pipelines.guider import GuiderPipeline
 from jwstdask.pipelines.image2 import Image2Pipeline
 from jwstdask.pipelines.image3 import Image3Pipeline
-from jwstdask.pipelines.planner import Request, plan_exposures
+from jwstdask.pipelines.planner import Request, in_parallel, plan_exposures
 from jwstdask.pipelines.resume import Ledger, Resume, opened_ledger
 from jwstdask.pipelines.sequence import Linked, sequences, tell_lost
-from jwstdask.program.associations import Association, Product, make_associations, read_association, science_members
+from jwstdask.program.associations import (
+    Association,
+    Product,
+    associations_of_pool,
+    make_associations,
+    read_association,
+    science_members,
+)
 from jwstdask.program.journal import Reading
+from jwstdask.program.pool import make_pool, read_pool
 from jwstdask.refs.stripes import Superstripes, superstripes
 
 Report = Callable[[Outcome], None]
@@ -157,10 +166,20 @@ class Program:
         Path to how far it is: 0 (uncal), 1 (rate), 2 (cal).
     associations
         Associations given.
+    complete
+        Whether these are all: none are made of exposures that are in none.
+    notes
+        What people should know, such as exposures of a pool that are not there.
     """
 
     exposures: Mapping[str, int]
     associations: tuple[Association, ...] = ()
+    complete: bool = False
+    notes: tuple[str, ...] = ()
+
+
+Combine = Callable[[Sequence[str], Mapping[str, Mapping[str, Any]]], list[tuple[Association, AssociationPlan]]]
+"""Associations of calibrated exposures with their plans."""
 
 
 @dataclass
@@ -174,12 +193,37 @@ class ProgramPlan:
     finished
         Inputs that are calibrated already.
     associations
-        Stage 3 plans, made once their members exist.
+        Stage 3 plans, made once their members exist; or, before, what they will be.
+    sources
+        The association, of one product, that each of these comes from.
+    combine
+        Plans of Stage 3 given the calibrated exposures and, with the second argument, metadata of those that are not
+        written yet.
+    metas
+        Metadata that calibrated exposures will have, by path, where Stage 3 is to be foreseen.
+    notes
+        What people should know.
     """
 
     chains: list[list[ExposurePlan]] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)
     associations: list[AssociationPlan] = field(default_factory=list)
+    sources: list[Association] = field(default_factory=list)
+    combine: Combine | None = None
+    metas: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def tasks(self) -> list[ExposurePlan]:
+        """Plans of Stages 1 and 2."""
+        return [item for chain in self.chains for item in chain]
+
+    def foresee(self) -> None:
+        """Find out what Stage 3 will be, before its members are written."""
+        paths = [path for path in self.metas if path not in self.finished]
+        if self.combine is not None:
+            pairs = self.combine([*self.finished, *paths], self.metas)
+            self.sources, self.associations = [source for source, _ in pairs], [plan for _, plan in pairs]
 
 
 def find_inputs(inputs: Iterable[str]) -> Program:
@@ -187,7 +231,8 @@ def find_inputs(inputs: Iterable[str]) -> Program:
 
     Of each exposure in a folder only the earliest product is taken, so that a folder with results can be run again.
     A URL that is no file stands for all files whose names begin so, such as those of a program in the archive's public
-    bucket: ``s3://stpubdata/jwst/public/jw01234/``.
+    bucket: ``s3://stpubdata/jwst/public/jw01234/``. Patterns (``*``, ``?``, ``[...]``) stand for what they match. A
+    pool (``.csv``) stands for those of its exposures that lie beside it, with the associations that the rules make.
 
     Raises
     ------
@@ -198,7 +243,8 @@ def find_inputs(inputs: Iterable[str]) -> Program:
     """
     exposures: dict[str, int] = {}
     associations: list[Association] = []
-    for text in inputs:
+    notes: list[str] = []
+    for text in expanded(inputs):
         path = Path(text)
         if path.is_dir() or (is_url(text) and path.suffix not in (".fits", ".json")):
             files = list_files(text) if is_url(text) else sorted(str(file) for file in path.iterdir())
@@ -206,6 +252,11 @@ def find_inputs(inputs: Iterable[str]) -> Program:
             associations += [read_association(file) for file in files if file.endswith("_asn.json")]
         elif not is_url(text) and not path.exists():
             raise InputError(text, "there is no such file or folder", "correct the path")
+        elif path.suffix == ".csv":
+            members, made, note = _of_pool(text)
+            exposures |= members
+            associations += made
+            notes += note
         elif path.suffix == ".json":
             found = read_association(text)
             associations.append(found)
@@ -219,7 +270,46 @@ def find_inputs(inputs: Iterable[str]) -> Program:
         raise PlanError(
             "There is nothing to process", "give _uncal, _rate or _cal files, a folder of them or an association"
         )
-    return Program(exposures, tuple(item for item in associations if item.asn_type.endswith("image3")))
+    used = [item for item in associations if item.asn_type.endswith("image3")]
+    others = [item.table_name for item in associations if item not in used]
+    if others:
+        shown = ", ".join(others[:3]) + (" ..." if len(others) > 3 else "")
+        notes.append(f"{len(others)} associations other than of type image3 are not used ({shown})")
+    return Program(exposures, tuple(used), notes=tuple(notes))
+
+
+def expanded(inputs: Iterable[str]) -> Iterator[str]:
+    """Inputs, with what patterns match in their place.
+
+    Raises
+    ------
+    InputError
+        If a pattern matches nothing.
+    """
+    for text in inputs:
+        if not glob.has_magic(text) or (not is_url(text) and os.path.exists(text)):
+            yield text
+            continue
+        found = match_files(text) if is_url(text) else sorted(glob.glob(text))
+        if not found:
+            raise InputError(text, "nothing matches this pattern", "correct the pattern")
+        yield from found
+
+
+def _of_pool(path: str) -> tuple[dict[str, int], list[Association], list[str]]:
+    """Exposures of a pool that are there, associations of them, and notes."""
+    folder = os.path.dirname(path)
+    pool = read_pool(path)
+    place = {row.filename: _earliest(os.path.join(folder, os.path.basename(row.filename))) for row in pool}
+    there = exists if is_url(path) else os.path.exists
+    exposures = {file: _stage_of(file) for file in place.values() if there(file)}
+    if not exposures:
+        raise InputError(path, "no exposure of this pool is beside it", "put them there")
+    missing = len(place) - len(exposures)
+    notes = [f"{missing} of {len(place)} exposures of {path} are not there"] if missing else []
+    rows = [row.values for row in pool if place[row.filename] in exposures]
+    made = associations_of_pool(make_pool(rows, pool.name), folder, "image3")
+    return exposures, made, notes
 
 
 def _earliest_products(files: Iterable[str]) -> dict[str, int]:
@@ -236,7 +326,7 @@ def _earliest(member: str) -> str:
     """A member of an association, or the product beside it that it will be made from if it does not exist yet."""
     there = exists if is_url(member) else os.path.exists
     root, _, _ = split_suffix(os.path.splitext(member)[0])
-    beside = (f"{root}_{suffix}.fits" for suffix in ("rate", "uncal"))
+    beside = (f"{root}_{suffix}.fits" for suffix in ("cal", "rate", "uncal"))
     return next((path for path in (member, *beside) if there(path)), member)
 
 
@@ -253,7 +343,14 @@ def _is_tso(path: str) -> bool:
     return meta.get("meta.visit.tsovisit") is True or meta.get("meta.exposure.type") in TSO_TYPES
 
 
-def plan_program(program: Program, through: int, settings: Settings, steps: Mapping[str, Settings]) -> ProgramPlan:
+def plan_program(
+    program: Program,
+    through: int,
+    settings: Settings,
+    steps: Mapping[str, Settings],
+    min_members: int | None = None,
+    foresee: bool = False,
+) -> ProgramPlan:
     """Plans of Stage 1 and 2 of every exposure, all references resolved at once.
 
     Parameters
@@ -266,28 +363,78 @@ def plan_program(program: Program, through: int, settings: Settings, steps: Mapp
         The request.
     steps
         Pipeline alias to the request with that pipeline's parameters.
+    min_members
+        See :func:`run_program`.
+    foresee
+        Whether to find out what Stage 3 will be, too.
     """
-    plan = ProgramPlan()
+    plan = ProgramPlan(notes=program.notes)
     raw = [path for path, stage in program.exposures.items() if stage == 0]
     rates = [path for path, stage in program.exposures.items() if stage == 1]
     plan.finished = [path for path, stage in program.exposures.items() if stage == 2]
-    first = _plan_first(raw, settings, steps)
+    foresee = foresee and through >= 3
+    metas: dict[str, Mapping[str, Any]] = {}
+    first = _plan_first(raw, settings, steps, metas)
     chains = [[item] for item in first]
     if through >= 2:
-        requests = [_second_request(item) for item in first]
+        requests = [_second_request(item, metas.pop(item.path, None)) for item in first]
         image2 = steps.get("calwebb_image2", settings)
         wanted = [(chain, request) for chain, request in zip(chains, requests, strict=True) if request is not None]
         seconds = plan_exposures(Image2Pipeline, [request for _, request in wanted], image2)
         for (chain, _), second in zip(wanted, seconds, strict=True):
             chain.append(second)
-        chains += [[item] for item in plan_exposures(Image2Pipeline, [Request(path) for path in rates], image2)]
-    plan.chains = chains
+        if foresee:
+            for (_, request), second in zip(wanted, seconds, strict=True):
+                _foreseen(plan.metas, second, request.meta or {})
+        del requests, wanted
+        found = plan_exposures(Image2Pipeline, [Request(path) for path in rates], image2, metas)
+        for item in found if foresee else ():
+            _foreseen(plan.metas, item, metas.get(item.path, {}))
+        chains += [[item] for item in found]
+    plan.chains = one_writer(chains)
+    if through >= 3:
+        plan.combine = partial(
+            _combined, program, settings=steps.get("calwebb_image3", settings), min_members=min_members
+        )
+    if foresee:
+        plan.foresee()
     return plan
 
 
-def _plan_first(raw: Sequence[str], settings: Settings, steps: Mapping[str, Settings]) -> list[ExposurePlan]:
+def _foreseen(metas: dict[str, Mapping[str, Any]], plan: ExposurePlan, meta: Mapping[str, Any]) -> None:
+    """Add the metadata that the product of Stage 2 will have."""
+    if plan.error is None and "cal" in plan.products:
+        status = {f"meta.cal_step.{item.step.status}": "COMPLETE" for item in plan.active}
+        metas[plan.products["cal"]] = {**meta, **plan.updates, **status}
+
+
+def one_writer(chains: list[list[ExposurePlan]]) -> list[list[ExposurePlan]]:
+    """Refuse all but the first of those that would write the same product: two files of the same name, say."""
+    owners: dict[str, str] = {}
+    for chain in chains:
+        for place, plan in enumerate(chain):
+            first = chain[0].path
+            taken = next((path for path in product_paths(plan) if owners.setdefault(path, first) != first), None)
+            if taken is not None and plan.error is None:
+                reason = (
+                    f"{plan.path}: {taken} is written of {owners[taken]}, too. "
+                    "Give one of them alone, or put products elsewhere with --output_dir."
+                )
+                chain[place] = plan.failed(reason)
+                del chain[place + 1 :]
+                break
+    return chains
+
+
+def _plan_first(
+    raw: Sequence[str],
+    settings: Settings,
+    steps: Mapping[str, Settings],
+    metas: dict[str, Mapping[str, Any]] | None = None,
+) -> list[ExposurePlan]:
     """Stage 1 of exposures; darks and those of the guiders have pipelines of their own."""
-    plans = plan_exposures(Detector1Pipeline, [Request(path) for path in raw], steps.get("calwebb_detector1", settings))
+    requests = [Request(path) for path in raw]
+    plans = plan_exposures(Detector1Pipeline, requests, steps.get("calwebb_detector1", settings), metas)
     for pipeline in (DarkPipeline, GuiderPipeline):
         places = [place for place, plan in enumerate(plans) if plan.exp_type in pipeline.exp_types]
         if places:
@@ -298,20 +445,21 @@ def _plan_first(raw: Sequence[str], settings: Settings, steps: Mapping[str, Sett
     return plans
 
 
-def _second_request(plan: ExposurePlan) -> Request | None:
+def _second_request(plan: ExposurePlan, known: Mapping[str, Any] | None = None) -> Request | None:
     """Stage 2 of an exposure whose Stage 1 is planned; None where Stage 1 cannot be done or gives no rate."""
     if plan.error is not None or "rate" not in plan.products or plan.exp_type not in Image2Pipeline.exp_types:
         return None
     # The rate has none of the keywords that its data model does not know.
-    meta = {name: value for name, value in read_metadata(open_layout(plan.path)).items() if name.startswith("meta.")}
+    known = read_metadata(open_layout(plan.path)) if known is None else known
+    meta = {name: value for name, value in known.items() if name.startswith("meta.")}
     tso = meta.get("meta.visit.tsovisit") is True or plan.exp_type in TSO_TYPES
     ramp = plan.shape
     if superstripes(meta) > 0:
         stripes = Superstripes.of(meta)
         meta, ramp = stripes.metadata(meta), stripes.shape(ramp)
     kind, shape = ("rateints", ramp[:1] + ramp[2:]) if tso else ("rate", ramp[2:])
-    known = {name: value for name, value in plan.updates.items() if name.startswith("meta.")}
-    meta = {**meta, **known, "meta.model_type": "CubeModel" if tso else "ImageModel"}
+    updates = {name: value for name, value in plan.updates.items() if name.startswith("meta.")}
+    meta = {**meta, **updates, "meta.model_type": "CubeModel" if tso else "ImageModel"}
     for item in plan.steps:
         meta[f"meta.cal_step.{item.step.status}"] = "COMPLETE" if item.skip is None else "SKIPPED"
     return Request(plan.products[kind], meta=meta, shape=shape)
@@ -324,14 +472,34 @@ def plan_stage3(
 
     With ``min_members``, members that are not there are left out, and what has fewer members is an error.
     """
-    metas = [(path, read_metadata(open_layout(path))) for path in calibrated]
+    return [plan for _, plan in _combined(program, calibrated, {}, settings, min_members)]
+
+
+def _combined(
+    program: Program,
+    calibrated: Sequence[str],
+    known: Mapping[str, Mapping[str, Any]],
+    settings: Settings,
+    min_members: int | None = None,
+) -> list[tuple[Association, AssociationPlan]]:
+    """Associations of one product each, and their plans; see `Combine`."""
+    metas = list(zip(calibrated, in_parallel(partial(_metadata, known), calibrated), strict=True))
     metas = [(path, meta) for path, meta in metas if meta.get("meta.exposure.type") in Image3Pipeline.exp_types]
     by_name = {os.path.basename(path): path for path, _ in metas}
     given = [_located(association, by_name, min_members is not None) for association in program.associations]
     taken = science_members(given)
-    made = make_associations([(path, meta) for path, meta in metas if os.path.basename(path) not in taken])
-    plans = [plan for item in (*given, *made) for plan in plan_association(Image3Pipeline, item, settings)]
-    return [_enough(plan, min_members) for plan in plans]
+    free = [] if program.complete else [(path, meta) for path, meta in metas if os.path.basename(path) not in taken]
+    found = []
+    for item in (*given, *make_associations(free)):
+        for product in item.products:
+            single = replace(item, products=(product,))
+            (plan,) = plan_association(Image3Pipeline, single, settings, known)
+            found.append((single, _enough(plan, min_members)))
+    return found
+
+
+def _metadata(known: Mapping[str, Mapping[str, Any]], path: str) -> Mapping[str, Any]:
+    return known[path] if path in known else read_metadata(open_layout(path))
 
 
 def _located(association: Association, by_name: Mapping[str, str], present: bool) -> Association:
@@ -391,6 +559,7 @@ def run_program(
     on_error: str = "continue",
     min_members: int | None = None,
     say: Callable[[str], None] | None = None,
+    plan: ProgramPlan | None = None,
 ) -> ProgramResult:
     """Calibrate a program through Stage ``through``.
 
@@ -423,6 +592,9 @@ def run_program(
         all its members, one made here needs one.
     say
         Called with lines for people.
+    plan
+        What is to be done, if it is known already (from a saved plan, or since an earlier run); ``inputs`` and
+        parameters do not count then.
 
     Raises
     ------
@@ -431,9 +603,10 @@ def run_program(
     """
     started = time.perf_counter()
     say = say or (lambda _: None)
-    program = find_inputs(inputs)
-    steps = steps or {}
-    plan = plan_program(program, through, settings, steps)
+    if plan is None:
+        plan = plan_program(find_inputs(inputs), through, settings, steps or {}, min_members)
+        for note in plan.notes:
+            say(note)
     folder = _home(plan, settings)
     if resume is not None and is_url(folder):
         say("no journal is kept: the products go to a URL")
@@ -448,7 +621,7 @@ def run_program(
             prepare_folder(settings.output_dir)
         with contextlib.suppress(_Stopped):
             run.exposures(chains)
-            if through >= 3:
+            if plan.combine is not None:
                 calibrated = [
                     *plan.finished,
                     *(item.products["cal"] for item in run.outcomes if "cal" in item.products),
@@ -456,8 +629,7 @@ def run_program(
                 lost = len({item.path for item in run.outcomes if item.error is not None})
                 if lost:
                     say(f"Stage 3 goes on without {lost} exposure{'s' * (lost > 1)} that failed")
-                image3 = steps.get("calwebb_image3", settings)
-                plan.associations = plan_stage3(program, calibrated, image3, min_members)
+                plan.associations = [item for _, item in plan.combine(calibrated, {})]
                 (associations,) = run.stale([plan.associations])
                 if more is not None:
                     more(len(associations))

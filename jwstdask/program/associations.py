@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from jwstdask.core.errors import InputError
 from jwstdask.io.layout import read_bytes
 from jwstdask.io.remote import is_url, place_in_archive
+from jwstdask.program.generation.closing import MadeAssociation
 from jwstdask.program.generation.generate import RULES, generate
-from jwstdask.program.pool import pool_from_metadata
+from jwstdask.program.generation.grouping import Member
+from jwstdask.program.pool import Pool, pool_from_metadata
 
 _ATTRIBUTES = ("group_id", "tweakreg_catalog")
 """What jwst takes from a member of an association besides its name and type."""
@@ -107,7 +109,7 @@ def read_association(path: str | os.PathLike[str]) -> Association:
     Raises
     ------
     InputError
-        If the file is not an association, has no members, or a member's name leads out of its folder.
+        If the file is not an association or has no members.
     """
     path = os.fspath(path)
     try:
@@ -127,7 +129,7 @@ def read_association(path: str | os.PathLike[str]) -> Association:
                 members.append((found, str(member.get("exptype", "science"))))
                 attributes[found] = {name: str(member[name] or "") for name in _ATTRIBUTES if name in member}
             attributes = {path: given for path, given in attributes.items() if given}
-            products.append(Product(os.path.basename(str(product["name"])), tuple(members), attributes))
+            products.append(Product(str(product["name"]), tuple(members), attributes))
     except (KeyError, TypeError) as error:
         raise InputError(
             path, f"is not an association: {error} is missing", "see the JWST association schema"
@@ -167,21 +169,33 @@ def make_associations(
     ordered = sorted(exposures, key=lambda pair: os.path.basename(pair[0]))
     pool = pool_from_metadata(ordered)
     rules = [rule for rule in RULES if rule.asn_type in asn_types]
-    found = []
-    for made in generate(pool, discover=False, rules=rules):
-        products = tuple(
-            Product(
-                product.name,
-                tuple(
-                    (ordered[member.row.index][0] if member.row else member.expname, member.exptype)
-                    for member in product.members
-                ),
-            )
-            for product in made.products
-        )
-        extra = {"program": made.program, "asn_rule": made.rule, "constraints": made.constraints}
-        found.append(Association("", made.asn_type, products, made.asn_id, extra=extra))
+
+    def place(member: Member) -> str:
+        return ordered[member.row.index][0] if member.row else member.expname
+
+    found = [_as_read(made, place) for made in generate(pool, discover=False, rules=rules)]
     return sorted(found, key=lambda association: association.products[0].name)
+
+
+def associations_of_pool(pool: Pool, folder: str, *asn_types: str) -> list[Association]:
+    """All associations of some types that the archive's rules make of a pool; members are sought in a folder."""
+    rules = [rule for rule in RULES if rule.asn_type in asn_types]
+
+    def place(member: Member) -> str:
+        return os.path.join(folder, os.path.basename(member.expname))
+
+    found = generate(pool, rules=rules)
+    return [replace(_as_read(made, place), path=f"{made.name}.json", pool=pool.name) for made in found]
+
+
+def _as_read(made: MadeAssociation, place: Callable[[Member], str]) -> Association:
+    """A made association as one that is read."""
+    products = tuple(
+        Product(product.name, tuple((place(member), member.exptype) for member in product.members))
+        for product in made.products
+    )
+    extra = {"program": made.program, "asn_rule": made.rule, "constraints": made.constraints}
+    return Association("", made.asn_type, products, made.asn_id, extra=extra)
 
 
 def science_members(associations: Iterable[Association]) -> set[str]:

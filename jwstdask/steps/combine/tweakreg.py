@@ -16,6 +16,7 @@ from jwstdask.core.dq import DO_NOT_USE, NON_SCIENCE
 from jwstdask.core.errors import InputError, ParameterError, StepError
 from jwstdask.core.params import par
 from jwstdask.core.step import Step
+from jwstdask.io.naming import file_name
 from jwstdask.io.remote import is_url
 from jwstdask.steps.combine import reference_catalog
 from jwstdask.steps.combine.star_finder import background_maps, find_segments, find_stars, no_stars
@@ -247,7 +248,8 @@ class TweakRegStep(Step):
 
     def _write(self, table: Table, name: str, tools: Any) -> str:
         """Write a catalogue; its file name."""
-        path = _folder(self, tools) / name.replace(".fits", f"_cat.{self.catalog_format}")
+        own = file_name(name.replace(".fits", f"_cat.{self.catalog_format}"), "FILENAME")
+        path = _folder(self, tools) / own
         path.parent.mkdir(parents=True, exist_ok=True)
         table.write(path, format=_WRITERS[self.catalog_format], overwrite=True)
         return path.name
