@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "open_exposure": "jwstdask.io.dataset",
     "write_exposure": "jwstdask.io.dataset",
+    "open_program": "jwstdask.program.explore",
     "run_program": "jwstdask.pipelines.facade",
 }
 

@@ -71,8 +71,7 @@ def summary(history: History, working: bool, now: float) -> dict[str, Any]:
     walls: dict[str, list[float]] = {}
     for task in tasks:
         counts = stages.setdefault(task.pipeline, dict.fromkeys(_COLUMNS, 0))
-        here = "waiting" if task.state == "planned" or (task.state == "running" and not working) else task.state
-        counts[here] += 1
+        counts[task.seen(working)] += 1
         if task.state == "done":
             walls.setdefault(task.pipeline, []).append(task.wall)
     every = [wall for group in walls.values() for wall in group]

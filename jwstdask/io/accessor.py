@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -83,15 +84,7 @@ class JwstAccessor:
     @property
     def stage(self) -> int:
         """How far the exposure is: 0 ramps, 1 slopes, 2 calibrated, 3 combined with others or aligned to them."""
-        done = {
-            name.removeprefix("meta.cal_step.")
-            for name, status in self._ds.attrs.items()
-            if isinstance(name, str) and name.startswith("meta.cal_step.") and status == "COMPLETE"
-        }
-        for stage, steps in ((3, _COMBINED), (2, _CALIBRATED), (1, {"ramp_fit"})):
-            if done & steps:
-                return stage
-        return 0
+        return stage_of(self._ds.attrs)
 
     def flags(self, which: str | None = None) -> xr.DataArray:
         """The data-quality array: ``dq``, or ``groupdq`` or ``pixeldq`` of a ramp.
@@ -140,6 +133,20 @@ class JwstAccessor:
         return found
 
 
+def stage_of(meta: Mapping[str, Any]) -> int:
+    """How far an exposure is, from its metadata by dotted name; see `JwstAccessor.stage`."""
+    done = {
+        name.removeprefix("meta.cal_step.")
+        for name, status in meta.items()
+        if isinstance(name, str) and name.startswith("meta.cal_step.") and status == "COMPLETE"
+    }
+    if done & _COMBINED or _LEVEL3.search(str(meta.get("meta.asn.table_name", ""))):
+        return 3
+    return 2 if done & _CALIBRATED else 1 if "ramp_fit" in done else 0
+
+
 _GROUP_BITS = sum(dq.GROUP.values())
+# Associations of the archive, by type: one exposure alone is not aligned to any other.
+_LEVEL3 = re.compile(r"_[a-z-]+3_\d+_asn\.json$")
 _COMBINED = {"tweakreg", "skymatch", "outlier_detection", "source_catalog", "assign_mtwcs"}
 _CALIBRATED = {"assign_wcs", "flat_field", "photom", "resample"}

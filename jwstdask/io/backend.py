@@ -41,7 +41,7 @@ class JwstBackend(BackendEntrypoint):
 
     def open_dataset(  # type: ignore[override]
         self,
-        filename_or_obj: str | os.PathLike[str],
+        filename_or_obj: str | os.PathLike[str] | FitsLayout,
         *,
         drop_variables: str | Iterable[str] | None = None,
         storage_options: dict[str, Any] | None = None,
@@ -51,12 +51,11 @@ class JwstBackend(BackendEntrypoint):
 
         See `dataset_from_layout` for what is in the Dataset.
         """
-        layout = open_layout(filename_or_obj, storage_options)
-        return dataset_from_layout(layout, version, _names(drop_variables))
+        return dataset_from_layout(_layout(filename_or_obj, storage_options), version, _names(drop_variables))
 
     def open_datatree(  # type: ignore[override]
         self,
-        filename_or_obj: str | os.PathLike[str],
+        filename_or_obj: str | os.PathLike[str] | FitsLayout,
         *,
         drop_variables: str | Iterable[str] | None = None,
         storage_options: dict[str, Any] | None = None,
@@ -68,13 +67,13 @@ class JwstBackend(BackendEntrypoint):
 
     def open_groups_as_dict(  # type: ignore[override]
         self,
-        filename_or_obj: str | os.PathLike[str],
+        filename_or_obj: str | os.PathLike[str] | FitsLayout,
         *,
         drop_variables: str | Iterable[str] | None = None,
         storage_options: dict[str, Any] | None = None,
     ) -> dict[str, xr.Dataset]:
         """The Datasets of `open_datatree` by path."""
-        layout = open_layout(filename_or_obj, storage_options)
+        layout = _layout(filename_or_obj, storage_options)
         dropped = _names(drop_variables)
         groups = {"/": dataset_from_layout(layout, None, dropped)}
         names: dict[str, int] = {}
@@ -93,6 +92,10 @@ class JwstBackend(BackendEntrypoint):
         except TypeError:
             return False
         return isinstance(name, str) and os.path.basename(name).startswith("jw") and name.endswith(".fits")
+
+
+def _layout(source: Any, storage_options: dict[str, Any] | None) -> FitsLayout:
+    return source if isinstance(source, FitsLayout) else open_layout(source, storage_options)
 
 
 def _names(drop_variables: str | Iterable[str] | None) -> frozenset[str]:

@@ -17,6 +17,7 @@ from jwstdask.io.backend import EXTVER, GROUP_TABLE, WCS, JwstBackend, slit_vers
 from jwstdask.io.layout import open_layout
 from jwstdask.io.metadata import nest
 from jwstdask.io.product import ProductHandle, ProductWriter
+from jwstdask.io.remote import is_url
 from jwstdask.io.schema import is_model, model_schema
 
 
@@ -47,14 +48,17 @@ def open_exposure(
         If the file is missing, is not FITS, is truncated, or its arrays do not fit together.
     """
     name = os.fspath(path)
+    if not is_url(name):
+        # Workers may be in other folders.
+        name = os.path.abspath(os.path.expanduser(name))
     chunks = {} if chunks is None else None if chunks is False else chunks
-    options: dict[str, Any] = {"storage_options": storage_options} if storage_options else {}
     with warnings.catch_warnings():
         # A FITS image is stored as one run of rows: any rows are as good.
         warnings.filterwarnings("ignore", "The specified chunks separate the stored chunks", UserWarning)
-        if slit_versions(open_layout(name, storage_options)):
-            return xr.open_datatree(name, engine=JwstBackend, chunks=chunks, **options)
-        return xr.open_dataset(name, engine=JwstBackend, chunks=chunks, **options)
+        layout: Any = open_layout(name, storage_options)
+        if slit_versions(layout):
+            return xr.open_datatree(layout, engine=JwstBackend, chunks=chunks)
+        return xr.open_dataset(layout, engine=JwstBackend, chunks=chunks)
 
 
 def write_exposure(

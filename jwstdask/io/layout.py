@@ -110,6 +110,11 @@ class FitsLayout:
     def __reduce__(self):
         return FitsLayout, (self.path, self.hdus, self.storage_options)
 
+    def __dask_tokenize__(self) -> Any:
+        # A file that is written again is another one.
+        changed = None if is_url(self.path) else os.stat(self.path).st_mtime_ns
+        return "FitsLayout", self.path, changed, self.storage_options
+
     def __repr__(self) -> str:
         names = ", ".join(f"{hdu.name}{list(hdu.shape)}" for hdu in self.hdus)
         return f"FitsLayout({self.path!r}: {names})"

@@ -102,6 +102,10 @@ class TaskState:
     reason: str = ""
     started: float = 0.0
 
+    def seen(self, working: bool) -> str:
+        """The state as users are told it: what was planned, or was running when its run died, is ``waiting``."""
+        return "waiting" if self.state == "planned" or (self.state == "running" and not working) else self.state
+
     @property
     def finished(self) -> dict[str, Any] | None:
         """The last record of it being finished; None if it has not been, or failed later."""
