@@ -57,6 +57,10 @@ class PlanError(JwstdaskError):
     """No plan can be made for the inputs: nothing to do, no such pipeline, mixed exposure types."""
 
 
+class ClusterError(JwstdaskError):
+    """A cluster cannot be started or reached, or has no workers any more."""
+
+
 class StepError(JwstdaskError):
     """A step failed on an exposure.
 
@@ -85,4 +89,15 @@ class StepUndone(Exception):
     """A step cannot be done on an exposure, which is left as it was; the pipeline goes on.
 
     The message is the reason.
+
+    Parameters
+    ----------
+    reason
+        Why.
+    status
+        What is recorded, if not what the step records otherwise.
     """
+
+    def __init__(self, reason: str, status: str | None = None) -> None:
+        self.status = status
+        super().__init__(reason)
