@@ -12,10 +12,11 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from jwstdask.core.errors import InputError, ProductError
+from jwstdask.io.transient import DENIED, NOBODY, exhausted, names, passing, status
 
 T = TypeVar("T")
 
@@ -30,30 +31,6 @@ _PUBLIC = "stpubdata"
 """The archive's public bucket, which asks for no credentials."""
 _PROGRAM = re.compile(r"(?P<root>.*/jw(?P<program>\d{5}))/")
 _VISIT = re.compile(r"jw(?P<program>\d{5})\d{6}_")
-
-# Errors by the names of their classes, so that no client has to be imported: of the network, which may pass ...
-_PASSING = frozenset(
-    (
-        "ClientConnectionError",
-        "ClientOSError",
-        "ClientPayloadError",
-        "ConnectionClosedError",
-        "ConnectionError",
-        "FSTimeoutError",
-        "HTTPClientError",
-        "IncompleteRead",
-        "IncompleteReadError",
-        "ResponseStreamingError",
-        "ServerDisconnectedError",
-        "TimeoutError",
-    )
-)
-# ... of a server that is not there, ...
-_NOBODY = frozenset(
-    ("ClientConnectorError", "ConnectTimeoutError", "ConnectionRefusedError", "EndpointConnectionError", "gaierror")
-)
-# ... and of somebody who gave no credentials or wrong ones.
-_DENIED = frozenset(("NoCredentialsError", "PartialCredentialsError", "PermissionError", "TokenRetrievalError"))
 
 
 def is_url(path: str) -> bool:
@@ -114,62 +91,26 @@ def retried(work: Callable[[], T], url: str, failure: type[InputError] | type[Pr
         except Exception as error:
             if number + 1 == TRIES or not passing(error):
                 message, remedy = explanation(url, error)
-                raise failure(url, message, remedy) from error
+                raise exhausted(failure(url, message, remedy)) from error
         time.sleep(PAUSE * 2**number)
     raise AssertionError
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what it came from."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _names(error: BaseException) -> set[str]:
-    return {kind.__name__ for item in _chain(error) for kind in type(item).__mro__}
-
-
-def _status(error: BaseException) -> int | None:
-    """HTTP status of a response that was an error."""
-    for item in _chain(error):
-        for found in (
-            getattr(item, "status", None),
-            (getattr(item, "response", None) or {}).get("ResponseMetadata", {}).get("HTTPStatusCode")
-            if isinstance(getattr(item, "response", None), dict)
-            else None,
-        ):
-            if isinstance(found, int) and found >= 400:
-                return found
-    return None
-
-
-def passing(error: BaseException) -> bool:
-    """True for an error that may be gone at the next try: a cut connection, a timeout, a server that is too busy."""
-    status = _status(error)
-    if status is not None:
-        return status >= 500 or status in (408, 429)
-    names = _names(error)
-    return bool(names & _PASSING) and not names & (_NOBODY | _DENIED) and not isinstance(error, FileNotFoundError)
-
-
 def explanation(url: str, error: BaseException) -> tuple[str, str]:
     """What is wrong, and what can be done about it."""
-    names, status = _names(error), _status(error)
+    found, number = names(error), status(error)
     scheme = url.split("://")[0]
-    if names & _NOBODY:
+    if found & NOBODY:
         remedy = "check the network and the address of the server"
         if scheme == "s3":
             remedy += f" (AWS_ENDPOINT_URL is {os.environ.get('AWS_ENDPOINT_URL') or 'not set'})"
         return f"the server cannot be reached ({_last(error)})", remedy
-    if names & _DENIED or status in (401, 403):
+    if found & DENIED or number in (401, 403):
         remedy = "check the permissions"
         if scheme == "s3":
             remedy = """check the credentials; for a public bucket set FSSPEC_S3='{"anon": true}'"""
         return "access is not permitted", remedy
-    if isinstance(error, FileNotFoundError) or status == 404:
+    if isinstance(error, FileNotFoundError) or number == 404:
         return "there is no such file", "check the path" if scheme != "s3" else "check the names of bucket and key"
     if isinstance(error, IsADirectoryError):
         return "this is a folder", "give a FITS file"
@@ -188,7 +129,7 @@ def exists(url: str) -> bool:
     return retried(lambda: bool(system.isfile(key)), url)
 
 
-def list_files(url: str, storage_options: dict[str, Any] | None = None) -> list[str]:
+def list_files(url: str) -> list[str]:
     """URLs of all files under a prefix, at any depth, in order: a folder, or the beginning of names.
 
     Raises
@@ -196,7 +137,7 @@ def list_files(url: str, storage_options: dict[str, Any] | None = None) -> list[
     InputError
         If the store cannot list them, or there are none.
     """
-    system, key = file_system(url, storage_options)
+    system, key = file_system(url)
     keys = retried(lambda: _found(system, key), url)
     if not keys:
         raise InputError(url, "there is no file under this prefix", "check the path")
