@@ -7,17 +7,15 @@ thread.
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.measure import HEADER, ORACLE, OURS, STRUN, Cost, between, line, marginal, run
+from tests.benchmarks.measure import HEADER, ORACLE, OURS, STRUN, Cost, between, folder_of, line, marginal, parser, run
 
 PIPELINE = "calwebb_detector1"
 
@@ -180,16 +178,14 @@ def rows(case: Case, pairs: Mapping[str, tuple[Cost, Cost]], raw: int) -> list[s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="*", default=list(_CASES), metavar="CASE", help=", ".join(_CASES))
-    parser.add_argument("--folder", type=Path, help="where programs are kept (default: a temporary folder)")
-    parser.add_argument("--update", type=Path, metavar="README", help="put the table into this file")
-    options = parser.parse_args()
+    options_parser = parser(__doc__)
+    options_parser.add_argument("cases", nargs="*", default=list(_CASES), metavar="CASE", help=", ".join(_CASES))
+    options = options_parser.parse_args()
     lines = [HEADER]
-    with tempfile.TemporaryDirectory(prefix="jwstdask-benchmark-") as scratch:
+    with folder_of(options) as parent:
         for name in options.cases:
             print(name, file=sys.stderr)
-            folder = (options.folder or Path(scratch)).resolve() / name
+            folder = parent / name
             lines += rows(_CASES[name], *measure(_CASES[name], folder))
             print("\n".join(lines[-2:]), file=sys.stderr, flush=True)
     print("\n".join(lines))

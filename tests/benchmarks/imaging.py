@@ -8,15 +8,13 @@ and imports included; the oracle's is ``strun``. Both read the raw file and writ
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
-from tests.benchmarks.measure import HEADER, ORACLE, OURS, STRUN, Cost, between, line, marginal, run
+from tests.benchmarks.measure import HEADER, ORACLE, OURS, STRUN, Cost, between, folder_of, line, marginal, parser, run
 
 COUNT = 4
 
@@ -103,13 +101,8 @@ def _rate(folder: Path, uncal: Path) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, help="where the program is kept (default: a temporary folder)")
-    parser.add_argument("--update", type=Path, metavar="README", help="put the table into this file")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="jwstdask-benchmark-") as scratch:
-        folder = (options.folder or Path(scratch)).resolve()
-        folder.mkdir(parents=True, exist_ok=True)
+    options = parser(__doc__).parse_args()
+    with folder_of(options) as folder:
         text = "\n".join([HEADER, *compare(folder)])
     cores = os.cpu_count()
     print(text)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,6 +110,23 @@ def line(title: str, theirs: Cost, ours: Cost, goal: str = "") -> str:
         f"| {title} | {theirs.cpu:.1f} s | {ours.cpu:.2f} s | **{theirs.cpu / ours.cpu:.1f}**{goal} "
         f"| {theirs.wall:.1f} s | {ours.wall:.1f} s | {theirs.anonymous / 1e6:.0f} MB | {ours.anonymous / 1e6:.0f} MB |"
     )
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser with the options that benchmarks share."""
+    found = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found.add_argument("--folder", type=Path, help="where programs are kept (default: a temporary folder)")
+    found.add_argument("--update", type=Path, metavar="README", help="put the table into this file")
+    return found
+
+
+@contextlib.contextmanager
+def folder_of(options: argparse.Namespace) -> Iterator[Path]:
+    """The folder to work in: the one that was given, or one that goes afterwards."""
+    with tempfile.TemporaryDirectory(prefix="jwstdask-benchmark-") as scratch:
+        folder = (options.folder or Path(scratch)).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
 
 
 def between(readme: Path, marker: str, text: str) -> None:
