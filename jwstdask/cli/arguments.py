@@ -56,7 +56,10 @@ def parser(command: str, description: str) -> argparse.ArgumentParser:
     run.add_argument(
         "--min-members", type=int, metavar="N", help="combine an association of which at least N members are there"
     )
-    run.add_argument("-v", "--verbose", action="store_true", help="say what each step does")
+    run.add_argument("-v", "--verbose", action="store_true", help="a line for each step, too")
+    run.add_argument(
+        "--log-format", choices=("text", "json"), default="text", help="progress as text, or as a JSON object a line"
+    )
     run.add_argument("--debug", action="store_true", help="print tracebacks")
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -9,6 +10,9 @@ import time
 from typing import TextIO
 
 from jwstdask.core.plan import Outcome
+
+_MOST_WARNINGS = 50
+"""Different warnings that are printed."""
 
 
 def duration(seconds: float) -> str:
@@ -19,6 +23,23 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+class Terminal(logging.Handler):
+    """Log lines, between those of a progress. What a task says goes to its log, and comes with its outcome."""
+
+    progress: Progress | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from jwstdask.engine.log import current
+
+        if current() is not None:
+            return
+        text = f"{record.levelname} {record.getMessage()}"
+        if self.progress is not None:
+            self.progress.say(text)
+        else:
+            print(text, file=sys.stderr, flush=True)
 
 
 class Progress:
@@ -32,14 +53,28 @@ class Progress:
         Where to print.
     live
         Whether to keep a live line at the end; by default if the stream is a terminal.
+    steps
+        Whether to print a line for each step, too.
+    style
+        ``text``, or ``json`` for an object a line.
     """
 
-    def __init__(self, total: int, stream: TextIO | None = None, live: bool | None = None) -> None:
+    def __init__(
+        self,
+        total: int,
+        stream: TextIO | None = None,
+        live: bool | None = None,
+        steps: bool = False,
+        style: str = "text",
+    ) -> None:
         self.total, self.stream = total, stream or sys.stderr
-        self.live = self.stream.isatty() if live is None else live
-        self.done = self.failed = 0
+        self.steps, self.json = steps, style == "json"
+        self.live = not self.json and (self.stream.isatty() if live is None else live)
+        self.done = self.failed = self.warned = 0
         self.started = time.perf_counter()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._warnings_said: set[tuple[str, str]] = set()
+        Terminal.progress = self
 
     def add(self, count: int) -> None:
         """More outcomes to come than was known."""
@@ -50,17 +85,50 @@ class Progress:
         with self._lock:
             self.done += 1
             self.failed += outcome.error is not None
+            self.warned += bool(outcome.warnings)
+            if self.json:
+                self._events(outcome)
+                return
             width = len(str(self.total))
             name = os.path.basename(outcome.path)
             state = "FAILED" if outcome.error is not None else duration(outcome.wall)
             self._line(f"[{self.done:{width}}/{self.total}] {outcome.pipeline} {name}: {state}")
             if outcome.error is not None:
                 self._line(f"    {outcome.error}")
+            if self.steps:
+                from jwstdask.engine.log import step_lines
+
+                for text, step in step_lines(outcome):
+                    self._line(f"    {step}: {text}")
+            self._warnings(outcome)
             self._status()
+
+    def _warnings(self, outcome: Outcome) -> None:
+        """Each warning once: thousands of exposures may have the same."""
+        for step, text, _ in outcome.warnings:
+            if (step, text) not in self._warnings_said and len(self._warnings_said) < _MOST_WARNINGS:
+                self._warnings_said.add((step, text))
+                self._line(f"    warning, {step}: {text}" if step else f"    warning: {text}")
+
+    def _events(self, outcome: Outcome) -> None:
+        from jwstdask.program.log import events, line_of
+        from jwstdask.program.record import failure_json, outcome_json
+
+        kind = "finished" if outcome.error is None else "failed"
+        told = outcome_json(outcome) if outcome.error is None else failure_json(outcome)
+        told |= {"pipeline": outcome.pipeline, "path": outcome.path}
+        for event in events({"record": kind, **told}):
+            if event["event"] == "finished":
+                event["products"] = list(outcome.products.values())
+            self._line(line_of({**event, "done": self.done, "total": self.total}))
 
     def say(self, text: str) -> None:
         """A plain line."""
         with self._lock:
+            if self.json:
+                from jwstdask.program.log import line_of
+
+                text = line_of({"event": "message", "message": text})
             self._line(text)
             self._status()
 
@@ -85,6 +153,8 @@ class Progress:
 
     def close(self) -> None:
         """Remove the live line."""
+        if Terminal.progress is self:
+            Terminal.progress = None
         if self.live:
             self.stream.write("\r\x1b[K")
             self.stream.flush()

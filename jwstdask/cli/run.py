@@ -9,10 +9,11 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from jwstdask.cli.arguments import executor_of, parser, program_settings, settings_of, split_parameters
-from jwstdask.cli.progress import Progress, duration
+from jwstdask.cli.progress import Progress, Terminal, duration
 from jwstdask.core.errors import JwstdaskError, PlanError
 from jwstdask.core.plan import Outcome
 from jwstdask.core.settings import Layer
@@ -53,9 +54,9 @@ def main(argv: Sequence[str], command: str = "run") -> int:
 
 
 def start_log(verbose: bool) -> None:
-    """Log to the terminal: warnings, or with ``verbose`` what each step says."""
+    """Log to the terminal: warnings, or with ``verbose`` more."""
     level = logging.INFO if verbose else logging.WARNING
-    logging.basicConfig(level=level, format="%(levelname)s %(message)s")
+    logging.basicConfig(level=level, handlers=[Terminal()])
     # Some libraries set the level of their loggers themselves; the handler has the last word.
     for handler in logging.getLogger().handlers:
         handler.setLevel(level)
@@ -103,6 +104,7 @@ def _run_target(options: Any, inputs: list[str], own: dict[str, Any], steps: dic
         return _run_associations(options, target, inputs, settings)
     from jwstdask.pipelines.planner import plan_exposures
     from jwstdask.pipelines.run import run_chains
+    from jwstdask.program.log import noted
 
     plans = plan_exposures(target, _requests(target, inputs), settings)
     if match is not None:
@@ -116,10 +118,10 @@ def _run_target(options: Any, inputs: list[str], own: dict[str, Any], steps: dic
 
         print_plans(plans)
         return 1 if any(plan.error for plan in plans) else 0
-    progress = Progress(len(plans))
+    progress = Progress(len(plans), steps=options.verbose, style=options.log_format)
     executor = executor_of(options)
     try:
-        outcomes = run_chains([[plan] for plan in plans], executor, progress, options.grain)
+        outcomes = run_chains([[plan] for plan in plans], executor, progress, options.grain, noted)
     finally:
         progress.close()
         executor.close()
@@ -182,10 +184,12 @@ def _requests(target: type, inputs: Sequence[str]) -> list[Any]:
 
 
 def _run_associations(options: Any, target: type, inputs: list[str], settings: Any) -> int:
+    from jwstdask.engine.association import run_association
     from jwstdask.io.naming import exposure_stem
     from jwstdask.pipelines.associate import plan_association
     from jwstdask.pipelines.run import run_associations
     from jwstdask.program.associations import Association, Product, read_association
+    from jwstdask.program.log import noted
 
     associations = [read_association(path) for path in inputs if path.endswith(".json")]
     files = [path for path in inputs if not path.endswith(".json")]
@@ -198,10 +202,10 @@ def _run_associations(options: Any, target: type, inputs: list[str], settings: A
 
         print_associations(plans)
         return 1 if any(plan.error for plan in plans) else 0
-    progress = Progress(len(plans))
+    progress = Progress(len(plans), steps=options.verbose, style=options.log_format)
     executor = executor_of(options)
     try:
-        outcomes = run_associations(plans, executor, progress)
+        outcomes = run_associations(plans, executor, progress, partial(noted, work=run_association))
     finally:
         progress.close()
         executor.close()
@@ -227,7 +231,7 @@ def _run_program(
     resume = Resume(check_force(options.force), ("jwstdask", *sys.argv[1:]), context_name(settings.context))
     if options.dry_run:
         return _plan_program(inputs, through, settings, each, resume)
-    progress = Progress(0)
+    progress = Progress(0, steps=options.verbose, style=options.log_format)
     executor = executor_of(options)
 
     def planned(plan: ProgramPlan) -> None:

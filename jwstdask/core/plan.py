@@ -176,7 +176,14 @@ class Outcome:
     memory
         Peak resident memory of the process [bytes].
     census
-        DQ census of the products: product to flag name to share of pixels.
+        Counts of flags: ``groups`` (samples of the ramp), ``mask`` (pixels, before the exposure is looked at) or kind
+        of product to flag name to number, with ``all`` elements and those with ``any`` flag.
+    warnings
+        Step, text and count of each warning.
+    worker
+        Where it was done: machine, process, thread.
+    started
+        Seconds since 1970; 0 if it was not.
     """
 
     path: str
@@ -188,7 +195,10 @@ class Outcome:
     wall: float = 0.0
     cpu: float = 0.0
     memory: int = 0
-    census: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    census: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    warnings: tuple[tuple[str, str, int], ...] = ()
+    worker: str = ""
+    started: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import numpy as np
 from jwstdask.core.errors import JwstdaskError, PlanError, StepError
 from jwstdask.core.plan import AssociationPlan, ExposurePlan, Outcome, StepPlan, StepRecord
 from jwstdask.engine.executor import Executor, Serial
+from jwstdask.engine.log import at_step, map_parts
 from jwstdask.engine.outcome import measured
 from jwstdask.engine.passes import open_references, reason_of
 from jwstdask.io.exposure import Exposure
@@ -48,7 +49,7 @@ class Tools:
 
     def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
         """``function`` of each item, in order, on all workers. The function must be picklable and idempotent."""
-        return self.executor.map(function, items)
+        return map_parts(self.executor, function, items)
 
     def log(self, message: str) -> None:
         """A line for the log of the association."""
@@ -93,6 +94,7 @@ def _run(plan: AssociationPlan, tools: Tools) -> Outcome:
     combined: Exposure | None = None
     for item in plan.steps:
         clock = time.process_time()
+        at_step(item.name)
         targets = members if combined is None else [combined]
         reason = item.skip
         if reason is None:

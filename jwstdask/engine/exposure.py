@@ -23,8 +23,10 @@ from jwstdask.core.errors import StepError
 from jwstdask.core.exposure_types import GUIDER
 from jwstdask.core.plan import ExposurePlan, Outcome, StepRecord
 from jwstdask.engine.association import resample_exposure
+from jwstdask.engine.census import Census, of_products, of_tally, recount_groups
 from jwstdask.engine.executor import Cluster, Executor, Serial
 from jwstdask.engine.frames import divided, run_in_file
+from jwstdask.engine.log import at_step, map_parts
 from jwstdask.engine.outcome import measured
 from jwstdask.engine.passes import (
     Block,
@@ -230,6 +232,7 @@ def _run(plan: ExposurePlan, executor: Executor) -> Outcome:
     records += failed
     found: dict[str, dict[str, Any]] = {}
     saved: dict[str, str] = {}
+    counted: Census = {}
     with contextlib.ExitStack() as stack:
         source = arrays
         folder = stack.enter_context(scratch_folder(_folder(plan) or os.curdir, make=False))
@@ -260,6 +263,7 @@ def _run(plan: ExposurePlan, executor: Executor) -> Outcome:
                     for kind, writer in writers.items()
                 }
             records += work.records()
+            counted |= of_tally(tally)
             if part.frame_step is not None and scratch is not None:
                 outcome = run_in_file(part.frame_step, meta, scratch, executor)
                 records.append(outcome.record)
@@ -286,6 +290,7 @@ def _run(plan: ExposurePlan, executor: Executor) -> Outcome:
         plan.pipeline,
         {**paths, **{_TAPPED.get(step, f"tap:{step}"): path for step, path in saved.items()}},
         tuple(ordered[item.name] for item in plan.steps if item.name in ordered),
+        census={**counted, **of_products(paths)},
     )
 
 
@@ -306,6 +311,7 @@ def run_metadata_steps(plan: ExposurePlan, meta: Mapping[str, Any]) -> tuple[Any
             records.append(StepRecord(item.name, "SKIPPED", item.skip))
             continue
         clock = time.thread_time()
+        at_step(item.name)
         wcs, found = item.step.run_exposure({**meta, **updates}, open_references(item))  # type: ignore[attr-defined]
         updates.update(found)
         records.append(StepRecord(item.name, "COMPLETE", seconds=time.thread_time() - clock))
@@ -388,13 +394,14 @@ def walks(
         Counts over all strips.
     """
     for walk in range(_MOST_WALKS):
-        tally = merge_tallies(executor.map(strip(walk, None), row_ranges))
+        tally = merge_tallies(map_parts(executor, strip(walk, None), row_ranges))
         if not work.regather(tally):
             break
     if frame is not None:
         touched = work.revise(frame)
+        recount_groups(frame.groupdq, tally)
         again = [pair for pair in row_ranges if touched[slice(*pair)].any()]
-        revised = merge_tallies(executor.map(strip(walk, touched), again))
+        revised = merge_tallies(map_parts(executor, strip(walk, touched), again))
         segments = {name: value for name, value in revised.items() if name.startswith(_SEGMENTS)}
         if segments:
             tally = {name: value for name, value in tally.items() if not name.startswith(_SEGMENTS)} | segments

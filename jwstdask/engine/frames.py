@@ -19,6 +19,7 @@ from jwstdask.core.block import ImageBlock, RampBlock, Window
 from jwstdask.core.errors import JwstdaskError, StepError, StepUndone
 from jwstdask.core.plan import ExposurePlan, StepPlan, StepRecord
 from jwstdask.engine.executor import Executor
+from jwstdask.engine.log import map_parts
 from jwstdask.engine.passes import Idle, open_references, reason_of
 from jwstdask.io.layout import FitsLayout, open_layout
 from jwstdask.refs.stripes import Superstripes, superstripes
@@ -173,7 +174,7 @@ def run_in_memory(item: StepPlan, meta: Mapping[str, Any], name: str, block: Blo
         return time.thread_time() - clock
 
     def walk() -> list[float]:
-        return executor.map(partial(ready[0].integration, block), _integrations(block.sci.shape))
+        return map_parts(executor, partial(ready[0].integration, block), _integrations(block.sci.shape))
 
     return _watched(name, item, share, walk, lambda done: ready[0].finish(done))
 
@@ -185,14 +186,14 @@ def run_in_file(item: StepPlan, meta: Mapping[str, Any], path: str, executor: Ex
     """
 
     def share() -> float:
-        return executor.map(partial(_share, item, dict(meta)), [path])[0]
+        return map_parts(executor, partial(_share, item, dict(meta)), [path])[0]
 
     def walk() -> list[float]:
         integrations = _integrations(open_layout(path).hdu("SCI").shape)
-        return executor.map(partial(_integration, path, item.name), integrations)
+        return map_parts(executor, partial(_integration, path, item.name), integrations)
 
     def finish(done: bool) -> None:
-        executor.map(partial(_finish, path, item.name), [done])
+        map_parts(executor, partial(_finish, path, item.name), [done])
 
     try:
         return _watched(os.path.basename(path), item, share, walk, finish)

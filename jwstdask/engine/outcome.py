@@ -9,8 +9,9 @@ import traceback
 from collections.abc import Callable
 from dataclasses import replace
 
-from jwstdask.core.errors import JwstdaskError
-from jwstdask.core.plan import AssociationPlan, ExposurePlan, Outcome
+from jwstdask.core.errors import JwstdaskError, StepError
+from jwstdask.core.plan import AssociationPlan, ExposurePlan, Outcome, StepRecord
+from jwstdask.engine.log import current, worker_name
 from jwstdask.engine.passes import reason_of
 
 
@@ -25,6 +26,7 @@ def measured(plan: ExposurePlan | AssociationPlan, work: Callable[[], Outcome]) 
     """
     started, clock = time.perf_counter(), time.process_time()
     outcome = Outcome(plan.path, plan.pipeline)
+    begun = time.time()
     if plan.error is not None:
         return replace(outcome, error=plan.error)
     try:
@@ -34,8 +36,14 @@ def measured(plan: ExposurePlan | AssociationPlan, work: Callable[[], Outcome]) 
         if os.path.basename(plan.path) not in reason:
             reason = f"{plan.path}: {reason}"
         outcome = replace(outcome, error=reason, traceback=traceback.format_exc())
+        if isinstance(error, StepError):
+            outcome = replace(outcome, steps=(StepRecord(error.step, "FAILED", error.reason),))
+    log = current()
     return replace(
         outcome,
+        warnings=() if log is None else log.warnings,
+        worker=worker_name(),
+        started=begun,
         wall=time.perf_counter() - started,
         cpu=time.process_time() - clock,
         memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,

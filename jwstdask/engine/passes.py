@@ -22,6 +22,8 @@ from jwstdask.core.errors import JwstdaskError, StepError
 from jwstdask.core.exposure_types import GUIDER
 from jwstdask.core.plan import ExposurePlan, StepPlan, StepRecord
 from jwstdask.core.step import Step
+from jwstdask.engine.census import count_groups, count_mask
+from jwstdask.engine.log import at_step
 from jwstdask.io.metadata import keyword_names
 from jwstdask.refs.reference import Reference
 from jwstdask.refs.reference import open_references as references_of
@@ -235,6 +237,7 @@ class Pass:
                 remedy = f"skip it: --steps.{item.name}.skip=true"
                 raise StepError(self.source.name, item.name, "it needs the whole exposure at once", remedy)
             started = time.thread_time()
+            at_step(item.name)
             try:
                 references = open_references(item)
                 reason = item.step.reference_skip_reason(self.meta, references)
@@ -452,6 +455,7 @@ class Pass:
             if tap is not None and f"before:{item.plan.name}" in self.plan.taps:
                 tap(f"before:{item.plan.name}", block)
             clock = time.thread_time()
+            at_step(item.plan.name)
             try:
                 every = integrations == slice(None)
                 gathered = item.gathered if every else item.step.gathered_of(item.gathered, integrations)
@@ -463,6 +467,8 @@ class Pass:
                 place = f"rows {window.y0}:{window.y1}, columns {window.x0}:{window.x1}"
                 raise StepError(self.source.name, item.plan.name, reason_of(error), place=place) from error
             item.seconds += time.thread_time() - clock
+            if item.step.alias == "dq_init" and integrations.start in (None, 0):
+                count_mask(block)
             if tap is not None and item.plan.name in self.plan.taps:
                 tap(item.plan.name, block)
 
@@ -518,6 +524,7 @@ class Pass:
                     self.apply(block, index + 1, end, None if touched is None else sink.tap)
             if not flags_only:
                 sink.products(block)
+            count_groups(block, tally)
             add_counts(tally, block.tally)
             # Before the next one is read.
             del block

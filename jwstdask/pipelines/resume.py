@@ -9,6 +9,7 @@ that is a product of another task counts as unchanged if that task would make th
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import socket
@@ -25,16 +26,19 @@ from jwstdask.core.plan import AssociationPlan, ExposurePlan, Outcome
 from jwstdask.engine.events import listening, tell
 from jwstdask.engine.executor import Executor
 from jwstdask.engine.exposure import run_exposure
+from jwstdask.engine.log import worker_name
 from jwstdask.io.product import make_folder
 from jwstdask.io.temporary import temporary_path
 from jwstdask.pipelines.registry import PIPELINES
 from jwstdask.pipelines.sequence import saving
 from jwstdask.program.content import Stamp, combined, glance, parts, stamp
 from jwstdask.program.journal import FOLDER, Journal, Reading
+from jwstdask.program.log import RunLog, logged
 from jwstdask.program.record import (
     VERSION,
     Plan,
     all_products,
+    failure_json,
     input_paths,
     outcome_json,
     outcome_of,
@@ -42,6 +46,7 @@ from jwstdask.program.record import (
     recipe,
     record_path,
     reference_paths,
+    settings_json,
     task_name,
     versions,
     within,
@@ -83,9 +88,21 @@ def witness(
     work: Callable[..., Outcome] = run_exposure,
     command: Sequence[str] = (),
 ) -> Outcome:
-    """Do the work of a plan: tell the process that leads that it has started, and with what it finished."""
+    """Do the work of a plan: tell the process that leads that it has started, and with what it finished.
+
+    What is said meanwhile goes to the log of the exposure.
+    """
+    with logged(plan, folder) as log:
+        outcome = _witnessed(plan, executor, folder, work, command)
+        log.outcome = outcome
+    return outcome
+
+
+def _witnessed(
+    plan: Plan, executor: Executor | None, folder: str, work: Callable[..., Outcome], command: Sequence[str]
+) -> Outcome:
     name = task_name(plan, folder)
-    tell(json.dumps({"folder": folder, "record": "started", "task": name}))
+    tell(json.dumps({"folder": folder, "record": "started", "task": name, "worker": worker_name()}))
     inputs: dict[str, list[Any]] = {}
     references: dict[str, list[Any]] = {}
     if plan.error is None:
@@ -113,8 +130,7 @@ def witness(
             reason = f"{plan.path}: the products are written, but not their record: {error}"
             outcome = replace(outcome, error=reason)
     if outcome.error is not None:
-        told = {"reason": outcome.error, "wall": round(outcome.wall, 3)}
-        tell(json.dumps({"folder": folder, "record": "failed", "task": name, **told}))
+        tell(json.dumps({"folder": folder, "record": "failed", "task": name, **failure_json(outcome)}))
         return outcome
     found = Witnessed(**{**vars(outcome), "evidence": evidence})
     tell(json.dumps({"folder": folder, "record": "finished", "task": name, **evidence}))
@@ -189,6 +205,8 @@ class Task:
         Whether it would make what it made before.
     fresh
         Whether there is nothing to do.
+    settings
+        Key of the record of what it does.
     """
 
     plan: Plan
@@ -196,6 +214,7 @@ class Task:
     forced: bool = False
     same: bool = False
     fresh: bool = False
+    settings: str = ""
 
 
 @dataclass(frozen=True)
@@ -224,9 +243,12 @@ class Ledger:
         The journal.
     resume
         How the program is resumed.
+    log
+        What is told of the run, for machines.
     """
 
-    def __init__(self, journal: Journal | Reading, resume: Resume) -> None:
+    def __init__(self, journal: Journal | Reading, resume: Resume, log: RunLog | None = None) -> None:
+        self.log = log
         self.journal, self.command, self.force = journal, resume.command, resume.force
         self.folder, self.status = journal.folder, "done"
         self.tasks: dict[str, Task] = {}
@@ -234,6 +256,7 @@ class Ledger:
         self._digests: dict[str, str | None] = {}
         self._seen: dict[str, list[Any]] = {}
         self._told: set[str] = set()
+        self._known_settings: set[str] = set()
         self._running: dict[str, threading.Thread] = {}
         self._guard = threading.Condition()
 
@@ -269,21 +292,36 @@ class Ledger:
             for task in tasks:
                 if task.fresh and any(self._made_anew(path) for path in input_paths(task.plan)):
                     task.fresh = task.same = False
-        self.journal.add_all(
-            [
-                {
-                    "record": "fresh" if task.fresh else "planned",
-                    "task": task.name,
-                    "pipeline": task.plan.pipeline,
-                    "path": task.plan.path,
-                }
-                for task in tasks
-            ]
-        )
+        self.journal.add_all([*self._settings(tasks), *map(self._planned, tasks)])
         if self._seen:
             self.journal.add("seen", files=dict(self._seen))
             self._seen.clear()
         return found
+
+    def _settings(self, tasks: Iterable[Task]) -> list[dict[str, Any]]:
+        """Records of what the tasks do, each once."""
+        found = []
+        for task in tasks:
+            content = settings_json(task.plan)
+            text = json.dumps(content, sort_keys=True)
+            task.settings = hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+            if task.settings not in self._known_settings:
+                self._known_settings.add(task.settings)
+                found.append({"record": "settings", "key": task.settings, **content})
+        return found
+
+    def _planned(self, task: Task) -> dict[str, Any]:
+        plan = task.plan
+        record = {
+            "record": "fresh" if task.fresh else "planned",
+            "task": task.name,
+            "pipeline": plan.pipeline,
+            "path": plan.path,
+            "settings": task.settings,
+        }
+        if isinstance(plan, AssociationPlan):
+            record["members"] = [os.path.basename(path) for path in plan.members]
+        return record
 
     def _rewind(self, path: str, detector: str, names: set[str]) -> None:
         """Put a file of persistence back to what it held of a detector before the first of these exposures was done."""
@@ -399,8 +437,7 @@ class Ledger:
         """Write down an outcome whose message has not come."""
         name = task_name(plan, self.folder)
         if outcome.error is not None:
-            told = {"reason": outcome.error, "wall": round(outcome.wall, 3)}
-            self._write({"record": "failed", "task": name, **told})
+            self._write({"record": "failed", "task": name, **failure_json(outcome)})
         elif isinstance(outcome, Witnessed):
             self._write({"record": "finished", "task": name, **outcome.evidence})
 
@@ -415,6 +452,9 @@ class Ledger:
                 self._told.add(name)
         try:
             self.journal.add_all([record], sync=kind != "started")
+            if self.log is not None:
+                plan = self.tasks[name].plan
+                self.log.add({**record, "pipeline": plan.pipeline, "path": plan.path})
         finally:
             if kind != "started":
                 self.tasks[name].same = kind == "finished"
@@ -434,10 +474,12 @@ class Ledger:
 def opened_ledger(folder: str, resume: Resume, executor: Executor) -> Iterator[Ledger]:
     """The ledger of a run in a folder; its journal is held, hears the tasks, and is told how the run ended."""
     with Journal(folder) as journal:
-        ledger = Ledger(journal, resume)
+        log = RunLog(journal.folder)
+        ledger = Ledger(journal, resume, log)
         facts = {"command": list(resume.command), "versions": versions(), "context": resume.context}
         place = {"workers": executor.workers, "process": os.getpid(), "host": socket.gethostname()}
         journal.add("run", **facts, **place)
+        log.add({"record": "run", **facts, **place})
         status = "stopped"
         try:
             with listening(executor, ledger.hear):
@@ -453,6 +495,7 @@ def opened_ledger(folder: str, resume: Resume, executor: Executor) -> Iterator[L
                         ledger.wait()
         finally:
             journal.add("end", status=status)
+            log.add({"record": "end", "status": status})
 
 
 def check_force(names: Iterable[str]) -> frozenset[str]:

@@ -43,6 +43,10 @@ _LIBRARIES = (
     "stdatamodels",
     "tweakwcs",
 )
+_MOST_WARNINGS, _LONGEST = 20, 400
+"""Warnings of a task that the journal keeps, and characters of each; the log of the exposure has all."""
+_TRACE_LINES, _LONGEST_TRACE = 30, 4_000
+"""The end of a traceback that the journal keeps."""
 _CONTEXT = "meta.ref_file.crds.context_used"
 
 
@@ -236,7 +240,44 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
         "cpu": round(outcome.cpu, 3),
         "memory": outcome.memory,
         "census": plain(outcome.census),
+        "warnings": [[step, text[:_LONGEST], count] for step, text, count in outcome.warnings[:_MOST_WARNINGS]],
+        "worker": outcome.worker,
+        "started": round(outcome.started, 3),
     }
+
+
+def failure_json(outcome: Outcome) -> dict[str, Any]:
+    """What is told of a failure."""
+    trace = "\n".join(outcome.traceback.rstrip().splitlines()[-_TRACE_LINES:])
+    found = {name: value for name, value in outcome_json(outcome).items() if name not in ("path", "pipeline")}
+    return {**found, "reason": outcome.error, "trace": trace[-_LONGEST_TRACE:]}
+
+
+def settings_json(plan: Plan) -> dict[str, Any]:
+    """What a plan does, but for names of files that are its own: equal for most exposures of a program.
+
+    Returns
+    -------
+    settings
+        ``pipeline``, ``context``, ``exp_type``, and ``steps`` with ``name``, ``skip`` (reason or None), ``parameters``
+        (those that are no defaults: name to value and origin) and ``references`` (type to name).
+    """
+    steps = []
+    for item in plan.steps:
+        given = {}
+        for name, default in _defaults(type(item.step)).items():
+            value = getattr(item.step, name)
+            if name in item.origins and value != default:
+                given[name] = [plain(value), item.origins[name]]
+        references = {kind: path and os.path.basename(path) for kind, path in item.references.items()}
+        steps.append({"name": item.name, "skip": item.skip, "parameters": given, "references": references})
+    exp_type = plan.exp_type if isinstance(plan, ExposurePlan) else ""
+    return {"pipeline": plan.pipeline, "context": plan.context, "exp_type": exp_type, "steps": steps}
+
+
+@functools.cache
+def _defaults(cls: type) -> dict[str, Any]:
+    return dict(vars(cls()))
 
 
 def outcome_of(found: Mapping[str, Any], products: Mapping[str, str]) -> Outcome:
@@ -250,6 +291,9 @@ def outcome_of(found: Mapping[str, Any], products: Mapping[str, str]) -> Outcome
         cpu=found["cpu"],
         memory=found["memory"],
         census=found["census"],
+        warnings=tuple((step, text, count) for step, text, count in found.get("warnings", ())),
+        worker=found.get("worker", ""),
+        started=found.get("started", 0.0),
     )
 
 
@@ -301,6 +345,7 @@ __all__: Sequence[str] = [
     "Plan",
     "all_products",
     "code_digest",
+    "failure_json",
     "input_paths",
     "outcome_json",
     "outcome_of",
@@ -310,6 +355,7 @@ __all__: Sequence[str] = [
     "recipe",
     "record_path",
     "reference_paths",
+    "settings_json",
     "task_name",
     "versions",
     "within",
