@@ -129,7 +129,7 @@ def exists(url: str) -> bool:
     return retried(lambda: bool(system.isfile(key)), url)
 
 
-def list_files(url: str) -> list[str]:
+def list_files(url: str, storage_options: dict[str, Any] | None = None) -> list[str]:
     """URLs of all files under a prefix, at any depth, in order: a folder, or the beginning of names.
 
     Raises
@@ -137,7 +137,7 @@ def list_files(url: str) -> list[str]:
     InputError
         If the store cannot list them, or there are none.
     """
-    system, key = file_system(url)
+    system, key = file_system(url, storage_options)
     keys = retried(lambda: _found(system, key), url)
     if not keys:
         raise InputError(url, "there is no file under this prefix", "check the path")
