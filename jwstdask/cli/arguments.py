@@ -14,6 +14,7 @@ from jwstdask.core.settings import Layer, Settings
 
 if TYPE_CHECKING:
     from jwstdask.engine.executor import Executor
+    from jwstdask.engine.profiles import Profile
 
 
 def parser(command: str, description: str) -> argparse.ArgumentParser:
@@ -25,9 +26,8 @@ def parser(command: str, description: str) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     run = found.add_argument_group("where and how")
-    run.add_argument("--workers", type=int, metavar="N", help="start a cluster of N processes on this machine")
     run.add_argument("--threads", type=int, metavar="N", help="threads in this process (default: all cores)")
-    run.add_argument("--scheduler", metavar="ADDRESS", help="use the Dask cluster at this address or scheduler file")
+    cluster_options(run)
     run.add_argument("--context", metavar="PMAP", help="CRDS context (default: CRDS_CONTEXT)")
     run.add_argument(
         "--grain", choices=("auto", "exposure", "strip"), default="auto", help="one task an exposure or a strip"
@@ -62,6 +62,24 @@ def parser(command: str, description: str) -> argparse.ArgumentParser:
     )
     run.add_argument("--debug", action="store_true", help="print tracebacks")
     return found
+
+
+def cluster_options(group: Any) -> None:
+    """Options that choose a cluster."""
+    group.add_argument(
+        "--workers",
+        metavar="N",
+        help="start a cluster of N processes on this machine, or of the kind that --cluster says; MIN:MAX: as many as "
+        "there is work for; auto: as there are cores and memory",
+    )
+    group.add_argument(
+        "--cluster", metavar="PROFILE", help="start workers as this profile says (`jwstdask clusters` lists them)"
+    )
+    group.add_argument("--scheduler", metavar="ADDRESS", help="use the Dask cluster at this address or scheduler file")
+    group.add_argument("--interface", metavar="NAME", help="network interface the scheduler listens on")
+    group.add_argument(
+        "--insecure", action="store_true", help="plain TCP: whoever reaches the scheduler can run code as you"
+    )
 
 
 def split_parameters(rest: Sequence[str]) -> tuple[list[str], dict[str, Any], dict[str, dict[str, Any]]]:
@@ -100,16 +118,59 @@ def split_parameters(rest: Sequence[str]) -> tuple[list[str], dict[str, Any], di
     return inputs, own, steps
 
 
-def executor_of(options: argparse.Namespace) -> Executor:
-    """Where the options say that tasks run."""
-    from jwstdask.engine.clusters import connect, local_cluster
-    from jwstdask.engine.executor import Threads
+def profile_of(options: argparse.Namespace) -> Profile | None:
+    """The cluster that the options ask for; None: no cluster.
+
+    Raises
+    ------
+    ParameterError
+        If they contradict each other, or the profile is wrong.
+    """
+    changes: dict[str, Any] = {}
+    if options.workers is not None:
+        changes["workers"] = options.workers
+    if options.interface is not None:
+        changes["interface"] = options.interface
+    if options.insecure:
+        changes["insecure"] = True
+    if not (options.scheduler or options.cluster or options.workers):
+        if changes:
+            raise ParameterError("--interface and --insecure are for clusters", "add --workers or --cluster")
+        return None
+    from jwstdask.core.params import build
+    from jwstdask.engine.profiles import Profile, read_profile
 
     if options.scheduler:
-        return connect(options.scheduler)
-    if options.workers:
-        return local_cluster(options.workers)
-    return Threads(options.threads)
+        if options.cluster or options.workers:
+            raise ParameterError(
+                "--scheduler is a cluster that runs already", "leave out --cluster and --workers, which start one"
+            )
+        changes |= {"kind": "scheduler", "address": options.scheduler}
+    elif options.cluster:
+        return read_profile(options.cluster, changes)
+    profile, _ = build(Profile, [("command line", changes)], "cluster")
+    assert isinstance(profile, Profile)
+    return profile
+
+
+def join_ranks(profile: Profile | None) -> None:
+    """Under MPI every rank runs the command: return on the one that is this program, the others work and exit."""
+    if profile is not None and profile.kind == "mpi":
+        from jwstdask.engine.mpi import join
+
+        join(profile)
+
+
+def executor_of(options: argparse.Namespace) -> Executor:
+    """Where the options say that tasks run."""
+    profile = profile_of(options)
+    if profile is None:
+        from jwstdask.engine.executor import Threads
+
+        return Threads(options.threads)
+    from jwstdask.engine.clusters import start
+
+    return start(profile)
 
 
 def settings_of(

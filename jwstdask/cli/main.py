@@ -17,6 +17,7 @@ COMMANDS = {
     "refs": "check, fetch or pack reference files",
     "diff": "compare two products, or two folders of products",
     "asn": "make associations from a pool, a list of files, or pools from headers",
+    "clusters": "list profiles of clusters, show the script of a job, try one",
     "demo": "make a small synthetic program and calibrate it",
     "warmup": "compile the numerical kernels, once after installation",
 }

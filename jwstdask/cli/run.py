@@ -12,7 +12,15 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from jwstdask.cli.arguments import executor_of, parser, program_settings, settings_of, split_parameters
+from jwstdask.cli.arguments import (
+    executor_of,
+    join_ranks,
+    parser,
+    profile_of,
+    program_settings,
+    settings_of,
+    split_parameters,
+)
 from jwstdask.cli.progress import Progress, Terminal, duration
 from jwstdask.core.errors import JwstdaskError, PlanError
 from jwstdask.core.plan import Outcome
@@ -44,6 +52,8 @@ def main(argv: Sequence[str], command: str = "run") -> int:
     )
     options, rest = options_parser.parse_known_args(argv)
     options.dry_run = options.dry_run or command == "plan"
+    if not options.dry_run:
+        join_ranks(profile_of(options))
     start_log(options.verbose)
     inputs, own, steps = split_parameters(rest)
     words = [options.target, *inputs]

@@ -162,6 +162,6 @@ def test_connect_by_scheduler_file(tmp_path):
 
         file.write_text(json.dumps(owner.scheduler.identity()))
         for address in (str(file), owner.scheduler_address):
-            executor = connect(address)
+            executor = connect(address, insecure=True)
             assert executor.map(double, [5]) == [10]
             executor.close()
