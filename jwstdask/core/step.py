@@ -96,6 +96,10 @@ class Step(Parameters):
         """Reference types that this exposure needs, of :attr:`reference_types`."""
         return self.reference_types
 
+    def stated_references(self, meta: Meta) -> tuple[str, ...]:
+        """Those of :meth:`references_for` that products name."""
+        return self.references_for(meta)
+
     def reference_skip_reason(self, meta: Meta, references: Mapping[str, Any]) -> str | None:
         """Why the step cannot run with these references (such as ``N/A``); None if it runs."""
         return next(
@@ -148,6 +152,10 @@ class Step(Parameters):
     def gathered_of(self, gathered: Any, integrations: slice) -> Any:
         """What was gathered, for some integrations only."""
         return gathered
+
+    def of_exposure(self, meta: Meta, path: str) -> Step:
+        """The step, told which exposure it is for, where this is needed to find files that the exposure names."""
+        return self
 
     def with_side_products(self, path: SidePath) -> Step:
         """The step, told where files that it writes besides the product go."""

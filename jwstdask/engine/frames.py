@@ -137,7 +137,7 @@ def _watched(
         finally:
             finish(done)
     except StepUndone as error:
-        return FrameOutcome(StepRecord(item.name, item.step.status_if_undone, str(error)), spoiled)
+        return FrameOutcome(StepRecord(item.name, error.status or item.step.status_if_undone, str(error)), spoiled)
     except JwstdaskError:
         raise
     except Exception as error:

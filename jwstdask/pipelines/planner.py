@@ -503,6 +503,7 @@ def choose_steps(target: type, drafts: list[Draft], settings: Settings) -> None:
                             raise PlanError(
                                 f"{draft.request.path}: {name} cannot work on superstripes as they are read",
                                 "run refpix before it, which puts them together",
+                    step = step.of_exposure(meta, draft.request.path)
                             )
                         if step.joins_superstripes:
                             meta = Superstripes.of(meta).metadata(meta)
@@ -549,7 +550,8 @@ def choose_references(drafts: list[Draft], settings: Settings) -> None:
                 draft.choices[reftype] = choice
                 # A file that is not there is an error, told above; the plan names it.
                 paths[reftype] = choice.path
-                draft.reference_names[reftype] = _recorded(choice)
+                if reftype in item.step.stated_references(draft.meta):
+                    draft.reference_names[reftype] = _recorded(choice)
             steps.append(replace(item, references=paths))
         draft.steps = steps
 
@@ -594,10 +596,6 @@ def software(meta: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-_UNSTATED = ("pictureframe",)
-"""Types of references that products of Stages 1 and 2 do not name: the data models have no place for them."""
-
-
 def _finished(target: type, draft: Draft, settings: Settings) -> ExposurePlan:
     """The plan; names that lead elsewhere concern their exposure alone."""
     try:
@@ -630,8 +628,7 @@ def _finish(target: type, draft: Draft, settings: Settings) -> ExposurePlan:
         **software(draft.meta),
     }
     for reftype, name in draft.reference_names.items():
-        if reftype not in _UNSTATED:
-            updates[f"meta.ref_file.{reftype}.name"] = name
+        updates[f"meta.ref_file.{reftype}.name"] = name
     if draft.reference_names:
         updates["meta.ref_file.crds.sw_version"] = crds_version()
         updates["meta.ref_file.crds.context_used"] = draft.context

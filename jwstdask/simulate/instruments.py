@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from jwstdask.simulate import nirspec
+
 IRS2_LINE = 712
 """Samples of a line of the IRS2 readout: 512 pixels, 128 reference samples, the jumps to them and back, a pause."""
 
@@ -518,7 +520,15 @@ def _nirspec() -> Instrument:
     ]  # fmt: skip
     filters = {
         name: Filter(
-            name, "", wavelength, 1.0, 1.0, 2.0, 0.2, dispersed="x", keywords={"FILTER": name, "GRATING": grating}
+            name,
+            "",
+            wavelength,
+            1.0,
+            1.0,
+            2.0,
+            0.2,
+            dispersed="x",
+            keywords={"FILTER": name, "GRATING": grating, "LAMP": "NONE", **nirspec.keywords(grating)},
         )
         for name, grating, wavelength in gratings
     }

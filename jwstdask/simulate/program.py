@@ -31,6 +31,7 @@ from jwstdask.simulate.level1b import (
     write_uncal,
 )
 from jwstdask.simulate.miri import MiriElectronics
+from jwstdask.simulate.nirspec import write_msa_metadata
 from jwstdask.simulate.psf import PointSource
 from jwstdask.simulate.ramps import Effects, Electronics, ReferenceArrays, simulate_ramp
 from jwstdask.simulate.references import PSF_RADIUS, Request, make_references, pixel_scale
@@ -551,6 +552,10 @@ def make_program(
                     tuple(offsets[exposure]), Pointing(aperture, distortion, told_here, va_scale), time, ephemeris,
                     exp_type, zeroframe, tso, (told.ra, told.dec),
                 )  # fmt: skip
+                if exp_type == "NRS_MSASPEC":
+                    msa = f"jw{program}{observation}001_01_msa.fits"
+                    write_msa_metadata(path / msa, dithers=dithers, program=int(program))
+                    primary.update(MSAMETFL=msa, MSAMETID=1, MSASTATE="CONFIGURED")
                 name = f"{root}_uncal.fits"
                 if segments > 1:
                     name = f"{visit.rootname(exposure + 1, detector, segment)}_uncal.fits"

@@ -14,6 +14,7 @@ from astropy.modeling import models
 from astropy.table import Table
 from scipy.interpolate import RectBivariateSpline
 
+from jwstdask.simulate import nirspec
 from jwstdask.simulate.crds import STEP_CLASSES, USEAFTER, ReferenceMap, Rule
 from jwstdask.simulate.detector import DetectorMaps, make_maps
 from jwstdask.simulate.geometry import ARCSEC, Distortion
@@ -520,6 +521,13 @@ def _parameters(request: Request) -> list[ReferenceMap]:
     return maps
 
 
+def _optics(request: Request) -> dict[str, Path]:
+    """What the spectroscopic WCS of NIRSpec is made of, by reference type."""
+    meta = _asdf_meta(request, "", date=DATE)
+    gratings = sorted({str((filter_.keywords or {})["GRATING"]) for filter_ in request.filters})
+    return nirspec.write_references(request.folder, gratings, meta)
+
+
 _DETECTOR, _SUBARRAY = "META.INSTRUMENT.DETECTOR", "META.SUBARRAY.NAME"
 _READPATT, _EXP_TYPE = "META.EXPOSURE.READPATT", "META.EXPOSURE.TYPE"
 _CHANNEL, _BAND = "META.INSTRUMENT.CHANNEL", "META.INSTRUMENT.BAND"
@@ -534,6 +542,7 @@ _KEYS: Mapping[str, tuple[str, ...]] = {
     "refpix": (_DETECTOR, _READPATT), "pictureframe": (_DETECTOR,),
     "area": (_DETECTOR, _FILTER, _PUPIL, _EXP_TYPE), "photom": (_DETECTOR, _EXP_TYPE),
     "distortion": (_EXP_TYPE, _DETECTOR, _CHANNEL, _PUPIL, _FILTER), "flat": (_DETECTOR, _FILTER, _PUPIL),
+    **dict.fromkeys((*nirspec.MAKERS, "msaoper"), (_EXP_TYPE,)), "disperser": ("META.INSTRUMENT.GRATING",),
     "filteroffset": (_CHANNEL, "META.INSTRUMENT.MODULE"), "apcorr": (_EXP_TYPE,), "abvegaoffset": (),
 }  # fmt: skip
 """Keys of the reference maps."""
@@ -635,6 +644,10 @@ def make_references(
             rules.setdefault("filteroffset", []).append(Rule(group, path.name))
         rules["apcorr"] = [Rule(("NRC_IMAGE|NRC_TSIMAGE",), _apcorr(request, 1).name)]
         rules["abvegaoffset"] = [Rule((), _abvegaoffset(request, 1).name)]
+    if request.instrument.name == "NIRSPEC":
+        for kind, path in _optics(request).items():
+            kind, _, grating = kind.partition(":")
+            rules.setdefault(kind, []).append(Rule((grating or nirspec.EXPOSURES,), path.name))
     generic = {"mask", "gain", "linearity", "readnoise", "superbias", "dark", "saturation", "reset"}
     maps_ = [
         ReferenceMap(

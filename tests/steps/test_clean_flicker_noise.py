@@ -434,7 +434,8 @@ def test_what_is_skipped(exposure_type, fit_method, reason):
 @pytest.mark.parametrize(
     ("exposure_type", "parameters", "reason"),
     [
-        ("NRS_IFU", {"mask_science_regions": True}, "takes the spectroscopic WCS of NIRSpec"),
+        ("NRS_BRIGHTOBJ", {"background_method": "median_image"}, "takes extract_2d"),
+        ("NRS_IFU", {"mask_science_regions": True}, None),
         ("NIS_SOSS", {"background_method": "median_image"}, "takes the bkg_subtract of NIRISS SOSS"),
         ("MIR_IMAGE", {"background_method": "median_image"}, "takes tso_photometry"),
         ("NRS_IFU", {"mask_science_regions": True, "user_mask": "mask.fits"}, None),

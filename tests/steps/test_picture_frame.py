@@ -161,12 +161,15 @@ def test_skip_rules():
     assert "full frame" in step.skip_reason(metadata_of(3, instrument__name="NIRCAM"))
     reason = step.reference_skip_reason(metadata_of(3), {"pictureframe": None, "gain": None})
     assert "NRS_MSASPEC" in reason
+    step = PictureFrameStep(skip=False, mask_science_regions=False)
     assert step.references_for(metadata_of(3)) == ("pictureframe", "readnoise", "gain")
     assert step.references_for(metadata_of(3, cal_step__ramp_fit="COMPLETE")) == ("pictureframe",)
 
 
 def test_what_is_not_available_is_refused_when_planning():
-    with pytest.raises(ParameterError, match="mask_science_regions=True, the default, takes the spectroscopic WCS"):
-        PictureFrameStep(skip=False).check(metadata_of(3))
+    for exposure_type in ("NRS_DARK", "NRS_LAMP", "NRS_MSATA"):
+        with pytest.raises(ParameterError, match=f"the default, is not available for {exposure_type}"):
+            PictureFrameStep(skip=False).check(metadata_of(3, exposure__type=exposure_type))
+    PictureFrameStep(skip=False).check(metadata_of(3))
     PictureFrameStep(skip=False).check(metadata_of(3, instrument__name="NIRCAM"))
     PictureFrameStep(skip=False, mask_science_regions=False, save_mask=True, save_correction=True).check(metadata_of(3))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,6 +19,13 @@ from jwstdask.kernels import clean_flicker_noise as kernels
 from jwstdask.kernels.clean_flicker_noise import CleaningError, Method
 from jwstdask.kernels.flat_field import flat_field
 from jwstdask.steps.detector.ramp_fit import RampFitData, RampFitStep
+from jwstdask.steps.detector.science_regions import (
+    EXPOSURE_TYPES,
+    NoSlitError,
+    msa_metadata_path,
+    references_for,
+    science_regions,
+)
 from jwstdask.steps.detector.side_products import images, mapped, save, scratch_array
 
 _TILE = (32, 512)
@@ -36,8 +43,6 @@ _SCALED_BY_SOURCE = {
     "MIR_IMAGE": "tso_photometry",
 }
 """Exposures whose median image jwst scales by the flux of the source in each integration, and how it finds that."""
-_MASKED_BY_WCS = frozenset(("NRS_IFU", "NRS_MSASPEC", "NRS_FIXEDSLIT", "NRS_BRIGHTOBJ"))
-"""Exposures whose science regions jwst finds with the WCS of slits or slices."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +59,15 @@ class Prepared:
         The tree of the pastasoss reference (NIRISS SOSS), or None.
     ramp_fit
         How the draft rate is fitted, or None for an exposure that is no ramp.
+    references
+        What tells the regions with spectra (NIRSpec).
     """
 
     instrument: str | None
     flat: Any
     traces: Mapping[str, Any] | None
     ramp_fit: RampFitData | None
+    references: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -144,6 +152,11 @@ class CleanFlickerNoiseStep(Step):
     background_path: str | None = None
     noise_path: str | None = None
     """Where these are saved; set when planning."""
+    msa_metadata_path: str | None = None
+    """The MSA metadata file; set when planning."""
+
+    def of_exposure(self, meta: Meta, path: str) -> CleanFlickerNoiseStep:
+        return replace(self, msa_metadata_path=msa_metadata_path(meta, path) if self._masks_spectra else None)
 
     def with_side_products(self, path: SidePath) -> CleanFlickerNoiseStep:
         return replace(
@@ -160,15 +173,12 @@ class CleanFlickerNoiseStep(Step):
         by_source = _SCALED_BY_SOURCE.get(exposure_type)
         if exposure_type == "MIR_IMAGE" and not meta.get("meta.visit.tsovisit"):
             by_source = None
-        if self.mask_science_regions and self.user_mask is None and exposure_type in _MASKED_BY_WCS:
-            lacking = "mask_science_regions=True", "the spectroscopic WCS of NIRSpec", "Give a user_mask."
-        elif self.background_method == "median_image" and by_source is not None:
-            lacking = "background_method=median_image", by_source, "Use median or model."
-        else:
-            return
-        what, why, remedy = lacking
-        message = f"clean_flicker_noise: {what} is not available for {exposure_type}: it takes {why}"
-        raise ParameterError(f"{message}, which this version cannot do", remedy)
+        if self.background_method == "median_image" and by_source is not None:
+            what = "clean_flicker_noise: background_method=median_image is not available"
+            raise ParameterError(
+                f"{what} for {exposure_type}: it takes {by_source}, which this version cannot do",
+                "Use median or model.",
+            )
 
     def skip_reason(self, meta: Meta) -> str | None:
         exposure_type = str(meta.get("meta.exposure.type"))
@@ -192,7 +202,18 @@ class CleanFlickerNoiseStep(Step):
             types.append("pastasoss")
         if meta.get("meta.exposure.ngroups") is not None and meta.get("meta.cal_step.ramp_fit") != "COMPLETE":
             types += RampFitStep.reference_types
+        if self._masks_spectra:
+            types += references_for(meta)
         return tuple(types)
+
+    def stated_references(self, meta: Meta) -> tuple[str, ...]:
+        # In jwst the WCS is assigned to the draft rate.
+        regions = references_for(meta)
+        return tuple(kind for kind in self.references_for(meta) if kind not in regions)
+
+    @property
+    def _masks_spectra(self) -> bool:
+        return self.mask_science_regions and self.user_mask is None
 
     def reference_skip_reason(self, meta: Meta, references: Mapping[str, Any]) -> str | None:
         if any(name in references and references[name] is None for name in RampFitStep.reference_types):
@@ -208,6 +229,7 @@ class CleanFlickerNoiseStep(Step):
             None if flat is None else flat.match(meta),
             None if references.get("pastasoss") is None else references["pastasoss"].asdf,
             RampFitStep().prepare(meta, references) if fitted else None,
+            {kind: references.get(kind) for kind in references_for(meta)} if self._masks_spectra else {},
         )
 
     # -- what all integrations need
@@ -303,6 +325,14 @@ class CleanFlickerNoiseStep(Step):
             angle = float(meta["meta.instrument.pupil_position"])
             subarray = str(meta.get("meta.subarray.name"))
             excluded = kernels.soss_traces(draft.sci.shape[-2:], prepared.traces, angle, subarray)
+        elif self.mask_science_regions and str(meta.get("meta.exposure.type")).startswith("NRS"):
+            excluded = (draft.dq & flags.MSA_FAILED_OPEN) != 0
+            if meta.get("meta.exposure.type") in EXPOSURE_TYPES:
+                arguments = self.alias, meta, prepared.references, self.msa_metadata_path, draft.sci.shape[-2:]
+                try:
+                    excluded |= science_regions(*arguments)
+                except NoSlitError as error:
+                    raise CleaningError(str(error)) from error
         rate = draft.sci if flat is None else draft.sci / flat
         return kernels.scene_mask(rate, excluded, self.n_sigma, self.fit_histogram, self.single_mask)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from jwstdask.core import dq as flags
 from jwstdask.core.block import RampBlock
 from jwstdask.core.errors import ParameterError, StepUndone
 from jwstdask.core.params import par
@@ -16,15 +18,35 @@ from jwstdask.kernels.clean_flicker_noise import scene_mask
 from jwstdask.kernels.picture_frame import Pattern
 from jwstdask.steps.detector.clean_flicker_noise import draft_rate
 from jwstdask.steps.detector.ramp_fit import RampFitData, RampFitStep
+from jwstdask.steps.detector.science_regions import (
+    EXPOSURE_TYPES,
+    NoSlitError,
+    msa_metadata_path,
+    references_for,
+    science_regions,
+)
 from jwstdask.steps.detector.side_products import images, mapped, save, scratch_array
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """The reference image, float32 (y, x), and how a draft rate is fitted; None for an exposure that is no ramp."""
+    """What the step knows of an exposure.
+
+    Attributes
+    ----------
+    image
+        The reference image, float32 (y, x).
+    ramp_fit
+        How a draft rate is fitted; None for an exposure that is no ramp.
+    references
+        What tells the regions with spectra.
+    """
 
     image: np.ndarray
     ramp_fit: RampFitData | None
+    references: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -74,6 +96,11 @@ class PictureFrameStep(Step):
     mask_path: str | None = None
     correction_path: str | None = None
     """Where these are saved; set when planning."""
+    msa_metadata_path: str | None = None
+    """The MSA metadata file; set when planning."""
+
+    def of_exposure(self, meta: Meta, path: str) -> PictureFrameStep:
+        return replace(self, msa_metadata_path=msa_metadata_path(meta, path) if self.mask_science_regions else None)
 
     def with_side_products(self, path: SidePath) -> PictureFrameStep:
         return replace(
@@ -83,10 +110,10 @@ class PictureFrameStep(Step):
         )
 
     def check(self, meta: Meta) -> None:
-        if self.mask_science_regions and self.skip_reason(meta) is None:
+        exposure_type = meta.get("meta.exposure.type")
+        if self.mask_science_regions and self.skip_reason(meta) is None and exposure_type not in EXPOSURE_TYPES:
             raise ParameterError(
-                "picture_frame: mask_science_regions=True, the default, takes the spectroscopic WCS of NIRSpec and "
-                "msa_flagging, which this version cannot do",
+                f"picture_frame: mask_science_regions=True, the default, is not available for {exposure_type}",
                 "Set mask_science_regions to False: sources are masked by their signal alone.",
             )
 
@@ -99,7 +126,12 @@ class PictureFrameStep(Step):
         return None
 
     def references_for(self, meta: Meta) -> tuple[str, ...]:
-        return self.reference_types + (RampFitStep.reference_types if _is_ramp(meta) else ())
+        regions = references_for(meta, failed_open=True) if self.mask_science_regions else ()
+        return self.reference_types + (RampFitStep.reference_types if _is_ramp(meta) else ()) + regions
+
+    def stated_references(self, meta: Meta) -> tuple[str, ...]:
+        # The data models have no place for the picture frame, and in jwst the WCS is assigned to the draft rate.
+        return RampFitStep.reference_types if _is_ramp(meta) else ()
 
     def reference_skip_reason(self, meta: Meta, references: Mapping[str, Any]) -> str | None:
         if references.get("pictureframe") is None:
@@ -113,6 +145,7 @@ class PictureFrameStep(Step):
         return Prepared(
             np.asarray(references["pictureframe"].array("sci"), np.float32),
             RampFitStep().prepare(meta, references) if fitted else None,
+            {kind: references.get(kind) for kind in references_for(meta, failed_open=True)},
         )
 
     def frame_shared(self, meta: Meta, prepared: Prepared, ramp: Any) -> Shared:
@@ -130,10 +163,20 @@ class PictureFrameStep(Step):
             If there is no background.
         """
         if prepared.ramp_fit is not None:
-            rate = draft_rate(meta, prepared.ramp_fit, ramp, False).sci
+            draft = draft_rate(meta, prepared.ramp_fit, ramp, False)
+            rate, dq = draft.sci, draft.dq
         else:
-            rate = np.array(ramp.sci, np.float32)
-        mask = scene_mask(rate, None, self.n_sigma)
+            rate, dq = np.array(ramp.sci, np.float32), np.array(ramp.dq, np.uint32)
+        excluded = None
+        if self.mask_science_regions:
+            arguments = self.alias, meta, prepared.references, self.msa_metadata_path, rate.shape[-2:]
+            try:
+                excluded = science_regions(*arguments, failed_open=True)
+            except NoSlitError as error:
+                log.warning("%s: %s: no regions are masked", meta.get("meta.filename"), error)
+            else:
+                excluded = excluded | ((dq & flags.MSA_FAILED_OPEN) != 0)
+        mask = scene_mask(rate, excluded, self.n_sigma)
         try:
             pattern = Pattern.of(prepared.image, mask)
         except ValueError as error:
