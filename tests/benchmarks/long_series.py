@@ -80,6 +80,7 @@ def measure(path: Path, folder: Path, warm: Path | None = None, **parameters: An
     work = {
         "path": str(path),
         "warm": str(warm or path),
+        "times": 1,
         "pipeline": "calwebb_detector1",
         "parameters": parameters,
         "output_dir": str(folder),
