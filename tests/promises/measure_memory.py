@@ -2,8 +2,8 @@
 
 ``python measure_memory.py '{"path": ..., "pipeline": ..., "parameters": {...}, "output_dir": ...}'`` prints prediction
 and peak [bytes], wall and CPU seconds. The exposure (or ``"warm"``, another one) is processed once before, so that
-kernels are loaded and caches are filled; what that leaves counts as the interpreter's own. A peak that is sampled may be
-missed on a busy machine, and is never too high: the largest of three counts (``"times"``).
+kernels are loaded and caches are filled; what that leaves counts as the interpreter's own. A sampled peak may be missed
+on a busy machine, and is never too high: the largest of three counts (``"times"``).
 """
 
 from __future__ import annotations
