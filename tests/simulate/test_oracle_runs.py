@@ -13,7 +13,8 @@ from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.table import Table
 
-pytestmark = pytest.mark.slow
+# What the tests wait for is made by one process: no second worker makes it, too.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("oracle runs")]
 
 LOGGERS = ("jwst", "stcal", "stpipe", "stdatamodels", "CRDS", "tweakwcs")
 
