@@ -82,12 +82,11 @@ MODES: Mapping[str, Mode] = {
         "nirspec", {"subarray": "SUB2048", "detectors": ["nrs2"]}, {"ngroups": 5, "readpatt": "NRS"}
     ),
     "NRS2 FULL NRSIRS2RAPID 1x2": Mode("nirspec", {**IRS2, "detectors": ["nrs2"]}, {"ngroups": 2}),
-    "NRS1 FULL NRSIRS2RAPID 1x3, picture frame": Mode(
+    "NRS1 FULL NRSIRS2RAPID 1x3 MSA, picture frame and 1/f noise": Mode(
         "nirspec",
         {**IRS2, "detectors": ["nrs1"]},
-        {"ngroups": 3},
-        # the mask of the regions with spectra needs references of spectroscopy
-        {"picture_frame": {"skip": False, "mask_science_regions": False}},
+        {"ngroups": 3, "exp_type": "NRS_MSASPEC"},
+        {"picture_frame": {"skip": False}, "clean_flicker_noise": {"skip": False, "mask_science_regions": True}},
     ),
     "GUIDER1 SUB128LL FGSRAPID 2x6": Mode("fgs", {}, {"ngroups": 6, "nints": 2}),
     "GUIDER2 SUB128CNTR FGS 1x5": Mode(
