@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from jwstdask.cli.arguments import cluster_options, executor_of
 from jwstdask.core.errors import JwstdaskError, ParameterError
 
 if TYPE_CHECKING:
@@ -77,9 +78,8 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("-a", "--all", action="store_true", help="print every line; of folders: all about each product")
     show.add_argument("--plot", metavar="FILE", help="draw the difference; of folders: a folder of pictures")
     run = parser.add_argument_group("where and how")
-    run.add_argument("--workers", type=int, metavar="N", help="start a cluster of N processes on this machine")
     run.add_argument("--threads", type=int, metavar="N", help="threads in this process (default: all cores)")
-    run.add_argument("--scheduler", metavar="ADDRESS", help="use the Dask cluster at this address or scheduler file")
+    cluster_options(run)
     return parser
 
 
@@ -98,7 +98,6 @@ def _share(text: str) -> float:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from jwstdask.cli.arguments import executor_of
     from jwstdask.program.difference import compare_folders, compare_products, match_products
 
     tolerance = _tolerance(options)
