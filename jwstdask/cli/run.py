@@ -9,7 +9,9 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
+from glob import has_magic
 from typing import Any
 
 from jwstdask.cli.arguments import (
@@ -37,6 +39,8 @@ examples:
   jwstdask run FOLDER --through 3 --output_dir=results --workers 8
   jwstdask run s3://stpubdata/jwst/public/jw01234/ --through 3 --output_dir=s3://BUCKET/results
   jwstdask run FOLDER my_detector1.asdf my_jump.asdf --steps.ramp_fit.save_opt=true
+  jwstdask plan FOLDER --output=plan.yaml && jwstdask run plan.yaml
+  jwstdask run --since results --context jwst_1500.pmap
 
 Parameters are given as strun takes them: --PARAMETER=VALUE and --steps.STEP.PARAMETER=VALUE.
 """
@@ -48,19 +52,52 @@ _DOES = {"run": "Calibrate exposures.", "plan": "Show what `jwstdask run` would 
 def main(argv: Sequence[str], command: str = "run") -> int:
     options_parser = parser(command, _DOES[command] + "\n" + _EPILOG)
     options_parser.add_argument(
-        "target", help="pipeline, step or parameter file; or the first input of a whole program"
+        "target",
+        nargs="?",
+        help="pipeline, step or parameter file; or the first input of a whole program: a folder, file, pattern, URL, "
+        "association, pool (.csv) or saved plan (.yaml)",
     )
+    options_parser.add_argument(
+        "--since",
+        metavar="RUN",
+        help="do only what has other references or parameters than in the run whose products are in this folder, and "
+        "what follows from it; without inputs: of the inputs and parameters of that run",
+    )
+    if command == "plan":
+        options_parser.add_argument(
+            "--output", metavar="FILE", help="save the plan (.yaml or .json) for `jwstdask run`"
+        )
     options, rest = options_parser.parse_known_args(argv)
+    if options.target is None:
+        if options.since is None:
+            options_parser.error("give a pipeline, a step or inputs")
+        from jwstdask.cli.since import continued
+
+        options, rest = continued(options_parser, options, rest)
+    options.words = argv
+    options.output = getattr(options, "output", None)
     options.dry_run = options.dry_run or command == "plan"
     if not options.dry_run:
         join_ranks(profile_of(options))
     start_log(options.verbose)
     inputs, own, steps = split_parameters(rest)
     words = [options.target, *inputs]
+    if any(map(_is_plan, words)):
+        return _run_plan(options, words, own, steps)
     if options.through is not None or _is_program(options.target) or any(map(os.path.isdir, words)):
         files = [word for word in words if _is_parameter_file(word)]
         return _run_program(options, [word for word in words if word not in files], files, own, steps)
+    if options.since:
+        raise PlanError("--since is for whole programs", "give inputs, not a pipeline or step")
     return _run_target(options, inputs, own, steps)
+
+
+def _is_plan(word: str) -> bool:
+    if not word.endswith((".yaml", ".yml", ".json")):
+        return False
+    from jwstdask.pipelines.plan_file import is_plan_file
+
+    return is_plan_file(word)
 
 
 def start_log(verbose: bool) -> None:
@@ -77,7 +114,7 @@ def _is_parameter_file(word: str) -> bool:
 
 
 def _is_program(target: str) -> bool:
-    return os.path.isdir(target) or is_url(target) or target.endswith((".fits", ".json"))
+    return os.path.isdir(target) or is_url(target) or target.endswith((".fits", ".json", ".csv")) or has_magic(target)
 
 
 def _run_target(options: Any, inputs: list[str], own: dict[str, Any], steps: dict[str, dict[str, Any]]) -> int:
@@ -103,7 +140,7 @@ def _run_target(options: Any, inputs: list[str], own: dict[str, Any], steps: dic
         settings = matched(match, target, settings)
     check_layers(target, settings.layers)
     refuse_hooks(settings.layers)
-    if options.save_parameters:
+    if options.save_parameters and not options.dry_run:
         _save_parameters(target, inputs, settings, options.save_parameters)
         if not inputs:
             return 0
@@ -116,18 +153,21 @@ def _run_target(options: Any, inputs: list[str], own: dict[str, Any], steps: dic
     from jwstdask.pipelines.run import run_chains
     from jwstdask.program.log import noted
 
-    plans = plan_exposures(target, _requests(target, inputs), settings)
+    drafts: list[Any] = []
+    plans = plan_exposures(target, _requests(target, inputs), settings, drafts)
     if match is not None:
         from jwstdask.pipelines.match import with_overrides
 
         changed = with_overrides(settings, match, target, plans)
-        plans = plans if changed is None else plan_exposures(target, _requests(target, inputs), changed)
+        if changed is not None:
+            drafts = []
+            plans = plan_exposures(target, _requests(target, inputs), changed, drafts)
         _say_notes(match)
     if options.dry_run:
-        from jwstdask.cli.plan import print_plans
+        from jwstdask.pipelines.run import Basis, ProgramPlan
 
-        print_plans(plans)
-        return 1 if any(plan.error for plan in plans) else 0
+        bases = {(item.pipeline, item.path): Basis.of(draft) for item, draft in zip(plans, drafts, strict=True)}
+        return _show(options, ProgramPlan([[item] for item in plans], bases=bases), settings)
     progress = Progress(len(plans), steps=options.verbose, style=options.log_format)
     executor = executor_of(options)
     try:
@@ -152,8 +192,6 @@ def _match_program(
     path: str, inputs: list[str], through: int, settings: Any, each: dict[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
     """Requests for a program that shall be done as a product was."""
-    from dataclasses import replace
-
     from jwstdask.pipelines.match import matched, read_match, with_overrides
     from jwstdask.pipelines.planner import check_layers
     from jwstdask.pipelines.registry import PIPELINES
@@ -206,12 +244,15 @@ def _run_associations(options: Any, target: type, inputs: list[str], settings: A
     if files:
         product = Product(exposure_stem(files[0]), tuple((path, "science") for path in files))
         associations.append(Association("", "image3", (product,)))
-    plans = [plan for association in associations for plan in plan_association(target, association, settings)]
+    sources = [replace(item, products=(product,)) for item in associations for product in item.products]
+    drafts: list[Any] = []
+    plans = [plan for source in sources for plan in plan_association(target, source, settings, kept=drafts)]
     if options.dry_run:
-        from jwstdask.cli.plan import print_associations
+        from jwstdask.pipelines.run import Combination, ProgramPlan
 
-        print_associations(plans)
-        return 1 if any(plan.error for plan in plans) else 0
+        program = ProgramPlan()
+        program.take([Combination.of(*item) for item in zip(sources, plans, drafts, strict=True)])
+        return _show(options, program, settings)
     progress = Progress(len(plans), steps=options.verbose, style=options.log_format)
     executor = executor_of(options)
     try:
@@ -230,17 +271,52 @@ def _run_program(
     options: Any, inputs: list[str], files: list[str], own: dict[str, Any], steps: dict[str, dict[str, Any]]
 ) -> int:
     """A whole program through its stages."""
-    from jwstdask.pipelines.resume import Resume, check_force
-    from jwstdask.pipelines.run import ProgramPlan, run_program
-    from jwstdask.refs.crds import context_name
+    from jwstdask.pipelines.run import find_inputs, plan_program
 
     settings, each = program_settings(options, own, steps, files)
     through = options.through or 3
     if options.match:
         settings, each = _match_program(options.match, inputs, through, settings, each)
-    resume = Resume(check_force(options.force), ("jwstdask", *sys.argv[1:]), context_name(settings.context))
+    program = find_inputs(inputs)
+    foresee = options.dry_run or bool(options.since)
+    plan = plan_program(program, through, settings, each, options.min_members, foresee)
+    if options.since:
+        from jwstdask.pipelines.run import home_of
+        from jwstdask.pipelines.since import lines, restrict
+
+        since = restrict(plan, options.since, os.path.abspath(home_of(plan, settings)))
+        print("\n".join(lines(since, options.verbose)), file=sys.stdout if options.dry_run else sys.stderr)
+    return _run_planned(options, plan, settings)
+
+
+def _run_plan(options: Any, words: list[str], own: dict[str, Any], steps: dict[str, dict[str, Any]]) -> int:
+    """A plan that was saved."""
+    from jwstdask.core.settings import Settings
+    from jwstdask.pipelines.plan_file import plan_of_file, read_plan
+
+    others = [*own.keys() - {"output_dir"}, *steps]
+    if len(words) > 1 or others or options.context or options.since or options.match or options.through:
+        raise PlanError(
+            f"{next(filter(_is_plan, words))} is a whole plan: beside it there are no inputs, parameters, --context, "
+            "--since, --match or --through",
+            "change them in the plan, or make another one",
+        )
+    found = read_plan(words[0], settings_of(options, (), own, {}).output_dir)
+    settings = Settings(context=found.context or None, output_dir=found.output_dir)
+    return _run_planned(options, plan_of_file(found, options.min_members), settings)
+
+
+def _run_planned(options: Any, plan: Any, settings: Any) -> int:
+    """Do, or with --dry-run show, a plan of a program."""
+    from jwstdask.pipelines.resume import Resume, check_force
+    from jwstdask.pipelines.run import ProgramPlan, run_program
+    from jwstdask.refs.crds import context_name
+
+    resume = Resume(check_force(options.force), ("jwstdask", "run", *options.words), context_name(settings.context))
+    for note in plan.notes:
+        print(note, file=sys.stderr)
     if options.dry_run:
-        return _plan_program(inputs, through, settings, each, resume)
+        return _show(options, plan, settings, resume)
     progress = Progress(0, steps=options.verbose, style=options.log_format)
     executor = executor_of(options)
 
@@ -252,11 +328,11 @@ def _run_program(
     try:
         with stopping():
             result = run_program(
-                inputs,
-                through,
+                (),
+                3,
                 settings,
                 executor,
-                each,
+                None,
                 progress,
                 options.grain,
                 planned,
@@ -265,6 +341,7 @@ def _run_program(
                 options.on_error,
                 options.min_members,
                 progress.say,
+                plan,
             )
     finally:
         progress.close()
@@ -308,25 +385,25 @@ def stopping() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _plan_program(inputs: list[str], through: int, settings: Any, each: dict[str, Any], resume: Any) -> int:
-    """Print the plan of a program; of Stage 3 too where its members exist."""
-    from jwstdask.cli.plan import print_associations, print_plans
-    from jwstdask.pipelines.run import count_fresh, find_inputs, plan_program, plan_stage3
+def _show(options: Any, plan: Any, settings: Any, resume: Any = None) -> int:
+    """Print a plan, and save it if that is wanted."""
+    from jwstdask.cli.plan import print_program, workers_of
+    from jwstdask.pipelines.run import count_fresh
 
-    program = find_inputs(inputs)
-    plan = plan_program(program, through, settings, each)
-    plans = [item for chain in plan.chains for item in chain]
-    if plans or not plan.finished:
-        print_plans(plans)
+    print_program(plan, workers_of(options), settings.output_dir, options.verbose)
+    if resume is not None and plan.chains:
         fresh, count = count_fresh(plan, settings, resume)
         if fresh:
             print(f"{fresh} of {count} are up to date")
-    errors = [item.error for item in plans if item.error is not None]
-    if through >= 3 and plan.finished and not plans:
-        associations = plan_stage3(program, plan.finished, each["calwebb_image3"])
-        print_associations(associations)
-        errors += [item.error for item in associations if item.error is not None]
-    return 1 if errors else 0
+    if options.save_parameters:
+        print(f"{options.save_parameters} is not written: nothing is but by a run without --dry-run")
+    if options.output:
+        from jwstdask.pipelines.plan_file import save_plan
+        from jwstdask.refs.crds import context_name
+
+        left_out = save_plan(options.output, plan, context_name(settings.context), settings.output_dir)
+        print(f"plan written to {options.output}" + (f", without {left_out} that have errors" if left_out else ""))
+    return 1 if any(item.error is not None for item in [*plan.tasks, *plan.associations]) else 0
 
 
 def _save_parameters(target: type, inputs: Sequence[str], settings: Any, path: str) -> None:

@@ -21,6 +21,7 @@ from jwstdask.pipelines.planner import (
     choose_steps,
     configure_all,
     crds_version,
+    in_parallel,
     open_draft,
     software,
 )
@@ -36,6 +37,7 @@ def plan_association(
     association: Association,
     settings: Settings,
     metas: Mapping[str, Mapping[str, Any]] | None = None,
+    kept: list[Draft | None] | None = None,
 ) -> list[AssociationPlan]:
     """Plans of the products of an association.
 
@@ -49,6 +51,8 @@ def plan_association(
         The request.
     metas
         Metadata by path, of members that are not written yet.
+    kept
+        Gets the draft of each plan, whose parameters are those of all members; None where there is none.
 
     Returns
     -------
@@ -63,13 +67,16 @@ def plan_association(
     check_layers(target, settings.layers)
     plans = []
     for product in association.products:
+        drafts: list[Draft] = []
         try:
             file_name(product.name, "product of an association")
-            plans.append(_plan(target, association, product, settings, metas or {}))
+            plans.append(_plan(target, association, product, settings, metas or {}, drafts))
         except ProductError as error:
             # Names come from files: those that lead elsewhere concern their product alone.
             plan = AssociationPlan(product.name, target.alias, product.of_type("science"))  # type: ignore[attr-defined]
             plans.append(replace(plan, error=f"{association.path or product.name}: {error}"))
+        if kept is not None:
+            kept.append(drafts[0] if drafts else None)
     return plans
 
 
@@ -79,12 +86,13 @@ def _plan(
     product: Product,
     settings: Settings,
     metas: Mapping[str, Mapping[str, Any]],
+    drafts: list[Draft],
 ) -> AssociationPlan:
     members = product.of_type("science")
     plan = AssociationPlan(product.name, target.alias, members)  # type: ignore[attr-defined]
     if not members:
         return replace(plan, error=f"{product.name}: the association has no science members")
-    drafts = [open_draft(target, Request(path, meta=metas.get(path))) for path in members]
+    drafts += in_parallel(partial(open_draft, target), [Request(path, meta=metas.get(path)) for path in members])
     broken = [draft.error for draft in drafts if draft.error is not None]
     if broken:
         return replace(

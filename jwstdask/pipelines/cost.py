@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from jwstdask.core.plan import Chunks, Cost, ExposurePlan
+from jwstdask.core.plan import AssociationPlan, Chunks, Cost, ExposurePlan
 from jwstdask.engine.exposure import STRIP_BYTES, strip_height
 from jwstdask.engine.passes import held_halo, tile_shape
+from jwstdask.io.naming import parse_exposure_name
 
 _SECONDS_PER_SAMPLE: Mapping[str, float] = {
     "calwebb_dark": 1.5e-8,
@@ -139,6 +140,30 @@ def predict(plan: ExposurePlan, size: int, meta: Mapping[str, Any]) -> Cost:
             memory += 10 * (samples // 4) * min(phased, plan.shape[0]) // plan.shape[0]
     divided = chunks(plan, meta) if len(plan.shape) > 1 else None
     return replace(plan.cost, memory=memory, read=read, written=written, cpu=cpu, chunks=divided)
+
+
+_COMBINED_SECONDS = 8.0e-7
+"""CPU seconds of a pixel of a member, all steps of Stage 3."""
+
+_COMBINED_BYTES = 64
+"""Bytes of memory of a pixel of one member: tiles are combined one after the other."""
+
+_CALIBRATED_BYTES = 28
+"""Bytes of a pixel in a calibrated or resampled image."""
+
+_MOSAIC = 1.3
+"""Pixels of a mosaic for one of the detectors that it is made of; it depends on the dithers."""
+
+
+def predict_association(plan: AssociationPlan, pixels: int) -> Cost:
+    """The cost of an association of members of so many pixels each; roughly, for the mosaic's size is not known yet."""
+    names = [parse_exposure_name(path) for path in plan.members]
+    detectors = len({name.detector if name is not None else "" for name in names})
+    whole = pixels * len(plan.members)
+    mosaic = int(pixels * detectors * _MOSAIC) if "i2d" in plan.products else 0
+    copies = sum(len(paths) for paths in plan.member_products.values())
+    written = _CALIBRATED_BYTES * (mosaic + copies * pixels)
+    return Cost(_COMBINED_BYTES * pixels, _CALIBRATED_BYTES * whole, written, _COMBINED_SECONDS * whole)
 
 
 def _long_walk(plan: ExposurePlan, halo: int, meta: Mapping[str, Any]) -> int:

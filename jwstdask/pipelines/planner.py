@@ -6,6 +6,7 @@ they are wrong; which steps run; best references of those steps, again of all ex
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -242,7 +243,7 @@ def plan_exposures(
     target: type,
     requests: Sequence[Request],
     settings: Settings,
-    metas: dict[str, Mapping[str, Any]] | None = None,
+    kept: list[Draft] | None = None,
 ) -> list[ExposurePlan]:
     """Plans of many exposures for one pipeline or step.
 
@@ -254,8 +255,8 @@ def plan_exposures(
         The exposures.
     settings
         The request.
-    metas
-        Filled with the metadata of each exposure that can be read, by its path.
+    kept
+        Gets the draft of each plan, in order: metadata, parameters, the digest of the headers.
 
     Returns
     -------
@@ -272,8 +273,8 @@ def plan_exposures(
     """
     check_layers(target, settings.layers)
     opened = in_parallel(partial(open_draft, target), requests)
-    if metas is not None:
-        metas |= {item.request.path: item.meta for item in opened if item.error is None}
+    if kept is not None:
+        kept += opened
     good = [item for item in opened if item.error is None]
     configure_all(target, good, settings)
     good = [item for item in good if item.error is None]
@@ -309,7 +310,8 @@ def reference_choices(
 class Draft:
     """A plan in the making.
 
-    ``meta`` is the exposure's, ``after`` that of the frame where superstripes are put together on the way.
+    ``meta`` is the exposure's, ``after`` that of the frame where superstripes are put together on the way; ``digest``
+    tells the headers of its pixels from others.
     """
 
     request: Request
@@ -317,6 +319,7 @@ class Draft:
     after: Mapping[str, Any] = field(default_factory=dict)
     shape: tuple[int, ...] = ()
     sizes: int = 0
+    digest: str = ""
     configured: Configured | None = None
     branch: str = ""
     steps: list[StepPlan] = field(default_factory=list)
@@ -339,6 +342,8 @@ def open_draft(target: type, request: Request) -> Draft:
         draft.meta = {**read_metadata(layout, complete=target.alias != "calwebb_detector1"), **request.updates}
         draft.shape = tuple(layout.check_exposure().shape)
         draft.sizes = sum(hdu.data_size for hdu in layout)
+        texts = "".join(layout.header(name).text for name in ("PRIMARY", "SCI"))
+        draft.digest = hashlib.blake2b(texts.encode(), digest_size=8).hexdigest()
         check_exposure(target, draft.meta, request.path, draft.shape)
     except JwstdaskError as error:
         draft.error = str(error)
@@ -498,12 +503,12 @@ def choose_steps(target: type, drafts: list[Draft], settings: Settings) -> None:
                     )
                 if reason is None:
                     step.check(meta)
+                    step = step.of_exposure(meta, draft.request.path)
                     if superstripes(meta) > 0:
                         if not step.superstripes:
                             raise PlanError(
                                 f"{draft.request.path}: {name} cannot work on superstripes as they are read",
                                 "run refpix before it, which puts them together",
-                    step = step.of_exposure(meta, draft.request.path)
                             )
                         if step.joins_superstripes:
                             meta = Superstripes.of(meta).metadata(meta)

@@ -476,7 +476,7 @@ def opened_ledger(folder: str, resume: Resume, executor: Executor) -> Iterator[L
     with Journal(folder) as journal:
         log = RunLog(journal.folder)
         ledger = Ledger(journal, resume, log)
-        facts = {"command": list(resume.command), "versions": versions(), "context": resume.context}
+        facts = {"command": list(resume.command), "cwd": os.getcwd(), "versions": versions(), "context": resume.context}
         place = {"workers": executor.workers, "process": os.getpid(), "host": socket.gethostname()}
         journal.add("run", **facts, **place)
         log.add({"record": "run", **facts, **place})

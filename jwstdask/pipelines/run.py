@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from jwstdask.core.errors import InputError, JwstdaskError, PlanError
-from jwstdask.core.plan import AssociationPlan, ExposurePlan, Outcome
+from jwstdask.core.plan import AssociationPlan, Cost, ExposurePlan, Outcome
 from jwstdask.core.settings import Settings
 from jwstdask.engine.association import run_association
 from jwstdask.engine.executor import Executor, Serial
 from jwstdask.engine.exposure import run_exposure
+from jwstdask.engine.resources import Needs
 from jwstdask.io.layout import open_layout
 from jwstdask.io.metadata import read_metadata
 from jwstdask.io.naming import split_suffix
@@ -26,12 +27,13 @@ from jwstdask.io.product import prepare_folder
 from jwstdask.io.remote import exists, is_url, list_files, match_files
 from jwstdask.io.temporary import scratch_folder, sweep
 from jwstdask.pipelines.associate import plan_association
+from jwstdask.pipelines.cost import predict_association
 from jwstdask.pipelines.dark import DarkPipeline
 from jwstdask.pipelines.detector1 import Detector1Pipeline
 from jwstdask.pipelines.guider import GuiderPipeline
 from jwstdask.pipelines.image2 import Image2Pipeline
 from jwstdask.pipelines.image3 import Image3Pipeline
-from jwstdask.pipelines.planner import Request, in_parallel, plan_exposures
+from jwstdask.pipelines.planner import Configured, Draft, Request, in_parallel, plan_exposures
 from jwstdask.pipelines.resume import Ledger, Resume, opened_ledger
 from jwstdask.pipelines.sequence import Linked, sequences, tell_lost
 from jwstdask.program.associations import (
@@ -112,11 +114,29 @@ def run_chains(
         if grain == "auto":
             grain = choose_grain(len(chains) - len(ordered.after), executor.workers)
         if grain == "exposure":
-            results = executor.map(partial(run_chain, work=work), ordered.items, tell, ordered.after)
+            results = executor.map(partial(run_chain, work=work), ordered.items, tell, ordered.after, _NEEDS)
         else:
             results = Serial().map(partial(run_chain, executor=executor, work=work), ordered.items, tell)
     found: dict[int, list[Outcome]] = dict(zip(ordered.order, results, strict=True))
     return [outcome for index in range(len(chains)) for outcome in found[index]]
+
+
+def _memory(chain: Sequence[ExposurePlan] | Linked) -> int:
+    plans = chain.plans if isinstance(chain, Linked) else chain
+    return max((plan.cost.memory for plan in plans if plan.error is None), default=0)
+
+
+def _short(outcomes: list[Outcome]) -> bool:
+    return bool(outcomes) and outcomes[-1].short
+
+
+def _undone(chain: Sequence[ExposurePlan] | Linked, error: JwstdaskError) -> list[Outcome]:
+    first = (chain.plans if isinstance(chain, Linked) else chain)[0]
+    return [Outcome(first.path, first.pipeline, error=f"{first.path}: {error}")]
+
+
+_NEEDS = Needs(_memory, _short, _undone)
+"""What the tasks of chains need."""
 
 
 def run_associations(
@@ -178,8 +198,69 @@ class Program:
     notes: tuple[str, ...] = ()
 
 
-Combine = Callable[[Sequence[str], Mapping[str, Mapping[str, Any]]], list[tuple[Association, AssociationPlan]]]
-"""Associations of calibrated exposures with their plans."""
+@dataclass(frozen=True)
+class Combination:
+    """An association of one product, its plan, the parameters that this was made with, and what it will cost."""
+
+    source: Association
+    plan: AssociationPlan
+    configured: Configured | None = None
+    cost: Cost = field(default_factory=Cost)
+
+    @classmethod
+    def of(cls, source: Association, plan: AssociationPlan, draft: Draft | None) -> Combination:
+        """With the parameters and the metadata of a draft of its first member."""
+        if draft is None:
+            return cls(source, plan)
+        sides = [int(draft.meta.get(f"meta.subarray.{side}") or 0) for side in ("xsize", "ysize")]
+        return cls(source, plan, draft.configured, predict_association(plan, sides[0] * sides[1]))
+
+
+Combine = Callable[[Sequence[str], Mapping[str, Mapping[str, Any]]], list[Combination]]
+"""Makes associations of calibrated exposures; with metadata, by path, of those that are not written yet."""
+
+
+_MODE = (
+    "meta.instrument.name",
+    "meta.instrument.filter",
+    "meta.instrument.pupil",
+    "meta.instrument.grating",
+    "meta.instrument.channel",
+    "meta.instrument.band",
+    "meta.subarray.name",
+    "meta.exposure.readpatt",
+)
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What a plan of an exposure was made of.
+
+    Attributes
+    ----------
+    configured
+        Parameters with their origins; None where it did not come to them.
+    request
+        What was asked for, without metadata.
+    size
+        Bytes of data of the input.
+    digest
+        Of its headers; empty for what is not written yet.
+    mode
+        Instrument, optical elements, subarray and readout, for people.
+    """
+
+    configured: Configured | None
+    request: Request
+    size: int = 0
+    digest: str = ""
+    mode: str = ""
+
+    @classmethod
+    def of(cls, draft: Draft) -> Basis:
+        values = (draft.meta.get(name) for name in _MODE)
+        mode = " ".join(str(value) for value in values if value not in (None, "N/A", "CLEAR", "NONE"))
+        return cls(draft.configured, replace(draft.request, meta=None), draft.sizes, draft.digest, mode)
 
 
 @dataclass
@@ -194,13 +275,13 @@ class ProgramPlan:
         Inputs that are calibrated already.
     associations
         Stage 3 plans, made once their members exist; or, before, what they will be.
-    sources
-        The association, of one product, that each of these comes from.
     combine
-        Plans of Stage 3 given the calibrated exposures and, with the second argument, metadata of those that are not
-        written yet.
-    metas
-        Metadata that calibrated exposures will have, by path, where Stage 3 is to be foreseen.
+        Makes the associations; None where there is no Stage 3.
+    combinations
+        What it made.
+    metas, bases
+        Metadata that calibrated exposures will have, by path, and what each plan was made of, by pipeline and path;
+        where Stage 3 is to be foreseen.
     notes
         What people should know.
     """
@@ -208,8 +289,9 @@ class ProgramPlan:
     chains: list[list[ExposurePlan]] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)
     associations: list[AssociationPlan] = field(default_factory=list)
-    sources: list[Association] = field(default_factory=list)
     combine: Combine | None = None
+    combinations: list[Combination] = field(default_factory=list)
+    bases: dict[tuple[str, str], Basis] = field(default_factory=dict)
     metas: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -220,10 +302,14 @@ class ProgramPlan:
 
     def foresee(self) -> None:
         """Find out what Stage 3 will be, before its members are written."""
-        paths = [path for path in self.metas if path not in self.finished]
         if self.combine is not None:
-            pairs = self.combine([*self.finished, *paths], self.metas)
-            self.sources, self.associations = [source for source, _ in pairs], [plan for _, plan in pairs]
+            finished = set(self.finished)
+            paths = [*self.finished, *(path for path in self.metas if path not in finished)]
+            self.take(self.combine(paths, self.metas))
+
+    def take(self, combinations: Sequence[Combination]) -> None:
+        """These are the associations."""
+        self.combinations, self.associations = list(combinations), [item.plan for item in combinations]
 
 
 def find_inputs(inputs: Iterable[str]) -> Program:
@@ -271,11 +357,16 @@ def find_inputs(inputs: Iterable[str]) -> Program:
             "There is nothing to process", "give _uncal, _rate or _cal files, a folder of them or an association"
         )
     used = [item for item in associations if item.asn_type.endswith("image3")]
-    others = [item.table_name for item in associations if item not in used]
+    others = [item.table_name for item in associations if item not in used and _has_others(item)]
     if others:
         shown = ", ".join(others[:3]) + (" ..." if len(others) > 3 else "")
-        notes.append(f"{len(others)} associations other than of type image3 are not used ({shown})")
+        notes.append(f"backgrounds and the like of {len(others)} associations are not used in a program ({shown})")
     return Program(exposures, tuple(used), notes=tuple(notes))
+
+
+def _has_others(association: Association) -> bool:
+    """Whether an association has members that are taken from science exposures."""
+    return any(kind.lower() != "science" for product in association.products for _, kind in product.members)
 
 
 def expanded(inputs: Iterable[str]) -> Iterator[str]:
@@ -366,42 +457,47 @@ def plan_program(
     min_members
         See :func:`run_program`.
     foresee
-        Whether to find out what Stage 3 will be, too.
+        Whether to find out what Stage 3 will be, and to keep what plans were made of.
     """
     plan = ProgramPlan(notes=program.notes)
     raw = [path for path, stage in program.exposures.items() if stage == 0]
     rates = [path for path, stage in program.exposures.items() if stage == 1]
     plan.finished = [path for path, stage in program.exposures.items() if stage == 2]
-    foresee = foresee and through >= 3
-    metas: dict[str, Mapping[str, Any]] = {}
-    first = _plan_first(raw, settings, steps, metas)
+    drafts: list[Draft] = []
+    first = _plan_first(raw, settings, steps, drafts)
     chains = [[item] for item in first]
+
+    def keep(plans: Sequence[ExposurePlan], kept: Sequence[Draft]) -> None:
+        if foresee:
+            for item, draft in zip(plans, kept, strict=True):
+                plan.bases[item.pipeline, item.path] = Basis.of(draft)
+
+    keep(first, drafts)
     if through >= 2:
-        requests = [_second_request(item, metas.pop(item.path, None)) for item in first]
+        requests = [second_request(item, draft.meta) for item, draft in zip(first, drafts, strict=True)]
+        drafts = []
         image2 = steps.get("calwebb_image2", settings)
         wanted = [(chain, request) for chain, request in zip(chains, requests, strict=True) if request is not None]
-        seconds = plan_exposures(Image2Pipeline, [request for _, request in wanted], image2)
+        seconds = plan_exposures(Image2Pipeline, [request for _, request in wanted], image2, drafts)
         for (chain, _), second in zip(wanted, seconds, strict=True):
             chain.append(second)
-        if foresee:
-            for (_, request), second in zip(wanted, seconds, strict=True):
-                _foreseen(plan.metas, second, request.meta or {})
-        del requests, wanted
-        found = plan_exposures(Image2Pipeline, [Request(path) for path in rates], image2, metas)
-        for item in found if foresee else ():
-            _foreseen(plan.metas, item, metas.get(item.path, {}))
+        found = plan_exposures(Image2Pipeline, [Request(path) for path in rates], image2, drafts)
         chains += [[item] for item in found]
+        keep([*seconds, *found], drafts)
+        if foresee and through >= 3:
+            for item, draft in zip([*seconds, *found], drafts, strict=True):
+                foreseen(plan.metas, item, draft.meta)
     plan.chains = one_writer(chains)
     if through >= 3:
         plan.combine = partial(
             _combined, program, settings=steps.get("calwebb_image3", settings), min_members=min_members
         )
-    if foresee:
-        plan.foresee()
+        if foresee:
+            plan.foresee()
     return plan
 
 
-def _foreseen(metas: dict[str, Mapping[str, Any]], plan: ExposurePlan, meta: Mapping[str, Any]) -> None:
+def foreseen(metas: dict[str, Mapping[str, Any]], plan: ExposurePlan, meta: Mapping[str, Any]) -> None:
     """Add the metadata that the product of Stage 2 will have."""
     if plan.error is None and "cal" in plan.products:
         status = {f"meta.cal_step.{item.step.status}": "COMPLETE" for item in plan.active}
@@ -430,22 +526,23 @@ def _plan_first(
     raw: Sequence[str],
     settings: Settings,
     steps: Mapping[str, Settings],
-    metas: dict[str, Mapping[str, Any]] | None = None,
+    drafts: list[Draft],
 ) -> list[ExposurePlan]:
     """Stage 1 of exposures; darks and those of the guiders have pipelines of their own."""
     requests = [Request(path) for path in raw]
-    plans = plan_exposures(Detector1Pipeline, requests, steps.get("calwebb_detector1", settings), metas)
+    plans = plan_exposures(Detector1Pipeline, requests, steps.get("calwebb_detector1", settings), drafts)
     for pipeline in (DarkPipeline, GuiderPipeline):
         places = [place for place, plan in enumerate(plans) if plan.exp_type in pipeline.exp_types]
         if places:
             requests = [Request(raw[place]) for place in places]
-            found = plan_exposures(pipeline, requests, steps.get(pipeline.alias, settings))
-            for place, plan in zip(places, found, strict=True):
-                plans[place] = plan
+            kept: list[Draft] = []
+            found = plan_exposures(pipeline, requests, steps.get(pipeline.alias, settings), kept)
+            for place, plan, draft in zip(places, found, kept, strict=True):
+                plans[place], drafts[place] = plan, draft
     return plans
 
 
-def _second_request(plan: ExposurePlan, known: Mapping[str, Any] | None = None) -> Request | None:
+def second_request(plan: ExposurePlan, known: Mapping[str, Any] | None = None) -> Request | None:
     """Stage 2 of an exposure whose Stage 1 is planned; None where Stage 1 cannot be done or gives no rate."""
     if plan.error is not None or "rate" not in plan.products or plan.exp_type not in Image2Pipeline.exp_types:
         return None
@@ -472,7 +569,7 @@ def plan_stage3(
 
     With ``min_members``, members that are not there are left out, and what has fewer members is an error.
     """
-    return [plan for _, plan in _combined(program, calibrated, {}, settings, min_members)]
+    return [item.plan for item in _combined(program, calibrated, {}, settings, min_members)]
 
 
 def _combined(
@@ -481,8 +578,8 @@ def _combined(
     known: Mapping[str, Mapping[str, Any]],
     settings: Settings,
     min_members: int | None = None,
-) -> list[tuple[Association, AssociationPlan]]:
-    """Associations of one product each, and their plans; see `Combine`."""
+) -> list[Combination]:
+    """See `Combine`."""
     metas = list(zip(calibrated, in_parallel(partial(_metadata, known), calibrated), strict=True))
     metas = [(path, meta) for path, meta in metas if meta.get("meta.exposure.type") in Image3Pipeline.exp_types]
     by_name = {os.path.basename(path): path for path, _ in metas}
@@ -493,8 +590,9 @@ def _combined(
     for item in (*given, *make_associations(free)):
         for product in item.products:
             single = replace(item, products=(product,))
-            (plan,) = plan_association(Image3Pipeline, single, settings, known)
-            found.append((single, _enough(plan, min_members)))
+            drafts: list[Draft | None] = []
+            (plan,) = plan_association(Image3Pipeline, single, settings, known, drafts)
+            found.append(Combination.of(single, _enough(plan, min_members), drafts[0]))
     return found
 
 
@@ -607,7 +705,7 @@ def run_program(
         plan = plan_program(find_inputs(inputs), through, settings, steps or {}, min_members)
         for note in plan.notes:
             say(note)
-    folder = _home(plan, settings)
+    folder = home_of(plan, settings)
     if resume is not None and is_url(folder):
         say("no journal is kept: the products go to a URL")
         resume = None
@@ -629,7 +727,7 @@ def run_program(
                 lost = len({item.path for item in run.outcomes if item.error is not None})
                 if lost:
                     say(f"Stage 3 goes on without {lost} exposure{'s' * (lost > 1)} that failed")
-                plan.associations = [item for _, item in plan.combine(calibrated, {})]
+                plan.take(plan.combine(calibrated, {}))
                 (associations,) = run.stale([plan.associations])
                 if more is not None:
                     more(len(associations))
@@ -639,14 +737,14 @@ def run_program(
 
 def count_fresh(plan: ProgramPlan, settings: Settings, resume: Resume) -> tuple[int, int]:
     """How many tasks of Stages 1 and 2 are up to date, and how many there are; nothing is written."""
-    folder = _home(plan, settings)
+    folder = home_of(plan, settings)
     if is_url(folder):
         return 0, sum(map(len, plan.chains))
     tasks = [task for chain in Ledger(Reading(folder), resume).sort(plan.chains) for task in chain]
     return sum(task.fresh for task in tasks), len(tasks)
 
 
-def _home(plan: ProgramPlan, settings: Settings) -> str:
+def home_of(plan: ProgramPlan, settings: Settings) -> str:
     """Folder of the products, where the journal is kept."""
     if settings.output_dir:
         return settings.output_dir

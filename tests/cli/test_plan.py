@@ -54,7 +54,7 @@ def test_parameter_files_of_a_program(command, program, files):
     assert "after_jump_flag_dn1 = 5.0 (mine.asdf)" in printed
     assert "after_jump_flag_time1 = 3.0 (command line)" in printed
     assert "save_opt = True (fit.cfg)" in printed
-    assert "_ramp.fits" not in printed and "_fitopt.fits" in printed
+    assert "_ramp.fits" in printed and "_fitopt.fits" in printed
     status, reverse = command("plan", files[1], files[0], program.path, "--through=1")
     assert status == 0, reverse
     assert "rejection_threshold = 7.0 (mine.asdf)" in reverse

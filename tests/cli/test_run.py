@@ -96,7 +96,7 @@ def test_plan_of_a_program(command, program):
     status, printed = command("plan", program.path, "--steps.jump.rejection_threshold=6")
     assert status == 0, printed
     assert "calwebb_detector1" in printed and "calwebb_image2" in printed
-    assert "6 tasks" in printed
+    assert "8 tasks" in printed
     assert "rejection_threshold = 6.0 (command line)" in printed
     assert ".asdf)" in printed
 
