@@ -37,8 +37,9 @@ _UNUSABLE = np.uint8(DO_NOT_USE | SATURATED)
 _JUMP = np.uint8(JUMP_DET)
 _NAN = np.float32(np.nan)
 _INF = np.float32(np.inf)
-_LONG = 256  # groups of a pixel, all integrations together, that make a ramp long
 _SAMPLE_LOW = 24  # the lower end of the bracket in the sorted sample; the upper end lies opposite
+_SAMPLE_LEAST = 8  # the same of a bracket that fails in few columns
+_SAMPLE_SIGMA = 9  # the same of one sigma about the median
 _SAMPLE = 63  # values of a long column from which its median is bracketed
 _BUFFER = 8192  # float32 values of a sort buffer: it must stay in the first-level cache
 
@@ -283,7 +284,7 @@ def _search_iterative(sci, groupdq, gain, noise, threshold, threshold3, threshol
 
 
 @numba.njit(cache=True, nogil=True)
-def _search_single_pass(sci, groupdq, gain, noise, threshold, hit):
+def _search_single_pass(sci, groupdq, gain, noise, threshold, hit, medians):
     nints, ngroups, ny, nx = sci.shape
     count = nints * (ngroups - 1)
     width = min(max(_BUFFER // count // 16 * 16, 32), 256)
@@ -303,6 +304,7 @@ def _search_single_pass(sci, groupdq, gain, noise, threshold, hit):
                 if number == 0:
                     continue
                 median = _middle(keys, lane, lanes, 0, number)
+                medians[y, x + lane] = median
                 worst = max(np.float64(keys[(number - 1) * lanes + lane]) - median, median - np.float64(keys[lane]))
                 variance = abs(median) + noise[y, x + lane]
                 if worst * worst < threshold * threshold * variance * 0.99999:
@@ -439,19 +441,57 @@ def _clip_few(values, dropped, count, inside, total, square, centre, low, high, 
     return True
 
 
+@numba.njit(cache=True, nogil=True)
+def _count_outside(values, lane, lanes, rows, low, high):
+    under = 0
+    over = 0
+    for row in range(rows):
+        value = values[row * lanes + lane]
+        under += value < low
+        over += high < value < _INF
+    return under, over
+
+
+@numba.njit(cache=True, nogil=True)
+def _bracket(values, lane, lanes, rows, low, high, below, number, few, middle):
+    # Order statistics of a column that enclose its median, also when up to `few` of its values are left out. `low` and
+    # `high` enclose the median, `below` values are less than `low`; `middle` is room for what lies between them.
+    count = 0
+    for row in range(rows):
+        value = values[row * lanes + lane]
+        middle[count] = value
+        count += value >= low and value <= high
+    first = max((number - 1 - few) // 2 - 1 - below, 0)
+    last = min((number + few) // 2 + 1 - below, count - 1)
+    if first > last:
+        return low, high, below, number
+    _select(middle, count, first)
+    nearest = middle[first]
+    # What stands after it is not less.
+    _select(middle[first:], count - first, last - first)
+    return nearest, middle[last], below + first, number - 1 - below - last
+
+
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _search_sigma_clip(sci, groupdq, gain, threshold, together, hit):
+def _search_sigma_clip(sci, groupdq, gain, threshold, together, hit, least, greatest):
     # Values near the middle of a column can neither be clipped nor need they be sorted: their sums are taken in one
     # vectorised pass, and what is clipped of the few others is decided from those sums and from a bracket of the
-    # median (two order statistics of a sample). Where that does not decide, `_clip_bounds` does.
+    # median: two order statistics of a sample, or, where these do not decide, closer ones of the column. Where these
+    # do not decide either, `_clip_bounds` does. `least` and `greatest` get bounds of the median of all differences of a
+    # pixel, which lies between the least and the greatest median of its columns.
     nints, ngroups, ny, nx = sci.shape
     rows = nints * (ngroups - 1) if together else nints
-    width = 64
+    # Lines of equal length: one of few pixels takes as long as one of many.
+    width = (nx + max((nx + 48) // 96, 1) - 1) // max((nx + 48) // 96, 1)
+    padded = (width + 7) // 8 * 8
     most = 64
+    within = np.float32(0.32 * threshold)
     values = np.empty(rows * width, np.float32)
     sample = np.empty(_SAMPLE * width, np.float32)
     column = np.empty(rows, np.float64)
+    middle = np.empty(rows, np.float32)
     number = np.empty(width, np.int32)
+    odd = np.empty(width, np.int32)
     inside = np.empty(width, np.int32)
     below = np.empty(width, np.int32)
     above = np.empty(width, np.int32)
@@ -464,12 +504,16 @@ def _search_sigma_clip(sci, groupdq, gain, threshold, together, hit):
     few_rows = np.empty((width, most), np.int32)
     few_count = np.empty(width, np.int32)
     dropped = np.empty(most, np.bool_)
+    outside = np.zeros(padded, np.uint8)
+    words = outside.view(np.uint64)
     for y in range(ny):
         for x in range(0, nx, width):
             lanes = min(width, nx - x)
             scale = gain[y, x : x + lanes]
+            outside[:] = 0
             for start in range(1, 2 if together else ngroups):
                 number[:] = 0
+                odd[:] = 0
                 row = 0
                 for integration in range(nints):
                     for group in range(start, ngroups if together else start + 1):
@@ -483,6 +527,7 @@ def _search_sigma_clip(sci, groupdq, gain, threshold, together, hit):
                             good = (((dq0[lane] | dq1[lane]) & _UNUSABLE) == 0) and abs(difference) < _INF
                             target[lane] = difference if good else _INF
                             number[lane] += np.int32(good)
+                            odd[lane] |= np.int32(abs(difference) == _INF)
                         row += 1
                 for index in range(_SAMPLE):
                     row = index * rows // _SAMPLE
@@ -491,8 +536,9 @@ def _search_sigma_clip(sci, groupdq, gain, threshold, together, hit):
                 low = sample[_SAMPLE_LOW * lanes : (_SAMPLE_LOW + 1) * lanes]
                 high = sample[(_SAMPLE - 1 - _SAMPLE_LOW) * lanes : (_SAMPLE - _SAMPLE_LOW) * lanes]
                 for lane in range(lanes):
-                    # About 2.6 sigma from the centre for Gaussian noise.
-                    reach = np.float32(4.0) * (high[lane] - low[lane])
+                    # The ends of the spread are about one sigma from the centre for Gaussian noise.
+                    spread = sample[(_SAMPLE - 1 - _SAMPLE_SIGMA) * lanes + lane] - sample[_SAMPLE_SIGMA * lanes + lane]
+                    reach = within * spread
                     low_edge[lane] = low[lane] - reach
                     high_edge[lane] = high[lane] + reach
                     centre[lane] = 0.5 * (np.float64(low[lane]) + np.float64(high[lane]))
@@ -504,7 +550,6 @@ def _search_sigma_clip(sci, groupdq, gain, threshold, together, hit):
                 few_count[:] = 0
                 for row in range(rows):
                     target = values[row * lanes : (row + 1) * lanes]
-                    outside = np.int32(0)
                     for lane in range(lanes):
                         value = target[lane]
                         near = value >= low_edge[lane] and value <= high_edge[lane]
@@ -512,36 +557,60 @@ def _search_sigma_clip(sci, groupdq, gain, threshold, together, hit):
                         offset = offset if near else 0.0
                         total[lane] += offset
                         square[lane] += offset * offset
-                        inside[lane] += np.int32(near)
-                        outside += np.int32(not near)
+                    for lane in range(lanes):
+                        value = target[lane]
+                        inside[lane] += np.int32(value >= low_edge[lane] and value <= high_edge[lane])
                         below[lane] += np.int32(value < low[lane])
                         above[lane] += np.int32(value > high[lane])
-                    if outside:
-                        for lane in range(lanes):
-                            value = target[lane]
-                            if value < _INF and not (value >= low_edge[lane] and value <= high_edge[lane]):
-                                if few_count[lane] < most:
-                                    few[lane, few_count[lane]] = value
-                                    few_rows[lane, few_count[lane]] = row
-                                few_count[lane] += 1
+                    for lane in range(lanes):
+                        value = target[lane]
+                        outside[lane] = np.uint8(
+                            value < _INF and not (value >= low_edge[lane] and value <= high_edge[lane])
+                        )
+                    for word in range(words.size):
+                        if words[word] != 0:
+                            for lane in range(8 * word, min(8 * word + 8, lanes)):
+                                if outside[lane]:
+                                    if few_count[lane] < most:
+                                        few[lane, few_count[lane]] = target[lane]
+                                        few_rows[lane, few_count[lane]] = row
+                                    few_count[lane] += 1
                 for lane in range(lanes):
                     if number[lane] == 0:
+                        if odd[lane]:
+                            least[y, x + lane], greatest[y, x + lane] = -np.inf, np.inf
                         continue
-                    if few_count[lane] <= most and _clip_few(
-                        few[lane],
-                        dropped,
-                        few_count[lane],
-                        inside[lane],
-                        total[lane],
-                        square[lane],
-                        centre[lane],
-                        np.float64(low[lane]),
-                        np.float64(high[lane]),
-                        (np.float64(low_edge[lane]), np.float64(high_edge[lane])),
-                        below[lane],
-                        above[lane] - (rows - number[lane]),
-                        threshold,
-                    ):
+                    under, over = below[lane], above[lane] - (rows - number[lane])
+                    lower, upper = low[lane], high[lane]
+                    most_outside = (number[lane] - 1) // 2
+                    narrow = under <= most_outside and over <= most_outside
+                    if not narrow:
+                        # The sample was not typical of the column.
+                        lower, upper = (
+                            sample[_SAMPLE_LEAST * lanes + lane],
+                            sample[(_SAMPLE - 1 - _SAMPLE_LEAST) * lanes + lane],
+                        )
+                        under, over = _count_outside(values, lane, lanes, rows, lower, upper)
+                    proven = under <= most_outside and over <= most_outside
+                    edges = (np.float64(low_edge[lane]), np.float64(high_edge[lane]))
+                    decided = narrow and few_count[lane] <= most and _clip_few(
+                        few[lane], dropped, few_count[lane], inside[lane], total[lane], square[lane], centre[lane],
+                        np.float64(lower), np.float64(upper), edges, under, over, threshold,
+                    )  # fmt: skip
+                    if proven and not decided:
+                        lower, upper, under, over = _bracket(
+                            values, lane, lanes, rows, lower, upper, under, number[lane], few_count[lane], middle
+                        )
+                        decided = few_count[lane] <= most and _clip_few(
+                            few[lane], dropped, few_count[lane], inside[lane], total[lane], square[lane], centre[lane],
+                            np.float64(lower), np.float64(upper), edges, under, over, threshold,
+                        )  # fmt: skip
+                    if odd[lane] or not proven:
+                        least[y, x + lane], greatest[y, x + lane] = -np.inf, np.inf
+                    else:
+                        least[y, x + lane] = min(least[y, x + lane], np.float64(lower))
+                        greatest[y, x + lane] = max(greatest[y, x + lane], np.float64(upper))
+                    if decided:
                         for index in range(few_count[lane]):
                             if dropped[index]:
                                 integration = few_rows[lane, index] // (ngroups - 1 if together else 1)
@@ -567,28 +636,61 @@ def _search_sigma_clip(sci, groupdq, gain, threshold, together, hit):
 
 
 @numba.njit(cache=True, nogil=True)
-def _mark_flagged(groupdq, hit):
-    # Pixels that came with JUMP_DET already set.
-    for integration in range(groupdq.shape[0]):
-        for group in range(groupdq.shape[1]):
-            for y in range(groupdq.shape[2]):
-                for x in range(groupdq.shape[3]):
-                    hit[y, x] |= np.uint8((groupdq[integration, group, y, x] & _JUMP) >> 1)
+def _flagged(words, flags):
+    # Places of JUMP_DET in flags in one dimension, of which `words` are eight each: most of them have none.
+    places = np.empty(1024, np.int64)
+    count = 0
+    for word in range(words.size + 1):
+        if word < words.size and words[word] & np.uint64(0x0404040404040404) == 0:
+            continue
+        for index in range(8 * word, 8 * word + 8 if word < words.size else flags.size):
+            if flags[index] & _JUMP:
+                if count == places.size:
+                    longer = np.empty(2 * count, np.int64)
+                    longer[:count] = places
+                    places = longer
+                places[count] = index
+                count += 1
+    return places[:count]
+
+
+def flagged(groupdq: np.ndarray) -> np.ndarray:
+    """Places of JUMP_DET.
+
+    Parameters
+    ----------
+    groupdq
+        uint8, contiguous.
+
+    Returns
+    -------
+    places
+        int64 (place,), increasing: indices into the flattened array.
+    """
+    flags = groupdq.reshape(-1)
+    whole = 0 if flags.ctypes.data % 8 else flags.size // 8 * 8
+    return _flagged(flags[:whole].view(np.uint64), flags)
 
 
 @numba.njit(cache=True, nogil=True)
-def _pixel_differences(sci, groupdq, gain, y, x, differences, scratch):
-    # Differences of one pixel (NaN where unusable) and their median; NaN if there is none.
-    ngroups = sci.shape[1]
+def _mark_flagged(places, hit):
+    # Pixels that came with JUMP_DET already set.
+    for index in range(places.size):
+        pixel = places[index] % hit.size
+        hit[pixel // hit.shape[1], pixel % hit.shape[1]] |= np.uint8(2)
+
+
+@numba.njit(cache=True, nogil=True)
+def _pixel_median(sci, groupdq, gain, y, x, scratch):
+    # Median of the usable differences of one pixel; NaN if there is none.
     count = 0
     for integration in range(sci.shape[0]):
         before = _NAN
-        for group in range(ngroups):
+        for group in range(sci.shape[1]):
             value = sci[integration, group, y, x] * gain[y, x]
             if groupdq[integration, group, y, x] & _UNUSABLE:
                 value = _NAN
             difference = value - before
-            differences[integration, group] = difference
             before = value
             if group > 0 and difference == difference:
                 scratch[count] = difference
@@ -610,106 +712,62 @@ def _append(sources, count, integration, group, y, x):
 
 
 @numba.njit(cache=True, nogil=True)
-def _find_sources(sci, groupdq, gain, noise, lowest, highest, hit):
-    # Jumps whose neighbours are to be flagged, as (integration, group, y, x).
-    nints, ngroups, ny, nx = sci.shape
-    differences = np.empty((nints, ngroups), np.float32)
-    scratch = np.empty(nints * ngroups, np.float32)
-    sources = np.empty((256, 4), np.int32)
-    count = 0
-    for y in range(ny):
-        for x in range(nx):
-            if not hit[y, x]:
-                continue
-            median = _pixel_differences(sci, groupdq, gain, y, x, differences, scratch)
-            sigma = np.sqrt(abs(median) + noise[y, x])
-            if sigma == 0.0:
-                continue
-            for integration in range(nints):
-                for group in range(1, ngroups):
-                    if groupdq[integration, group, y, x] & _JUMP:
-                        ratio = abs(np.float64(differences[integration, group]) - median) / sigma
-                        if ratio < highest and ratio > lowest:
-                            sources, count = _append(sources, count, integration, group, y, x)
-    return sources[:count]
+def _difference(sci, groupdq, gain, integration, group, y, x):
+    # That of a group and the one before it; NaN where one of them is unusable.
+    if (groupdq[integration, group, y, x] | groupdq[integration, group - 1, y, x]) & _UNUSABLE:
+        return np.nan
+    scale = gain[y, x]
+    return np.float64(sci[integration, group, y, x] * scale - sci[integration, group - 1, y, x] * scale)
+
+
+@numba.njit(cache=True, nogil=True)
+def _exact_median(sci, groupdq, gain, y, x, known, scratch):
+    # Median of the differences of a pixel, taken once.
+    if known[y, x] != known[y, x]:
+        known[y, x] = _pixel_median(sci, groupdq, gain, y, x, scratch)
+    return known[y, x]
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _find_sources_in_long_ramps(sci, groupdq, gain, noise, lowest, highest, hit):
-    # The same where a pixel has very many differences: two order statistics of a sample bracket the median (proved by
-    # counting), which decides nearly every jump; the exact median is taken for the others only.
-    nints, ngroups, ny, nx = sci.shape
-    rows = nints * (ngroups - 1)
-    width = 32
-    keys = np.empty(rows * width, np.float32)
-    sample = np.empty(_SAMPLE * width, np.float32)
-    previous = np.empty(width, np.float32)
-    usable = np.empty(width, np.int32)
-    flags = np.empty(width, np.uint8)
-    below = np.empty(width, np.int32)
-    above = np.empty(width, np.int32)
-    exact = np.empty(width, np.float64)
-    differences = np.empty((nints, ngroups), np.float32)
-    scratch = np.empty(nints * ngroups, np.float32)
+def _find_sources(sci, groupdq, gain, noise, lowest, highest, hit, least, greatest, exact, places):
+    # Jumps whose neighbours are to be flagged, as (integration, group, y, x). Where bounds of the median are known,
+    # they decide nearly every jump; the median itself is taken for the others only.
+    ngroups, ny, nx = sci.shape[1:]
+    scratch = np.empty(sci.shape[0] * ngroups, np.float32)
     sources = np.empty((256, 4), np.int32)
+    margin = 1e-6
     count = 0
-    for y in range(ny):
-        for x in range(0, nx, width):
-            lanes = min(width, nx - x)
-            if not np.any(hit[y, x : x + lanes]):
-                continue
-            _load_differences(sci, groupdq, gain, y, x, lanes, False, keys, previous, usable, flags)
-            for index in range(_SAMPLE):
-                row = index * rows // _SAMPLE
-                sample[index * lanes : (index + 1) * lanes] = keys[row * lanes : (row + 1) * lanes]
-            sort_columns(sample, _SAMPLE, lanes)
-            low = sample[_SAMPLE_LOW * lanes : (_SAMPLE_LOW + 1) * lanes]
-            high = sample[(_SAMPLE - 1 - _SAMPLE_LOW) * lanes : (_SAMPLE - _SAMPLE_LOW) * lanes]
-            below[:] = 0
-            above[:] = 0
-            exact[:] = np.nan
-            for row in range(rows):
-                key = keys[row * lanes : (row + 1) * lanes]
-                for lane in range(lanes):
-                    below[lane] += np.int32(key[lane] < low[lane])
-                    above[lane] += np.int32(key[lane] > high[lane])
-            for integration in range(nints):
-                for group in range(1, ngroups):
-                    dq = groupdq[integration, group, y, x : x + lanes]
-                    found = np.uint8(0)
-                    for lane in range(lanes):
-                        found |= dq[lane]
-                    if not found & _JUMP:
-                        continue
-                    for lane in range(lanes):
-                        if not dq[lane] & _JUMP:
-                            continue
-                        difference = np.float64(keys[(integration * (ngroups - 1) + group - 1) * lanes + lane])
-                        if not difference < np.inf:
-                            continue
-                        number = usable[lane]
-                        unusable = rows - number
-                        least = np.float64(low[lane])
-                        greatest = np.float64(high[lane])
-                        margin = 1e-6
-                        if below[lane] <= (number - 1) // 2 and above[lane] - unusable <= (number - 1) // 2:
-                            larger = max(abs(least), abs(greatest))
-                            smaller = 0.0 if least <= 0.0 <= greatest else min(abs(least), abs(greatest))
-                            nearest = max(max(difference - greatest, least - difference), 0.0)
-                            farthest = max(abs(difference - least), abs(difference - greatest))
-                            at_least = nearest / np.sqrt(larger + noise[y, x + lane])
-                            at_most = farthest / np.sqrt(smaller + noise[y, x + lane])
-                            if at_most < lowest * (1.0 - margin) or at_least > highest * (1.0 + margin):
-                                continue
-                            if at_least > lowest * (1.0 + margin) and at_most < highest * (1.0 - margin):
-                                sources, count = _append(sources, count, integration, group, y, x + lane)
-                                continue
-                        if exact[lane] != exact[lane]:
-                            exact[lane] = _pixel_differences(sci, groupdq, gain, y, x + lane, differences, scratch)
-                        sigma = np.sqrt(abs(exact[lane]) + noise[y, x + lane])
-                        ratio = abs(difference - exact[lane]) / sigma
-                        if sigma != 0.0 and ratio < highest and ratio > lowest:
-                            sources, count = _append(sources, count, integration, group, y, x + lane)
+    for index in range(places.size):
+        plane, pixel = places[index] // (ny * nx), places[index] % (ny * nx)
+        integration, group, y, x = plane // ngroups, plane % ngroups, pixel // nx, pixel % nx
+        if group == 0 or not hit[y, x]:
+            continue
+        difference = _difference(sci, groupdq, gain, integration, group, y, x)
+        if not abs(difference) < np.inf:
+            continue
+        median = np.nan
+        if least.size:
+            low, high = least[y, x], greatest[y, x]
+            if low == high:
+                median = low
+            elif low < high:
+                larger = max(abs(low), abs(high))
+                smaller = 0.0 if low <= 0.0 <= high else min(abs(low), abs(high))
+                nearest = max(max(difference - high, low - difference), 0.0)
+                farthest = max(abs(difference - low), abs(difference - high))
+                at_least = nearest / np.sqrt(larger + noise[y, x])
+                at_most = farthest / np.sqrt(smaller + noise[y, x])
+                if at_most < lowest * (1.0 - margin) or at_least > highest * (1.0 + margin):
+                    continue
+                if at_least > lowest * (1.0 + margin) and at_most < highest * (1.0 - margin):
+                    sources, count = _append(sources, count, integration, group, y, x)
+                    continue
+        if median != median:
+            median = _exact_median(sci, groupdq, gain, y, x, exact, scratch)
+        sigma = np.sqrt(abs(median) + noise[y, x])
+        ratio = abs(difference - median) / sigma
+        if sigma != 0.0 and ratio < highest and ratio > lowest:
+            sources, count = _append(sources, count, integration, group, y, x)
     return sources[:count]
 
 
@@ -726,56 +784,56 @@ def _flag_neighbors(groupdq, sources):
 
 
 @numba.njit(cache=True, nogil=True)
-def _flag_after(sci, groupdq, gain, electrons1, groups1, electrons2, groups2):
-    nints, ngroups, ny, nx = sci.shape
-    differences = np.empty((nints, ngroups), np.float32)
-    scratch = np.empty(nints * ngroups, np.float32)
-    for y in range(ny):
-        for x in range(nx):
-            found = np.uint8(0)
-            for integration in range(nints):
-                for group in range(1, ngroups):
-                    found |= groupdq[integration, group, y, x]
-            if not found & _JUMP:
-                continue
-            median = _pixel_differences(sci, groupdq, gain, y, x, differences, scratch)
-            for integration in range(nints):
-                # From the last group back: flags set here must not count as jumps.
-                for group in range(ngroups - 1, 0, -1):
-                    if not groupdq[integration, group, y, x] & _JUMP:
-                        continue
-                    size = np.float64(differences[integration, group]) - median
-                    reach = 0
-                    if size >= electrons1:
-                        reach = groups1
-                    if size >= electrons2:
-                        reach = max(reach, groups2)
-                    for later in range(group + 1, min(group + reach + 1, ngroups)):
-                        if not groupdq[integration, later, y, x] & _UNUSABLE:
-                            groupdq[integration, later, y, x] |= _JUMP
+def _reach(size, electrons1, groups1, electrons2, groups2):
+    # Groups to flag after a jump.
+    reach = groups1 if size >= electrons1 else 0
+    return max(reach, groups2) if size >= electrons2 else reach
 
 
 @numba.njit(cache=True, nogil=True)
-def _count_flagged(groupdq, hit):
+def _flag_after(sci, groupdq, gain, electrons1, groups1, electrons2, groups2, least, greatest, exact, places):
+    # `places` are those of the jumps before any is followed by flags. As far as bounds of the median decide, they do.
+    ngroups, ny, nx = sci.shape[1:]
+    scratch = np.empty(sci.shape[0] * ngroups, np.float32)
+    for index in range(places.size):
+        plane, pixel = places[index] // (ny * nx), places[index] % (ny * nx)
+        integration, group, y, x = plane // ngroups, plane % ngroups, pixel // nx, pixel % nx
+        if group == 0:
+            continue
+        difference = _difference(sci, groupdq, gain, integration, group, y, x)
+        if difference != difference:
+            continue
+        at_least, reach = 0, 1
+        if least.size:
+            at_least = _reach(difference - greatest[y, x], electrons1, groups1, electrons2, groups2)
+            reach = _reach(difference - least[y, x], electrons1, groups1, electrons2, groups2)
+        if at_least != reach:
+            median = _exact_median(sci, groupdq, gain, y, x, exact, scratch)
+            reach = _reach(difference - median, electrons1, groups1, electrons2, groups2)
+        for later in range(group + 1, min(group + reach + 1, ngroups)):
+            if not groupdq[integration, later, y, x] & _UNUSABLE:
+                groupdq[integration, later, y, x] |= _JUMP
+
+
+@numba.njit(cache=True, nogil=True)
+def _count_flagged(places, hit, y0, y1, x0, x1):
     count = 0
-    for y in range(hit.shape[0]):
-        for x in range(hit.shape[1]):
-            if hit[y, x]:
-                for integration in range(groupdq.shape[0]):
-                    for group in range(groupdq.shape[1]):
-                        count += (groupdq[integration, group, y, x] & _JUMP) != 0
+    for index in range(places.size):
+        pixel = places[index] % hit.size
+        y, x = pixel // hit.shape[1], pixel % hit.shape[1]
+        count += hit[y, x] != 0 and y0 <= y < y1 and x0 <= x < x1
     return count
 
 
 @numba.njit(cache=True, nogil=True)
-def _drop_redundant(groupdq, hit):
-    for y in range(hit.shape[0]):
-        for x in range(hit.shape[1]):
-            if hit[y, x] & 2:
-                for integration in range(groupdq.shape[0]):
-                    for group in range(groupdq.shape[1]):
-                        if groupdq[integration, group, y, x] & _UNUSABLE:
-                            groupdq[integration, group, y, x] &= ~_JUMP
+def _drop_redundant(groupdq, places, hit):
+    ny, nx = hit.shape
+    ngroups = groupdq.shape[1]
+    for index in range(places.size):
+        plane, pixel = places[index] // (ny * nx), places[index] % (ny * nx)
+        integration, group, y, x = plane // ngroups, plane % ngroups, pixel // nx, pixel % nx
+        if hit[y, x] & 2 and groupdq[integration, group, y, x] & _UNUSABLE:
+            groupdq[integration, group, y, x] &= ~_JUMP
 
 
 @numba.njit(cache=True, nogil=True)
@@ -872,33 +930,43 @@ def detect_jumps(
     nints, ngroups = sci.shape[:2]
     flooded = np.zeros((nints, ngroups), bool)
 
+    least = greatest = np.empty((0, 0))
+
     if ngroups < 2 or detection.regime == NONE:
-        _mark_flagged(flags, hit)
+        _mark_flagged(flagged(flags), hit)
     elif detection.regime == ITERATIVE:
         threshold3 = float(detection.four_group_rejection_threshold)
         threshold2 = float(detection.three_group_rejection_threshold)
         _search_iterative(sci, flags, gain, noise, threshold, threshold3, threshold2, hit)
     elif detection.regime == SINGLE_PASS:
-        _search_single_pass(sci, flags, gain, noise, threshold, hit)
+        least = greatest = np.full(hit.shape, np.nan)
+        _search_single_pass(sci, flags, gain, noise, threshold, hit, least)
     else:
-        _mark_flagged(flags, hit)
-        _search_sigma_clip(sci, flags, gain, threshold, not detection.only_use_ints, hit)
+        _mark_flagged(flagged(flags), hit)
+        least, greatest = np.full(hit.shape, np.inf), np.full(hit.shape, -np.inf)
+        _search_sigma_clip(sci, flags, gain, threshold, not detection.only_use_ints, hit, least, greatest)
         flooded = whole_planes(flags[:, :, inner[0], inner[1]], JUMP_DET | DO_NOT_USE)
         for integration, group in np.argwhere(flooded) if cleared is None else cleared:
             plane = flags[integration, group]
             plane[plane == JUMP_DET] = 0
 
-    primary = _count_flagged(flags[:, :, inner[0], inner[1]], hit[inner])
-    if detection.regime != NONE and ngroups > 1:
+    places = flagged(flags)
+    (y0, y1, _), (x0, x1, _) = (part.indices(size) for part, size in zip(inner, hit.shape, strict=True))
+    primary = _count_flagged(places, hit, y0, y1, x0, x1)
+    if detection.regime != NONE and ngroups > 1 and places.size:
+        exact = np.full(hit.shape, np.nan)
         if detection.flag_4_neighbors:
             lowest, highest = float(detection.min_jump_to_flag_neighbors), float(detection.max_jump_to_flag_neighbors)
-            find = _find_sources if nints * ngroups <= _LONG else _find_sources_in_long_ramps
             # All sources before the first flag: a flagged neighbour is not itself a source.
-            _flag_neighbors(flags, find(sci, flags, gain, noise, lowest, highest, hit))
+            sources = _find_sources(sci, flags, gain, noise, lowest, highest, hit, least, greatest, exact, places)
+            _flag_neighbors(flags, sources)
+            places = flagged(flags)
         if max(detection.after_jump_groups) > 0:
             (electrons1, electrons2), (groups1, groups2) = detection.after_jump_electrons, detection.after_jump_groups
-            _flag_after(sci, flags, gain, float(electrons1), groups1, float(electrons2), groups2)
-    _drop_redundant(flags, hit)
+            after = float(electrons1), groups1, float(electrons2), groups2
+            _flag_after(sci, flags, gain, *after, least, greatest, exact, places)
+    if np.any(hit & 2):
+        _drop_redundant(flags, flagged(flags), hit)
     if flags is not out:
         out[...] = flags
     return out, primary, flooded

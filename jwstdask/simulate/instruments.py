@@ -414,6 +414,7 @@ def _nircam() -> Instrument:
         read_patterns={row[0]: ReadPattern(*row) for row in patterns},
         siaf_file="nircam_siaf.json",
         aliases={"NRCA5": "NRCALONG", "NRCB5": "NRCBLONG"},
+        subarrays={("NRCALONG", f"SUBGRISM{rows}"): Subarray(1, 1, 2048, rows) for rows in (64, 128, 256)},
         defaults={
             "detectors": ("nrca1", "nrcb1"), "subarray": "SUB320", "filter": "F200W", "readpatt": "RAPID",
             "exp_type": "NRC_IMAGE",
