@@ -34,6 +34,8 @@ SETTINGS: Mapping[str, Any] = {
     # What dask remembers of tasks that are done: call stacks sampled in every worker would grow by 0.1 MB a second.
     "distributed.worker.profile.enabled": False,
     "distributed.admin.low-level-log-length": 100,
+    # A task whose worker is lost is done again by who submitted it, with more memory.
+    "distributed.scheduler.allowed-failures": 0,
     # References mapped from files count as memory of a worker to Dask, though they go when memory is needed. Who
     # exceeds what was asked for is found by the machine or its batch system.
     "distributed.worker.memory.target": False,
@@ -312,6 +314,7 @@ def _ssh(profile: Profile, say: Say) -> Cluster:
                 worker_class="jwstdask.engine.worker.FacingNanny",
                 remote_python=profile.python,
                 security=None if keys is None else security_of(*keys),
+                silence_logs=40,
             )
             held = Held(owner, folder)
             try:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _CGROUPS = Path("/sys/fs/cgroup")
+_OWN = Path("/proc/self/cgroup")
 
 
 def available_cores() -> int:
@@ -49,7 +50,7 @@ def available_memory() -> int:
 def _of_cgroups(name: str) -> Iterator[str]:
     """Contents of a file of the cgroups that this process is in, inner and outer ones."""
     try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        lines = _OWN.read_text().splitlines()
     except OSError:
         return
     for line in lines:

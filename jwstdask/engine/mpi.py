@@ -41,6 +41,8 @@ def join(profile: Profile) -> None:
         raise ParameterError("workers under MPI are as many as ranks but two", "give mpirun -n N, and no workers")
     world = MPI.COMM_WORLD
     if world.Get_size() < 3:
+        if world.Get_rank():
+            raise SystemExit(1)
         raise ClusterError(
             f"there are {world.Get_size()} ranks of MPI: one is the scheduler, one this program, the others work",
             "start it with `mpirun -n N jwstdask run ... --cluster mpi`, N three or more",
