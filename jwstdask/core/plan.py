@@ -184,6 +184,8 @@ class Outcome:
         Where it was done: machine, process, thread.
     started
         Seconds since 1970; 0 if it was not.
+    short
+        Whether the error is too little memory.
     """
 
     path: str
@@ -199,6 +201,7 @@ class Outcome:
     warnings: tuple[tuple[str, str, int], ...] = ()
     worker: str = ""
     started: float = 0.0
+    short: bool = False
 
 
 @dataclass(frozen=True)

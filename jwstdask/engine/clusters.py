@@ -165,7 +165,14 @@ def local_cluster(
 def adapt(owner: Any, least: int, most: int, idle: float) -> None:
     """Let a cluster have as many workers as there is work for."""
     interval = min(5.0, max(idle / 4, 0.1))
-    owner.adapt(minimum=least, maximum=most, interval=interval, wait_count=max(round(idle / interval), 1))
+    owner.adapt(
+        minimum=least,
+        maximum=most,
+        interval=interval,
+        wait_count=max(round(idle / interval), 1),
+        # A worker for each task: otherwise those that are at the last tasks would be ended if these are short.
+        target_duration="10 ms",
+    )
 
 
 def connect(

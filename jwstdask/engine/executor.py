@@ -1,12 +1,33 @@
-"""Where tasks run: in this thread, on dask's threads, or on a dask cluster. One interface for all three."""
+"""Where tasks run: in this thread, on dask's threads, or on a dask cluster. One interface for all three.
+
+What goes wrong has three rules. A *transient* error (network, busy server, stale file handle) is tried again after a
+pause, by the task itself (`jwstdask.io.transient`). A *lost worker* or *too little memory* costs time only: the task is
+done again, with more memory where memory is declared (`jwstdask.engine.resources`). Anything else is the same at the
+next try, and is not tried again.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
-import os
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
+
+from jwstdask.core.errors import JwstdaskError
+from jwstdask.engine.limits import available_cores, available_memory
+from jwstdask.engine.resources import (
+    MEMORY,
+    MULTIPLIER,
+    Budget,
+    Needs,
+    for_tasks,
+    lacked_memory,
+    too_large,
+)
+from jwstdask.io.transient import patiently
 
 Function = Callable[[Any], Any]
 Notify = Callable[[int, Any], None]
@@ -20,11 +41,17 @@ class Executor(Protocol):
     workers: int
 
     def map(
-        self, function: Function, items: Iterable[Any], notify: Notify | None = None, after: After | None = None
+        self,
+        function: Function,
+        items: Iterable[Any],
+        notify: Notify | None = None,
+        after: After | None = None,
+        needs: Needs | None = None,
     ) -> list[Any]:
         """Results of ``function`` on each item; ``notify(index, result)`` is called as each one arrives.
 
-        The first exception ends the map and is raised.
+        The first exception ends the map and is raised. Tasks whose ``needs`` are known run side by side as far as there
+        is memory for them.
         """
 
     def everywhere(self, function: Callable[..., Any], *arguments: Any) -> None:
@@ -40,7 +67,12 @@ class Serial:
     workers = 1
 
     def map(
-        self, function: Function, items: Iterable[Any], notify: Notify | None = None, after: After | None = None
+        self,
+        function: Function,
+        items: Iterable[Any],
+        notify: Notify | None = None,
+        after: After | None = None,
+        needs: Needs | None = None,
     ) -> list[Any]:
         results = []
         for index, item in enumerate(items):
@@ -57,15 +89,32 @@ class Serial:
 
 
 class Threads:
-    """Tasks on dask's threaded scheduler in this process: no start-up, shared memory."""
+    """Tasks on dask's threaded scheduler in this process: no start-up, shared memory.
 
-    def __init__(self, workers: int | None = None) -> None:
+    Parameters
+    ----------
+    workers
+        Threads; all cores by default.
+    memory
+        Bytes that tasks may take together; what this process may use by default.
+    """
+
+    def __init__(self, workers: int | None = None, memory: int | None = None) -> None:
         self.workers = workers or available_cores()
+        self.memory = for_tasks(available_memory()) if memory is None else memory
 
     def map(
-        self, function: Function, items: Iterable[Any], notify: Notify | None = None, after: After | None = None
+        self,
+        function: Function,
+        items: Iterable[Any],
+        notify: Notify | None = None,
+        after: After | None = None,
+        needs: Needs | None = None,
     ) -> list[Any]:
         items = list(items)
+        budget = Budget(self.memory)
+        if needs is not None:
+            function = partial(_within, budget, needs, function)
         if self.workers == 1 or len(items) == 1:
             return Serial().map(function, items, notify)
         from dask.threaded import get
@@ -81,13 +130,65 @@ class Threads:
         graph: dict[Any, Any] = {key: (call, index) for index, key in enumerate(keys)}
         for index, before in (after or {}).items():
             graph[keys[index]] = (call, index, keys[before])
-        return list(get(graph, keys, num_workers=self.workers))
+        try:
+            return list(get(graph, keys, num_workers=self.workers))
+        finally:
+            budget.close()
 
     def everywhere(self, function: Callable[..., Any], *arguments: Any) -> None:
         function(*arguments)
 
     def close(self) -> None:
         pass
+
+
+def _within(budget: Budget, needs: Needs, function: Function, item: Any) -> Any:
+    """Do a task when there is memory for it; again with more, at last alone, if that was too little."""
+    memory = needs.memory(item)
+    if memory > budget.total:
+        return _failed(needs, item, too_large(memory, budget.total))
+    while True:
+        with budget.given(memory):
+            result = function(item)
+        if not needs.short(result) or memory >= budget.total:
+            return result
+        memory = min(MULTIPLIER * memory, budget.total)
+
+
+def _failed(needs: Needs | None, item: Any, error: Exception) -> Any:
+    if needs is None or needs.failed is None or not isinstance(error, JwstdaskError):
+        raise error
+    return needs.failed(item, error)
+
+
+LIVES = 4
+"""Workers that a task may lose before it counts as the cause."""
+
+_CAPACITY_SECONDS = 5.0
+"""How long what workers have is believed."""
+
+_MOST_AT_ONCE = 500
+"""Tasks in a message."""
+
+
+@dataclass
+class _Flight:
+    """A task on its way.
+
+    Attributes
+    ----------
+    index, item
+        The item.
+    memory
+        Bytes that it is given.
+    lost
+        Workers lost with it.
+    """
+
+    index: int
+    item: Any
+    memory: int = 0
+    lost: int = 0
 
 
 class Cluster:
@@ -103,54 +204,144 @@ class Cluster:
         Tasks in flight for every worker thread.
     """
 
-    def __init__(self, client: Any, owner: Any = None, window: int = 4) -> None:
+    def __init__(self, client: Any, owner: Any = None, window: int = 8) -> None:
         self.client, self.owner, self.window = client, owner, window
         self._calls: dict[Any, tuple[Callable[..., Any], tuple[Any, ...]]] = {}
+        self._capacity: tuple[int, int | None] = (1, None)
+        self._known = -_CAPACITY_SECONDS
 
     @property
     def workers(self) -> int:
         return max(sum(self.client.nthreads().values()), 1)
 
+    def capacity(self) -> tuple[int, int | None]:
+        """Threads of all workers, and the memory of the largest; None if not every worker declares it."""
+        if time.monotonic() - self._known > _CAPACITY_SECONDS:
+            found = list(self.client.scheduler_info(n_workers=-1)["workers"].values())
+            memory = [int(worker.get("resources", {}).get(MEMORY, 0)) for worker in found]
+            threads = max(sum(worker["nthreads"] for worker in found), 1)
+            # Where all workers are lost at the moment, those that come will be as they were.
+            largest = self._capacity[1] if not memory else max(memory) if all(memory) else None
+            self._capacity = threads, largest
+            self._known = time.monotonic()
+        return self._capacity
+
     def map(
-        self, function: Function, items: Iterable[Any], notify: Notify | None = None, after: After | None = None
+        self,
+        function: Function,
+        items: Iterable[Any],
+        notify: Notify | None = None,
+        after: After | None = None,
+        needs: Needs | None = None,
     ) -> list[Any]:
         from distributed import as_completed
 
-        after = after or {}
-        awaited = set(after.values())
-        unfinished: dict[int, Any] = {}
-
         pending = iter(enumerate(items))
         results: dict[int, Any] = {}
-        index_of: dict[Any, int] = {}
+        flights: dict[Any, _Flight] = {}
+        running = as_completed(loop=self.client.loop)
+        after, held = after or {}, defaultdict[int, list[_Flight]](list)
+        ready: list[_Flight] = []
+        self._known = -_CAPACITY_SECONDS
 
-        def submit(index: int, item: Any) -> Any:
-            # Not pure: the same plan run again must run again.
-            before = unfinished.get(after.get(index, -1))
-            if before is None:
-                future = self.client.submit(function, item, pure=False, retries=2)
-            else:
-                future = self.client.submit(_call_after, before, function, item, pure=False, retries=2)
-            index_of[future] = index
-            if index in awaited:
-                unfinished[index] = future
-            return future
+        def done(flight: _Flight, result: Any) -> None:
+            results[flight.index] = result
+            ready.extend(held.pop(flight.index, ()))
+            if notify is not None:
+                notify(flight.index, result)
 
-        running = as_completed(submit(*pair) for pair in itertools.islice(pending, self.window * self.workers))
+        def fill() -> None:
+            """Have as many tasks in flight as the window takes."""
+            threads, largest = self.capacity()
+            room = self.window * threads - len(flights)
+            # A message for a few tasks at once: those that workers have at hand last meanwhile.
+            if flights and room < max(self.window * threads // 4, 1):
+                room = 0
+            while len(ready) < room and (pair := next(pending, None)) is not None:
+                flight = _Flight(*pair)
+                if needs is not None:
+                    flight.memory = needs.memory(flight.item)
+                if after.get(flight.index, flight.index) in (flight.index, *results):
+                    ready.append(flight)
+                else:
+                    held[after[flight.index]].append(flight)
+            sent, ready[:] = ready[:room], ready[room:]
+            classes: dict[int, list[_Flight]] = defaultdict(list)
+            for flight in sent:
+                if largest is None or not flight.memory:
+                    classes[0].append(flight)
+                elif flight.memory <= largest:
+                    classes[_rounded(flight.memory, largest)].append(flight)
+                else:
+                    done(flight, _failed(needs, flight.item, too_large(flight.memory, largest)))
+            for memory, members in classes.items():
+                resources = {MEMORY: memory} if memory else None
+                for few in _in_pieces(members):
+                    # Not pure: the same plan run again must run again.
+                    futures = self.client.map(
+                        partial(_task, function),
+                        [flight.item for flight in few],
+                        key=_name(function),
+                        pure=False,
+                        resources=resources,
+                    )
+                    flights.update(zip(futures, few, strict=True))
+                    running.update(futures)
+
         try:
-            for future in running:
-                index = index_of.pop(future)
-                unfinished.pop(index, None)
-                results[index] = future.result()
-                if notify is not None:
-                    notify(index, results[index])
-                following = next(pending, None)
-                if following is not None:
-                    running.add(submit(*following))
+            while True:
+                fill()
+                if not flights:
+                    if ready or held:
+                        continue
+                    break
+                batch = running.next_batch()
+                arrived = self.client.gather({future: future for future in batch}, errors="skip")
+                for future in batch:
+                    flight = flights.pop(future)
+                    # A result that was lost with its worker may have failed the second time.
+                    if future.status == "finished":
+                        result = arrived[future]
+                        if needs is None or not needs.short(result) or not self._more(flight):
+                            done(flight, result)
+                            continue
+                    else:
+                        error = _error_of(future)
+                        if not self._again(flight, error):
+                            done(flight, _failed(needs, flight.item, _told(flight, error)))
+                            continue
+                    ready.append(flight)
+                # What is done is forgotten.
+                del future, batch, arrived
         except BaseException:
-            self.client.cancel(list(index_of), force=True)
+            self.client.cancel(list(flights), force=True)
             raise
         return [results[index] for index in range(len(results))]
+
+    def _more(self, flight: _Flight) -> bool:
+        """Give a task more memory; False if there is no more."""
+        largest = self.capacity()[1]
+        if largest is None or not flight.memory or flight.memory >= largest:
+            return False
+        flight.memory = min(MULTIPLIER * flight.memory, largest)
+        return True
+
+    def _again(self, flight: _Flight, error: BaseException) -> bool:
+        """Whether a task that ended with an error is to be done again."""
+        from distributed import KilledWorker
+
+        if isinstance(error, MemoryError):
+            return self._more(flight)
+        if not isinstance(error, KilledWorker):
+            return False
+        flight.lost += error.allowed_failures + 1
+        # Whether it was for memory, nobody tells.
+        given = self._more(flight)
+        if flight.lost < LIVES:
+            return True
+        if given:
+            flight.memory = self.capacity()[1] or flight.memory
+        return given
 
     def everywhere(self, function: Callable[..., Any], *arguments: Any) -> None:
         function(*arguments)
@@ -169,24 +360,58 @@ class Cluster:
                 function(*arguments)
 
 
-def _call_after(_: Any, function: Function, item: Any) -> Any:
-    return function(item)
+def _task(function: Function, item: Any) -> Any:
+    """What a worker does of a map."""
+    try:
+        return patiently(partial(function, item))
+    except Exception as error:
+        if lacked_memory(error) and not isinstance(error, MemoryError):
+            raise MemoryError(str(error)) from error
+        raise
 
 
-def available_cores() -> int:
-    """Cores this process may use: affinity, cgroup and ``SLURM_CPUS_PER_TASK`` honoured."""
+def _in_pieces(flights: Sequence[_Flight]) -> Iterator[Sequence[_Flight]]:
+    for first in range(0, len(flights), _MOST_AT_ONCE):
+        yield flights[first : first + _MOST_AT_ONCE]
+
+
+def _name(function: Any) -> str:
+    """Name of a function, for the dashboard."""
+    while isinstance(function, partial):
+        function = function.func
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def _rounded(memory: int, largest: int) -> int:
+    """Classes of memory, so that many tasks are of one."""
+    return min(-(-memory // _CLASS) * _CLASS, largest)
+
+
+_CLASS = 16 << 20
+
+
+def _error_of(future: Any) -> BaseException:
     try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:
-        cores = os.cpu_count() or 1
-    allotted = os.environ.get("SLURM_CPUS_PER_TASK", "")
-    if allotted.isdigit():
-        cores = min(cores, int(allotted))
-    try:
-        with open("/sys/fs/cgroup/cpu.max") as quota:
-            limit, period = quota.read().split()
-        if limit != "max":
-            cores = min(cores, max(int(limit) // int(period), 1))
-    except (OSError, ValueError):
-        pass
-    return max(cores, 1)
+        future.result()
+    except BaseException as error:
+        return error
+    raise AssertionError(future)
+
+
+def _told(flight: _Flight, error: BaseException) -> Exception:
+    """An error of a task in the user's words."""
+    from distributed import KilledWorker
+
+    given = f", {flight.memory / 1e6:.0f} MB of memory given to it" if flight.memory else ""
+    if isinstance(error, KilledWorker):
+        return JwstdaskError(
+            f"{flight.lost} workers were lost while they did it (the last was {error.last_worker.address}{given})",
+            "see the logs of workers and batch system; if workers run out of memory, give them more",
+        )
+    if isinstance(error, MemoryError):
+        return JwstdaskError(
+            f"there is not enough memory ({error}{given})", "give workers more memory, or let fewer share a machine"
+        )
+    if not isinstance(error, Exception):
+        raise error
+    return error

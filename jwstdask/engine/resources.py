@@ -71,10 +71,10 @@ class Needs:
 
 def too_large(memory: int, largest: int) -> JwstdaskError:
     """The error of a task that fits nowhere."""
+    each = size_text((memory + INTERPRETER_BYTES) / SHARE)
     return JwstdaskError(
-        f"it is predicted to take {size_text(memory)} of memory, and no worker has more than {size_text(largest)} for tasks",
-        f"give workers more memory ({size_text((memory + INTERPRETER_BYTES) / SHARE)} each), or take fewer --workers or "
-        "--threads on this machine",
+        f"{size_text(memory)} of memory are predicted, and no worker has more than {size_text(largest)} for tasks",
+        f"give workers more memory ({each} each); on this machine take fewer --workers or --threads",
     )
 
 

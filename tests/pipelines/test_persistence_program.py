@@ -175,7 +175,7 @@ def test_without_a_state_nothing_is_ordered_and_nothing_is_handed_on(uncals, ref
     seen = []
 
     class Watching(Serial):
-        def map(self, function, items, notify=None, after=None):
+        def map(self, function, items, notify=None, after=None, needs=None):
             seen.append(after)
             return super().map(function, items, notify, after)
 
@@ -189,7 +189,7 @@ def test_order_in_the_graph(uncals, references, tmp_path):
     seen = []
 
     class Watching(Serial):
-        def map(self, function, items, notify=None, after=None):
+        def map(self, function, items, notify=None, after=None, needs=None):
             items = list(items)
             seen.append((items, after))
             return [[] for _ in items]
