@@ -1064,25 +1064,38 @@ def soss_traces(
     CleaningError
         If the reference does not know the angle.
     """
-    meta = model["meta"]
-    bounds = meta["pwcpos_bounds"]
-    if not bounds[0] <= pupil_position <= bounds[1]:
-        raise CleaningError(f"the pupil wheel at {pupil_position} degrees is outside of {bounds[0]} to {bounds[1]}")
-    turn = pupil_position - meta["pwcpos_cmd"]
-    wavelengths = np.linspace(meta["wavemap_wlmin"], meta["wavemap_wlmax"], meta["wavemap_nwl"])
+    wavelengths = soss_wavelengths(model)
     rows = np.arange(shape[0])[:, np.newaxis]
     covered = np.zeros(shape, np.bool_)
-    for trace, calibration in zip(model["traces"], model["wavecal_models"], strict=True):
-        x, y = np.array(trace["trace"], np.float64).T
-        if subarray == "SUBSTRIP96":
-            y = y - 10
-        x, y = _turned(x, y, turn, (trace["pivot_x"], trace["pivot_y"]))
-        own = _wavelengths(x, turn, calibration)
-        columns, centers = _extrapolated(wavelengths, own, x), _extrapolated(wavelengths, own, y)
+    for number in range(len(model["traces"])):
+        x, y, own = soss_trace(model, number, pupil_position, subarray)
+        columns, centers = extrapolated(wavelengths, own, x), extrapolated(wavelengths, own, y)
         order = np.argsort(columns)
         center = np.interp(np.arange(shape[1]), columns[order], centers[order])
         covered |= (rows >= np.floor(center - half_width)) & (rows <= np.ceil(center + half_width))
     return covered
+
+
+def soss_wavelengths(model: Mapping[str, Any]) -> np.ndarray:
+    """Wavelengths [um] at which traces are evaluated."""
+    meta = model["meta"]
+    return np.linspace(meta["wavemap_wlmin"], meta["wavemap_wlmax"], meta["wavemap_nwl"])
+
+
+def soss_trace(
+    model: Mapping[str, Any], number: int, pupil_position: float, subarray: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Columns, rows and wavelengths [um] of the trace of an order, counted from 0; see :func:`soss_traces`."""
+    bounds = model["meta"]["pwcpos_bounds"]
+    if not bounds[0] <= pupil_position <= bounds[1]:
+        raise CleaningError(f"the pupil wheel at {pupil_position} degrees is outside of {bounds[0]} to {bounds[1]}")
+    turn = pupil_position - model["meta"]["pwcpos_cmd"]
+    trace = model["traces"][number]
+    x, y = np.array(trace["trace"], np.float64).T
+    if subarray == "SUBSTRIP96":
+        y = y - 10
+    x, y = _turned(x, y, turn, (trace["pivot_x"], trace["pivot_y"]))
+    return x, y, _wavelengths(x, turn, model["wavecal_models"][number])
 
 
 def _turned(x: np.ndarray, y: np.ndarray, angle: float, pivot: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
@@ -1091,12 +1104,12 @@ def _turned(x: np.ndarray, y: np.ndarray, angle: float, pivot: tuple[float, floa
     dx, dy = x - pivot[0], y - pivot[1]
     turned_x, turned_y = cosine * dx - sine * dy + pivot[0], sine * dx + cosine * dy + pivot[1]
     order = np.argsort(turned_x)
-    place = _extrapolated(x, turned_x[order], turned_y[order])
+    place = extrapolated(x, turned_x[order], turned_y[order])
     inside = place <= 255.0
     return x[inside], place[inside]
 
 
-def _extrapolated(where: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def extrapolated(where: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Linear interpolation, beyond both ends along the outermost pieces."""
     order = np.argsort(x)
     x, y = x[order], y[order]
@@ -1117,14 +1130,18 @@ def _wavelengths(x: np.ndarray, turn: float, calibration: Mapping[str, Any]) -> 
 
 def fill_flat(flat: np.ndarray) -> np.ndarray:
     """A flat, float32 (y, x), with smooth values where it is zero or not finite."""
-    bad = (flat == 0) | ~np.isfinite(flat)
+    return fill_smoothly(flat, (flat == 0) | ~np.isfinite(flat))
+
+
+def fill_smoothly(image: np.ndarray, bad: np.ndarray) -> np.ndarray:
+    """An image, float32 (y, x), with a model of its background where it is bad: the image itself if it is not."""
     if not bad.any():
-        return flat
+        return image
     mask = ~bad
-    filled = flat.copy()
-    _keep_within(flat, mask, *background_limits(_sorted_values(flat, mask), _CLIP, _CLIP, lower_half=True))
-    smooth = background_model(flat, mask)
-    filled[bad] = np.broadcast_to(smooth, flat.shape)[bad]
+    filled = image.copy()
+    _keep_within(image, mask, *background_limits(_sorted_values(image, mask), _CLIP, _CLIP, lower_half=True))
+    smooth = background_model(image, mask)
+    filled[bad] = np.broadcast_to(smooth, image.shape)[bad]
     return filled
 
 

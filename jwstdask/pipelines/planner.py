@@ -562,7 +562,7 @@ def choose_references(drafts: list[Draft], settings: Settings) -> None:
 
 
 def _problem(choice: ReferenceChoice, path: str, step: str) -> str | None:
-    if choice.error is not None:
+    if choice.error is not None and not choice.reftype.startswith("pars-"):
         return (
             f"{path}: {step} needs a {choice.reftype} reference and {choice.origin} gives none: {choice.error}. "
             f"Give one with --steps.{step}.override_{choice.reftype}=FILE, or use another context."

@@ -409,6 +409,39 @@ def test_the_exposure_is_left_where_there_is_no_integration_to_compare():
         clean(CleanFlickerNoiseStep(background_method="median_image"), meta, references, ramp)
 
 
+def test_series_of_images_are_scaled_with_the_light_of_the_source():
+    """A source that brightens by a third is left alone, apart from the noise of lines."""
+    shape = (4, 3, 64, 96)
+    ramp, meta, references = exposure(
+        6,
+        shape,
+        exposure__type="NRC_TSIMAGE",
+        exposure__integration_time=40.0,
+        visit__tsovisit=True,
+        wcsinfo__siaf_xref_sci=50.0,
+        wcsinfo__siaf_yref_sci=30.0,
+    )
+    light = np.linspace(1, 4 / 3, 4)
+    y, x = np.mgrid[:64, :96]
+    source = 9000 * np.exp(-0.5 * ((x - 49) ** 2 + (y - 29) ** 2) / 4)
+    ramp.sci[:] = np.random.default_rng(1).normal(0, 2, shape)
+    ramp.sci += (light[:, None, None, None] * np.arange(1, 4)[:, None, None] * source).astype(np.float32)
+    ramp.groupdq[:] = 0
+    step = CleanFlickerNoiseStep(background_method="median_image")
+    assert "pars-tsophotometrystep" in step.references_for(meta)
+    assert set(step.stated_references(meta)) == {"gain", "readnoise"}
+    block, shared = clean(step, meta, references, ramp)
+    np.testing.assert_allclose(shared.median.scale / shared.median.scale[0], light, rtol=0.01)
+    # A line of 64 pixels has a median of 2.5 / 8 DN; the largest of 1152 is within six times that.
+    assert np.abs(block.sci - ramp.sci).max() < 6 * 2.5 / 8
+
+
+def test_soss_subarrays_without_a_spectrum():
+    ramp, meta, references = exposure(0, (2, 3, 64, 64), exposure__type="NIS_SOSS", subarray__name="FULL")
+    with pytest.raises(StepUndone, match="not available for SOSS subarray FULL"):
+        clean(CleanFlickerNoiseStep(background_method="median_image"), meta, references, ramp)
+
+
 def test_a_mask_of_another_shape(tmp_path):
     from stdatamodels.jwst.datamodels import ImageModel
 
@@ -436,8 +469,8 @@ def test_what_is_skipped(exposure_type, fit_method, reason):
     [
         ("NRS_BRIGHTOBJ", {"background_method": "median_image"}, "takes extract_2d"),
         ("NRS_IFU", {"mask_science_regions": True}, None),
-        ("NIS_SOSS", {"background_method": "median_image"}, "takes the bkg_subtract of NIRISS SOSS"),
-        ("MIR_IMAGE", {"background_method": "median_image"}, "takes tso_photometry"),
+        ("NIS_SOSS", {"background_method": "median_image"}, None),
+        ("MIR_IMAGE", {"background_method": "median_image"}, None),
         ("NRS_IFU", {"mask_science_regions": True, "user_mask": "mask.fits"}, None),
         ("NRS_DARK", {"mask_science_regions": True}, None),
         ("NRC_IMAGE", {"background_method": "median_image"}, None),

@@ -18,6 +18,7 @@ from jwstdask.io.layout import open_layout
 from jwstdask.kernels import clean_flicker_noise as kernels
 from jwstdask.kernels.clean_flicker_noise import CleaningError, Method
 from jwstdask.kernels.flat_field import flat_field
+from jwstdask.steps.detector import median_image as median_images
 from jwstdask.steps.detector.ramp_fit import RampFitData, RampFitStep
 from jwstdask.steps.detector.science_regions import (
     EXPOSURE_TYPES,
@@ -34,15 +35,6 @@ _TILE = (32, 512)
 _NOT_SCIENCE = np.uint32(flags.DO_NOT_USE | flags.NON_SCIENCE)
 _FOURIER = frozenset(("NRS_MSASPEC", "NRS_IFU", "NRS_FIXEDSLIT", "NRS_BRIGHTOBJ"))
 _AUTOMATIC = {"NIS_IMAGE": "NIRISS", "NRC_IMAGE": "NIRCAM"}
-_SPECTRAL = "extract_2d, extract_1d and white_light"
-_SCALED_BY_SOURCE = {
-    "NIS_SOSS": "the bkg_subtract of NIRISS SOSS and white_light",
-    "NRS_BRIGHTOBJ": _SPECTRAL,
-    "NRC_TSGRISM": _SPECTRAL,
-    "NRC_TSIMAGE": "tso_photometry",
-    "MIR_IMAGE": "tso_photometry",
-}
-"""Exposures whose median image jwst scales by the flux of the source in each integration, and how it finds that."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +53,8 @@ class Prepared:
         How the draft rate is fitted, or None for an exposure that is no ramp.
     references
         What tells the regions with spectra (NIRSpec).
+    light
+        What tells the light of the source, which a median image is scaled with.
     """
 
     instrument: str | None
@@ -68,6 +62,7 @@ class Prepared:
     traces: Mapping[str, Any] | None
     ramp_fit: RampFitData | None
     references: Mapping[str, Any] = field(default_factory=dict)
+    light: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -82,8 +77,8 @@ class Scene:
         bool ([integration,] y, x), True for background.
     flat
         float32 (y, x), or None.
-    median, scale
-        Median of integrations, float32 ([group,] y, x), and what each one scales it with; or None.
+    median
+        Median of integrations, or None.
     background, noise
         Temporary .npy files, of the shape of the exposure, for what is saved besides; or None.
     """
@@ -91,8 +86,7 @@ class Scene:
     method: Method
     mask: np.ndarray
     flat: np.ndarray | None
-    median: np.ndarray | None = None
-    scale: np.ndarray | None = None
+    median: median_images.MedianImage | None = None
     background: str | None = None
     noise: str | None = None
 
@@ -170,13 +164,10 @@ class CleanFlickerNoiseStep(Step):
 
     def check(self, meta: Meta) -> None:
         exposure_type = str(meta.get("meta.exposure.type"))
-        by_source = _SCALED_BY_SOURCE.get(exposure_type)
-        if exposure_type == "MIR_IMAGE" and not meta.get("meta.visit.tsovisit"):
-            by_source = None
-        if self.background_method == "median_image" and by_source is not None:
+        if self.background_method == "median_image" and exposure_type in median_images.SPECTRA:
             what = "clean_flicker_noise: background_method=median_image is not available"
             raise ParameterError(
-                f"{what} for {exposure_type}: it takes {by_source}, which this version cannot do",
+                f"{what} for {exposure_type}: it takes extract_2d and extract_1d, which this version cannot do",
                 "Use median or model.",
             )
 
@@ -204,12 +195,14 @@ class CleanFlickerNoiseStep(Step):
             types += RampFitStep.reference_types
         if self._masks_spectra:
             types += references_for(meta)
+        if self.background_method == "median_image":
+            types += [kind for kind in median_images.references_for(meta) if kind not in types]
         return tuple(types)
 
     def stated_references(self, meta: Meta) -> tuple[str, ...]:
-        # In jwst the WCS is assigned to the draft rate.
-        regions = references_for(meta)
-        return tuple(kind for kind in self.references_for(meta) if kind not in regions)
+        # In jwst the WCS is assigned to the draft rate, and its light found in that.
+        others = {*references_for(meta), *median_images.references_for(meta)} - set(RampFitStep.reference_types)
+        return tuple(kind for kind in self.references_for(meta) if kind not in others)
 
     @property
     def _masks_spectra(self) -> bool:
@@ -230,6 +223,7 @@ class CleanFlickerNoiseStep(Step):
             None if references.get("pastasoss") is None else references["pastasoss"].asdf,
             RampFitStep().prepare(meta, references) if fitted else None,
             {kind: references.get(kind) for kind in references_for(meta)} if self._masks_spectra else {},
+            {kind: references.get(kind) for kind in median_images.references_for(meta)},
         )
 
     # -- what all integrations need
@@ -261,20 +255,24 @@ class CleanFlickerNoiseStep(Step):
         flat = None
         if step.apply_flat_field and prepared.flat is not None:
             flat = kernels.fill_flat(np.asarray(prepared.flat.array("sci"), np.float32))
-        median = scale = None
+        median = None
         try:
             if step.user_mask is not None:
                 mask = _read_mask(step.user_mask, ramp.sci)
             else:
                 mask = step._mask(meta, prepared, draft(prepared.ramp_fit is None or not step.single_mask), flat)
             if step.background_method == "median_image":
-                rateints = draft(True).sci
-                median, scale = _median_image(ramp.sci, rateints if flat is None else rateints / flat)
+                name = str(meta.get("meta.subarray.name"))
+                if meta.get("meta.exposure.type") == "NIS_SOSS" and name not in median_images.SOSS_SUBARRAYS:
+                    raise CleaningError(f"a median image is not available for SOSS subarray {name}")
+                rates = draft(True)
+                sci = rates.sci if flat is None else rates.sci / flat
+                median = median_images.median_image(meta, prepared.light, prepared.traces, ramp.sci, sci, rates.dq)
         except CleaningError as error:
             raise StepUndone(str(error)) from error
         shape = ramp.sci.shape
         files = scratch_array(self.background_path, shape), scratch_array(self.noise_path, shape)
-        return Scene(step._method(meta), mask, flat, median, scale, *files)
+        return Scene(step._method(meta), mask, flat, median, *files)
 
     def _standard(self, meta: Meta) -> CleanFlickerNoiseStep:
         """The step with parameters that suit the exposure."""
@@ -353,8 +351,9 @@ class CleanFlickerNoiseStep(Step):
         if noise is not None:
             noise[...] = cube
         median, scale = None, np.float32(1)
-        if shared.median is not None and shared.scale is not None:
-            median, scale = shared.median.reshape(cube.shape), shared.scale[integration]
+        if shared.median is not None:
+            level, scale = shared.median.of(integration)
+            median = level.reshape(cube.shape)
         try:
             arguments = mask, shared.method, shared.flat, median, scale, background
             if isinstance(ramp, RampBlock):
@@ -441,21 +440,3 @@ def _flat_flags(draft: DraftRate, flat: Any) -> np.ndarray:
     errors = np.asarray(flat.array("err"), np.float32) if "err" in flat else np.zeros_like(values)
     arrays = draft.sci, draft.dq, draft.var_poisson, draft.var_rnoise
     return draft.dq | flat_field(*arrays, values, errors, np.asarray(flat.dq, np.uint32)).dq
-
-
-def _median_image(sci: np.ndarray, rateints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Median of integrations, float32 ([group,] y, x), and the scale of each one.
-
-    For a cube of rates it is that of the rates as divided by the flat, as in jwst.
-    """
-    if sci.ndim < 3 or sci.shape[0] < 2:
-        raise CleaningError("a median image needs more than one integration")
-    scale = kernels.flux_scale(kernels.median_fluxes(rateints))
-    groups = sci if sci.ndim == 4 else rateints[:, np.newaxis]
-    median = np.empty(groups.shape[1:], np.float32)
-    for start in range(0, sci.shape[-2], _TILE[0]):
-        rows = slice(start, start + _TILE[0])
-        for group in range(groups.shape[1]):
-            part = np.array(groups[:, group : group + 1, rows], np.float32, order="C")
-            median[group, rows] = kernels.median_of_integrations(part)[0]
-    return (median if sci.ndim == 4 else median[0]), scale
