@@ -516,9 +516,9 @@ def _best(
 ) -> tuple[float, float]:
     """Phase of the first integration, and amplitude."""
     trials = _trial_phases()
-    chi_squared, _ = _solve(*_add_integrations(a, b, trials, leap, np.array(integrations)))
+    chi_squared, _ = _solve(*_add_integrations(a, b, trials, leap, np.array(integrations), turn))
     phase = best_phase(trials, chi_squared, turn)
-    _, amplitude = _solve(*_add_integrations(a, b, np.array([phase]), leap, np.array(integrations)))
+    _, amplitude = _solve(*_add_integrations(a, b, np.array([phase]), leap, np.array(integrations), turn))
     return phase, float(amplitude[0])
 
 
@@ -531,14 +531,18 @@ def _solve(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @numba.njit(cache=True, nogil=True)
-def _add_integrations(a, b, phases, leap, integrations):
-    """Coefficients at phases, each integration at the next trial phase."""
+def _add_integrations(a, b, phases, leap, integrations, nearest):
+    """Coefficients at phases, each integration at the next trial phase, or at the nearest one."""
     trials = a.shape[1]
     total_a, total_b = np.zeros(phases.size), np.zeros(phases.size)
     for p in range(phases.size):
         for i in integrations:
             later = leap * i
-            k = _next_trial(phases[p], later, trials)
+            k = (
+                int(np.floor((phases[p] + later) * trials + 0.5)) % trials
+                if nearest
+                else _next_trial(phases[p], later, trials)
+            )
             total_a[p] += a[i, k]
             total_b[p] += b[i, k]
     return total_a, total_b

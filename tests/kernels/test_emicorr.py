@@ -173,6 +173,20 @@ def test_next_trial_phase_is_the_first_at_or_after(later):
         assert emicorr._next_trial(phase, later, 500) == expected
 
 
+@pytest.mark.parametrize("leap", [0.0, 17.2513, 3.1234567, 8512 / 256])
+def test_nearest_trial_phase(leap):
+    rng = np.random.default_rng(3)
+    a, b = rng.random((4, 500)), rng.random((4, 500))
+    phases = np.array([0.12345, 0.9999, 0.5012])
+    found = emicorr._add_integrations(a, b, phases, leap, np.arange(4), True)
+    trials = np.arange(500) / 500
+    for p, phase in enumerate(phases):
+        away = (trials - (phase + leap * np.arange(4)[:, np.newaxis])) % 1
+        nearest = np.argmin(np.minimum(away, 1 - away), axis=1)
+        for own, values in zip(found, (a, b)):
+            assert own[p] == pytest.approx(values[np.arange(4), nearest].sum(), rel=1e-14)
+
+
 def test_best_phase():
     phases = np.arange(500) * 1.0 / 500
     chi_squared = (phases - 0.3013) ** 2

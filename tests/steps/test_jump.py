@@ -184,6 +184,39 @@ def test_planes_flooded_with_jumps_take_a_second_walk(tile):
     assert not np.any(result.groupdq[7, 2] & JUMP_DET)
 
 
+@pytest.mark.parametrize("amplitude", [0.01, 0.05])
+def test_shower_amplitude_counts_if_not_as_jwst(monkeypatch, amplitude):
+    """The oracle finds the same once its amplitude, of electrons in a second, is changed in its code."""
+    from stcal.jump.jump_class import JumpData
+
+    shape = SHAPES[1]
+    ramp, refs, meta = exposure(7, shape), references(7, shape), describe(shape)
+    parameters = {"find_showers": True, "extend_min_area": 25}
+    original, gain = JumpData.__init__, np.nanmedian(refs["gain"].arrays["sci"])
+
+    def changed(self, *args, **more):
+        original(self, *args, **more)
+        self.max_shower_amplitude = amplitude * float(gain)
+
+    standard, *_ = run(JumpStep(**parameters), meta, refs, ramp, TILES[0])
+    monkeypatch.setattr(JumpData, "__init__", changed)
+    model = oracle(ramp, meta, refs, **parameters)
+    step = JumpStep(**parameters, max_shower_amplitude=amplitude, as_jwst=False)
+    result, updates, _ = run(step, meta, refs, ramp, TILES[1])
+    assert_agrees(result, updates, model)
+    assert (result.groupdq != standard.groupdq).any()
+
+
+@pytest.mark.parametrize(("minimum_groups", "searched"), [(6, True), (7, False)])
+def test_minimum_groups_count_if_not_as_jwst(minimum_groups, searched):
+    shape = (2, 6, 70, 72)
+    ramp, refs, meta = exposure(1, shape, snowballs=0), references(1, shape), describe(shape)
+    step = JumpStep(minimum_groups=minimum_groups, as_jwst=False)
+    result, updates, _ = run(step, meta, refs, ramp, TILES[1])
+    assert bool((result.groupdq & ~ramp.groupdq & JUMP_DET).any()) is searched
+    assert (updates["meta.exposure.primary_cosmic_rays"] > 0) is searched
+
+
 def test_showers_need_the_ramp_of_the_whole_frame():
     shape = (1, 4, 20, 20)
     step, meta = JumpStep(find_showers=True), describe(shape)

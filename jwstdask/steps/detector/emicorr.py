@@ -99,7 +99,8 @@ class EmiCorrStep(Step):
 
     as_jwst: bool = par(
         True,
-        "as jwst: the best phase is not sought around the end of the turn; if False, it is (joint)",
+        "as jwst: the best phase is not sought around the end of the turn, and later integrations take the next trial "
+        "phase, not the nearest; if False, neither (joint)",
         own=True,
     )
 

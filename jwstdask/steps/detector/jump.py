@@ -19,7 +19,8 @@ from jwstdask.kernels.showers import Showers, flag_showers
 from jwstdask.kernels.snowballs import Snowballs, flag_snowballs
 
 _SAMPLE_ROWS = 8
-_SHOWER_AMPLITUDE = 6.0  # [DN/s]
+_SHOWER_AMPLITUDE = 6.0
+"""That of jwst 3.0.0, which does not hand its max_shower_amplitude on, and compares it with electrons [electron/s]."""
 
 
 @dataclass
@@ -119,7 +120,11 @@ class JumpStep(Step):
     mask_snowball_core_next_int: bool = par(True, "flag saturated cores in the next integration")
     snowball_time_masked_next_int: int = par(4000, "flag cores in the next integration for so long", unit="s")
     find_showers: bool = par(False, "search for showers (MIRI)")
-    max_shower_amplitude: float = par(4.0, "without effect: jwst 3.0.0 takes 6", unit="DN/s")
+    max_shower_amplitude: float = par(
+        4.0,
+        "greatest change by a shower; without effect as in jwst 3.0.0, which takes 6 electrons a second",
+        unit="DN/s",
+    )
     extend_snr_threshold: float = par(1.2, "least signal-to-noise ratio of a shower")
     extend_min_area: int = par(90, "least area of a shower", unit="pixel")
     extend_inner_radius: float = par(1.0, "radius of the hole in the smoothing ring", unit="pixel")
@@ -128,9 +133,13 @@ class JumpStep(Step):
     time_masked_after_shower: float = par(15.0, "flag groups after a shower for so long", unit="s")
     min_diffs_single_pass: int = par(10, "least usable differences for a search in a single pass")
     max_extended_radius: int = par(200, "greatest radius of a snowball or shower", unit="pixel")
-    minimum_groups: int = par(3, "without effect: jwst searches ramps of three usable groups or more")
+    minimum_groups: int = par(
+        3, "least usable groups of a search in a ramp; without effect as in jwst 3.0.0, which takes 3"
+    )
     minimum_sigclip_groups: int = par(100, "least integrations (or groups) for sigma clipping")
     only_use_ints: bool = par(True, "clip over integrations only; if False, over all groups of all integrations")
+
+    as_jwst: bool = par(True, "as jwst: max_shower_amplitude and minimum_groups are without effect", own=True)
 
     @property
     def halo(self) -> int:
@@ -182,6 +191,7 @@ class JumpStep(Step):
             min_diffs_single_pass=self.min_diffs_single_pass,
             minimum_sigclip_groups=self.minimum_sigclip_groups,
             only_use_ints=self.only_use_ints,
+            minimum_groups=3 if self.as_jwst else self.minimum_groups,
         )
 
     def gather_windows(self, meta: Meta) -> list[Window]:
@@ -284,8 +294,11 @@ class JumpStep(Step):
             if frame is None:
                 name = str(meta.get("meta.filename", "exposure"))
                 raise StepError(name, self.alias, "showers cannot be searched here", "Set find_showers=False.")
-            search = self._showers(meta, clip=groupdq.shape[0] >= self.minimum_sigclip_groups, regime=regime)
             gain, readnoise = prepared.gain, prepared.readnoise
+            amplitude = _SHOWER_AMPLITUDE
+            if not self.as_jwst:
+                amplitude = self.max_shower_amplitude * float(np.nanmedian(np.array(gain, np.float32)))
+            search = self._showers(meta, amplitude, groupdq.shape[0] >= self.minimum_sigclip_groups, regime)
             _, more, prepared.events = flag_showers(
                 frame.sci, groupdq, frame.pixeldq, gain, readnoise, search, out=groupdq
             )
@@ -308,11 +321,10 @@ class JumpStep(Step):
             persistent_groups=masked,
         )
 
-    def _showers(self, meta: Meta, clip: bool, regime: str) -> Showers:
+    def _showers(self, meta: Meta, amplitude: float, clip: bool, regime: str) -> Showers:
         return Showers(
             nframes=int(meta["meta.exposure.nframes"]),
-            # jwst 3.0.0 does not hand its max_shower_amplitude on, and compares electrons with DN.
-            greatest_change=_SHOWER_AMPLITUDE * meta["meta.exposure.group_time"],
+            greatest_change=amplitude * meta["meta.exposure.group_time"],
             extend_snr_threshold=self.extend_snr_threshold,
             extend_min_area=self.extend_min_area,
             extend_inner_radius=self.extend_inner_radius,
