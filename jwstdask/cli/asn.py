@@ -119,6 +119,7 @@ def _list_options(parser: argparse.ArgumentParser) -> None:
     add("--product-name", help="name of the product of a Stage 3 association")
     add("-r", "--rule", default="DMS_Level3_Base", help="rule of the association")
     add("-i", "--id", default="o999", dest="acid", help="candidate of a Stage 2 association")
+    add("--dry-run", action="store_true", help="print the association, write nothing")
     add("filelist", nargs="+", help="files")
 
 
@@ -128,7 +129,10 @@ def _from_list(options: argparse.Namespace) -> int:
     from jwstdask.program.generation.from_list import association_from_list
 
     tree = association_from_list(options.filelist, options.rule, options.product_name, options.acid)
-    _write(options.output_file, json.dumps(tree, indent=4))
+    if options.dry_run:
+        print(json.dumps(tree, indent=4))
+    else:
+        _write(options.output_file, json.dumps(tree, indent=4))
     return 0
 
 
@@ -140,6 +144,7 @@ def _pool_options(parser: argparse.ArgumentParser) -> None:
     add("--dms-note", default="", help="note on the exposures")
     add("--is-imprt", default="f", help="t: these are imprint exposures")
     add("--pntgtype", default="science", help="class of the exposures")
+    add("--dry-run", action="store_true", help="write nothing")
     add("-v", "--verbose", action="count", default=0, help="say what is written")
 
 
@@ -154,7 +159,8 @@ def _pool(options: argparse.Namespace) -> int:
             "in order of their targets",
             file=sys.stderr,
         )
-    write_pool(rows, options.pool)
-    if options.verbose:
+    if not options.dry_run:
+        write_pool(rows, options.pool)
+    if options.verbose or options.dry_run:
         print(f"{options.pool}: {len(rows)} exposures, {len(rows[0])} columns")
     return 0

@@ -22,7 +22,12 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--workers", type=int, metavar="N", help="worker processes (default: one a core)")
     parser.add_argument("--seed", type=int, default=1, help="another sky and other noise")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be made, and stop")
     options = parser.parse_args(argv)
+    if options.dry_run:
+        place = options.keep or "a new folder jwstdask-demo-... here"
+        print(f"a {options.size} synthetic program, its references, products of Stages 1 to 3 and a report in {place}")
+        return 0
     folder = Path(options.keep or tempfile.mkdtemp(prefix="jwstdask-demo-", dir="."))
     folder.mkdir(parents=True, exist_ok=True)
     return run_demo(folder.resolve(), options.size, options.workers, options.seed)

@@ -16,28 +16,58 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("-o", "--output", metavar="PATH", help="pack: the .tar file; unpack: the folder")
     parser.add_argument("--through", type=int, choices=(1, 2, 3), default=3, help="last stage")
     parser.add_argument("--context", metavar="PMAP", help="CRDS context (default: CRDS_CONTEXT)")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would be fetched, packed or unpacked, and stop"
+    )
     parser.add_argument("--checksums", action="store_true", help="also compute SHA-1 sums")
     options = parser.parse_args(argv)
     from jwstdask.refs import maintain
 
     if options.action == "unpack":
+        if options.dry_run:
+            _list_pack(options.inputs[0], options.output or "crds_cache")
+            return 0
         print(f"export CRDS_PATH={maintain.unpack(options.inputs[0], options.output or 'crds_cache')}")
         return 0
     choices = choices_of(options.inputs, options.through, options.context)
-    if options.action == "sync":
+    if options.action == "sync" and not options.dry_run:
         # What a parameter reference asks for is known only once it is there.
         for _ in range(2):
             maintain.sync(choices, options.context, options.checksums)
             choices = choices_of(options.inputs, options.through, options.context)
     statuses = maintain.check(choices, options.checksums)
     print(maintain.format_statuses(statuses))
-    if any(status.state != maintain.PRESENT for status in statuses):
+    lacking = [status for status in statuses if status.state != maintain.PRESENT]
+    if options.dry_run and options.action == "sync":
+        fetched = [status for status in lacking if status.name and not status.override]
+        size = sum(status.expected_size or 0 for status in fetched) / 1e6
+        print(f"{len(fetched)} files would be fetched" + (f", {size:.1f} MB" if size else ""))
+        return 1 if len(fetched) < len(lacking) else 0
+    if lacking:
         return 1
     if options.action == "pack":
         target = options.output or "references.tar"
+        if options.dry_run:
+            total = sum(status.size or 0 for status in statuses) / 1e6
+            print(f"{len(statuses)} references, {total:.1f} MB, would be packed into {target}")
+            return 0
         maintain.pack(choices, target, options.context)
         print(f"packed into {target}")
     return 0
+
+
+def _list_pack(path: str, target: str) -> None:
+    """What a pack holds."""
+    import tarfile
+
+    from jwstdask.core.errors import ReferenceFileError
+
+    try:
+        with tarfile.open(path) as archive:
+            sizes = [member.size for member in archive if member.isfile()]
+    except (OSError, tarfile.TarError, EOFError) as error:
+        raise ReferenceFileError(path, f"the pack cannot be read: {error}", "copy or make it again") from error
+    print(f"{len(sizes)} files, {sum(sizes) / 1e6:.1f} MB, would be unpacked into {target}")
 
 
 def choices_of(inputs: Sequence[str], through: int, context: str | None) -> list[dict[str, Any]]:

@@ -17,11 +17,17 @@ def main(argv: Sequence[str]) -> int:
     options_parser.add_argument("--output_dir", metavar="DIR", help="keep the products made again here")
     options = options_parser.parse_args(argv)
     start_log(options.verbose)
-    from jwstdask.pipelines.replay import replay
-    from jwstdask.program.record import read_record
+    from jwstdask.pipelines.replay import prepared, replay
+    from jwstdask.program.record import all_products, read_record
 
     record = read_record(options.record)
-    print(f"{record['plan']['pipeline']} {os.path.basename(record['plan'].get('path') or record['plan'].get('name'))}")
+    named = record["plan"].get("path") or record["plan"].get("name")
+    print(f"{record['plan'].get('pipeline')} {os.path.basename(str(named))}")
+    if options.dry_run:
+        plan, notes = prepared(record, options.output_dir or "a temporary folder")
+        for line in (*notes, *(f"-> {path}" for path in all_products(plan).values())):
+            print(f"  {line}")
+        return 0
     executor = executor_of(options)
     try:
         with tempfile.TemporaryDirectory(prefix="jwstdask-replay-") as temporary:

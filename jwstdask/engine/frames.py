@@ -5,6 +5,7 @@ works on it there, one integration after another, and the steps after it start f
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import pickle
 import time
@@ -185,15 +186,19 @@ def run_in_file(item: StepPlan, meta: Mapping[str, Any], path: str, executor: Ex
     What integrations share goes to a file beside it.
     """
 
+    digest = ""
+
     def share() -> float:
-        return map_parts(executor, partial(_share, item, dict(meta)), [path])[0]
+        nonlocal digest
+        seconds, digest = map_parts(executor, partial(_share, item, dict(meta)), [path])[0]
+        return seconds
 
     def walk() -> list[float]:
         integrations = _integrations(open_layout(path).hdu("SCI").shape)
-        return map_parts(executor, partial(_integration, path, item.name), integrations)
+        return map_parts(executor, partial(_integration, path, item.name, digest), integrations)
 
     def finish(done: bool) -> None:
-        map_parts(executor, partial(_finish, path, item.name), [done])
+        map_parts(executor, partial(_finish, path, item.name, digest), [done])
 
     try:
         return _watched(os.path.basename(path), item, share, walk, finish)
@@ -201,13 +206,15 @@ def run_in_file(item: StepPlan, meta: Mapping[str, Any], path: str, executor: Ex
         _loaded.cache_clear()
 
 
-def _share(item: StepPlan, meta: dict[str, Any], path: str) -> float:
+def _share(item: StepPlan, meta: dict[str, Any], path: str) -> tuple[float, str]:
+    """Write what all integrations need; CPU seconds, and the digest by which readers know that it is this."""
     clock = time.thread_time()
     ready = _Ready.of(item, meta)
     ready.share(mapped(path))
+    data = pickle.dumps((item, meta, ready.shared), pickle.HIGHEST_PROTOCOL)
     with open(_shared_path(path, item.name), "wb") as file:
-        pickle.dump((item, meta, ready.shared), file, pickle.HIGHEST_PROTOCOL)
-    return time.thread_time() - clock
+        file.write(data)
+    return time.thread_time() - clock, hashlib.sha256(data).hexdigest()
 
 
 def _shared_path(path: str, name: str) -> str:
@@ -215,24 +222,28 @@ def _shared_path(path: str, name: str) -> str:
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(path: str, name: str) -> _Ready:
+def _loaded(path: str, name: str, digest: str) -> _Ready:
     with open(_shared_path(path, name), "rb") as file:
-        item, meta, shared = pickle.load(file)
+        data = file.read()
+    # A pickle can run code: nothing is loaded but what this run wrote.
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise StepError(os.path.basename(path), name, "its temporary file was changed by somebody else", "run it again")
+    item, meta, shared = pickle.loads(data)
     ready = _Ready.of(item, meta)
     ready.shared = shared
     return ready
 
 
-def _integration(path: str, name: str, integration: int) -> float:
+def _integration(path: str, name: str, digest: str, integration: int) -> float:
     block = mapped(path)
-    seconds = _loaded(path, name).integration(block, integration)
+    seconds = _loaded(path, name, digest).integration(block, integration)
     assert isinstance(block.sci, np.memmap)
     block.sci.flush()
     return seconds
 
 
-def _finish(path: str, name: str, done: bool) -> None:
-    _loaded(path, name).finish(done)
+def _finish(path: str, name: str, digest: str, done: bool) -> None:
+    _loaded(path, name, digest).finish(done)
 
 
 def mapped(path: str) -> Block:

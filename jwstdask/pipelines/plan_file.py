@@ -236,7 +236,9 @@ def _references(item: StepPlan, configured: Configured) -> dict[str, str]:
 
 def _exposure(chain: Sequence[ExposurePlan], bases: Mapping[tuple[str, str], Basis], ways: _Ways) -> dict[str, Any]:
     first = bases[chain[0].pipeline, chain[0].path]
-    found: dict[str, Any] = {"path": _absolute(chain[0].path), "bytes": first.size, "header": first.digest}
+    found: dict[str, Any] = {"path": _absolute(chain[0].path)}
+    if first.digest:
+        found |= {"bytes": first.size, "header": first.digest}
     numbers = []
     for item in chain:
         configured = bases[item.pipeline, item.path].configured

@@ -12,8 +12,16 @@ from jwstdask.core.plan import AssociationPlan, ExposurePlan, Outcome, StepPlan
 from jwstdask.engine.association import run_association
 from jwstdask.engine.executor import Executor
 from jwstdask.engine.exposure import run_exposure
+from jwstdask.io.naming import file_name
+from jwstdask.io.remote import join
 from jwstdask.program.content import parts, stamp
 from jwstdask.program.record import Plan, all_products, plan_of, versions
+
+_WRITTEN = ("output_file", "save_persistence")
+"""Parameters that name files to be written; so do those that end with ``_path``, ..."""
+
+_READ = ("msa_metadata_path",)
+"""... but for these."""
 
 
 @dataclass
@@ -38,8 +46,10 @@ class Replay:
     compared: list[str] = field(default_factory=list)
 
 
-def replay(record: Mapping[str, Any], folder: str, executor: Executor) -> Replay:
-    """Repeat the work of a record.
+def prepared(record: Mapping[str, Any], folder: str) -> tuple[Plan, list[str]]:
+    """What a replay will do, and what is not as it was.
+
+    Whatever the record says, files are written in the folder only.
 
     Parameters
     ----------
@@ -47,14 +57,23 @@ def replay(record: Mapping[str, Any], folder: str, executor: Executor) -> Replay
         See `jwstdask.program.record.read_record`.
     folder
         Where the products go.
-    executor
-        Where it runs.
 
     Raises
     ------
     InputError
-        If an input or a reference is not to be found.
+        If an input or a reference is not to be found, or the record is damaged.
     """
+    try:
+        return _prepared(record, folder)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            str(record.get("file", "record")),
+            f"the record is damaged ({type(error).__name__}: {error})",
+            "make the product again with `jwstdask run`",
+        ) from error
+
+
+def _prepared(record: Mapping[str, Any], folder: str) -> tuple[Plan, list[str]]:
     home = os.path.dirname(os.path.dirname(os.path.dirname(record.get("file", ""))))
     notes = [
         f"{name} was {record['versions'].get(name) or 'absent'}, is {now or 'absent'}"
@@ -64,7 +83,25 @@ def replay(record: Mapping[str, Any], folder: str, executor: Executor) -> Replay
     plan = plan_of(record["plan"])
     places = {path: _found(path, home, notes, facts) for path, facts in record["inputs"].items()}
     references = {path: _reference(path, notes, facts) for path, facts in record["references"].items()}
-    plan = _moved(plan, places, references, folder)
+    return _moved(plan, places, references, folder), notes
+
+
+def replay(record: Mapping[str, Any], folder: str, executor: Executor) -> Replay:
+    """Repeat the work of a record.
+
+    Parameters
+    ----------
+    record, folder
+        See `prepared`.
+    executor
+        Where it runs.
+
+    Raises
+    ------
+    InputError
+        See `prepared`.
+    """
+    plan, notes = prepared(record, folder)
     if isinstance(plan, AssociationPlan):
         outcome = run_association(plan, executor)
     else:
@@ -115,12 +152,16 @@ def _moved(plan: Plan, inputs: Mapping[str, str], references: Mapping[str, str],
     homes = {os.path.dirname(path) for path in all_products(plan).values()}
 
     def there(path: str) -> str:
-        return os.path.join(folder, os.path.basename(path))
+        return join(folder, file_name(os.path.basename(path), "replay record"))
 
     def all_there(paths: Mapping[str, Any]) -> dict[str, Any]:
         return {kind: there(path) if isinstance(path, str) else tuple(map(there, path)) for kind, path in paths.items()}
 
-    def parameter(value: Any) -> Any:
+    def parameter(name: str, value: Any) -> Any:
+        if name == "output_dir":
+            return None if value is None else folder
+        if isinstance(value, str) and (name in _WRITTEN or (name.endswith("_path") and name not in _READ)):
+            return there(value)
         if isinstance(value, str) and value in inputs:
             return inputs[value]
         return (
@@ -130,7 +171,7 @@ def _moved(plan: Plan, inputs: Mapping[str, str], references: Mapping[str, str],
         )
 
     def moved(item: StepPlan) -> StepPlan:
-        changed = {name: parameter(value) for name, value in vars(item.step).items()}
+        changed = {name: parameter(name, value) for name, value in vars(item.step).items()}
         changed = {name: value for name, value in changed.items() if value != getattr(item.step, name)}
         step = replace(item.step, **changed) if changed else item.step
         paths = {kind: path and references.get(path, path) for kind, path in item.references.items()}

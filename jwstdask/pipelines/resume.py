@@ -361,20 +361,28 @@ class Ledger:
         names = {plan.pipeline, *(item.step.alias for item in plan.active), *(item.name for item in plan.active), "all"}
         makers = [self._maker[path][0] for path in map(os.path.abspath, input_paths(plan)) if path in self._maker]
         task.forced = bool(self.force & names) or any(maker.forced for maker in makers)
-        if record is None or plan.error is not None or record["recipe"] != recipe(plan):
+        if record is None or plan.error is not None:
             return
+        # What cannot be read in the record was not written by a run: the task is done again.
+        with contextlib.suppress(KeyError, IndexError, TypeError, ValueError, AttributeError):
+            if self._same(plan, record):
+                products = list(record["products"].values())
+                task.fresh = not task.forced and all(self._intact(*entry) for entry in products)
+                task.same = True
+
+    def _same(self, plan: Plan, record: Mapping[str, Any]) -> bool:
+        """Whether a plan makes what it made when the record was written."""
+        if record["recipe"] != recipe(plan):
+            return False
         inputs = input_paths(plan)
         references = reference_paths(plan)
         if len(inputs) != len(record["inputs"]) or len(references) != len(record["references"]):
-            return
+            return False
         before = [seen[2] for seen in record["inputs"].values()]
         if any(self._identity(path) != digest for path, digest in zip(inputs, before, strict=True)):
-            return
+            return False
         known = {os.path.basename(path): seen[2] for path, seen in record["references"].items()}
-        if any(self._content(path) != known.get(os.path.basename(path)) for path in references):
-            return
-        task.same = True
-        task.fresh = not task.forced and all(self._intact(*entry) for entry in record["products"].values())
+        return all(self._content(path) == known.get(os.path.basename(path)) for path in references)
 
     def _identity(self, path: str) -> str | None:
         """Digest of an input, or of what will be in its place; None if that is not known."""

@@ -16,8 +16,9 @@ from jwstdask.core.params import declared
 from jwstdask.core.plan import ExposurePlan
 from jwstdask.io.remote import is_url
 from jwstdask.pipelines.plan_file import is_plan_file
+from jwstdask.pipelines.resume import known_stamp
 from jwstdask.pipelines.run import Combination, Combine, ProgramPlan, product_paths
-from jwstdask.program.content import glance, stamp
+from jwstdask.program.content import glance
 from jwstdask.program.journal import History, read_history
 from jwstdask.program.record import Plan, input_paths, plain, read_record, record_path, reference_paths, task_name
 
@@ -125,7 +126,7 @@ def _differs(path: str, seen: Sequence[Any]) -> bool:
     if glance(path) == (size, mtime):
         return False
     try:
-        return stamp(path).digest != digest
+        return known_stamp(path).digest != digest
     except (JwstdaskError, OSError):
         # Whoever reads it will say so.
         return False

@@ -183,7 +183,9 @@ def read_history(folder: str | os.PathLike[str]) -> History:
     """What the journal of the products in ``folder`` says."""
     history = History()
     for record in read_records(journal_path(folder)):
-        history.add(record)
+        # A line that some other program wrote says nothing.
+        with contextlib.suppress(KeyError, IndexError, TypeError, ValueError, AttributeError):
+            history.add(record)
     return history
 
 

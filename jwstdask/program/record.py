@@ -320,7 +320,7 @@ def read_record(path: str) -> dict[str, Any]:
         raise InputError(path, f"cannot be read ({error.strerror})", "correct the path") from error
     except ValueError as error:
         raise InputError(path, f"this is no replay record ({error})", "give a file of .jwstdask/records") from error
-    if not isinstance(found, dict) or "replay" not in found or "plan" not in found:
+    if not isinstance(found, dict) or "replay" not in found or not isinstance(found.get("plan"), dict):
         raise InputError(path, "this is no replay record", "give a file of .jwstdask/records")
     if found["replay"] != VERSION:
         raise InputError(
