@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from jwstdask.core.errors import ClusterError, ParameterError
+from jwstdask.engine import forks
 from jwstdask.engine.executor import Cluster
 from jwstdask.engine.limits import available_cores, available_memory
 from jwstdask.engine.profiles import QUEUES, Profile
@@ -129,6 +130,7 @@ def local_cluster(
     idle
         Seconds without work after which a worker ends.
     """
+    forks.prepare()
     import dask
     from distributed import Client, LocalCluster
 
@@ -139,7 +141,7 @@ def local_cluster(
         warn_insecure()
     else:
         security = security_of(*new_keys())
-    with dask.config.set(SETTINGS):
+    with dask.config.set({**SETTINGS, **forks.settings()}):
         owner = LocalCluster(
             n_workers=least,
             threads_per_worker=1,
@@ -156,6 +158,7 @@ def local_cluster(
             config=dict(SETTINGS),
             # Ctrl-C goes to all processes of a terminal; this one ends the workers, which take no notice of it.
             preload=[_WORKER],
+            **forks.options(),
         )
         if most > least:
             adapt(owner, least, most, idle)

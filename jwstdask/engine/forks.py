@@ -1,0 +1,57 @@
+"""Worker processes on this machine are forked from one that has imported everything.
+
+Imports take some seconds of CPU. They are done once, not by each worker, and while the leading process plans.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+_ENVIRONMENT: Mapping[str, str] = {
+    # As Dask sets them before it starts a worker.
+    "MALLOC_TRIM_THRESHOLD_": "65536",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "PYTHONHASHSEED": "6640",
+}
+
+_PASSING = ("AWS_", "CRDS_", "FSSPEC_", "JWSTDASK_")
+"""Beginnings of variables that are not the server's: workers get those of the time they are started."""
+
+
+def available() -> bool:
+    """Whether workers can be forked: elsewhere system libraries do not stand it."""
+    return sys.platform == "linux"
+
+
+def prepare() -> None:
+    """Start the server, if it does not run; it is ready some seconds later, and nobody waits for it."""
+    if not available():
+        return
+    import multiprocessing
+    from multiprocessing import forkserver
+
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["jwstdask.engine.preloaded"])
+    before = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(_PASSING)}
+    own = {name: value for name, value in _ENVIRONMENT.items() if name not in os.environ}
+    os.environ.update(own)
+    try:
+        forkserver.ensure_running()
+    finally:
+        for name in own:
+            del os.environ[name]
+        os.environ.update(before)
+
+
+def options() -> dict[str, Any]:
+    """Options of a LocalCluster whose workers are forked."""
+    return {"env": dict(os.environ)} if available() else {}
+
+
+def settings() -> dict[str, Any]:
+    """Settings of Dask for it."""
+    return {"distributed.worker.multiprocessing-method": "forkserver"} if available() else {}
