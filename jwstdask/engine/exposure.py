@@ -41,7 +41,7 @@ from jwstdask.engine.sources import FileArrays
 from jwstdask.engine.superstripes import join_in_file
 from jwstdask.io.layout import FitsLayout, open_layout
 from jwstdask.io.metadata import has_wcs, read_metadata, read_wcs
-from jwstdask.io.product import ProductHandle, ProductWriter, make_folder
+from jwstdask.io.product import MappedImages, ProductHandle, ProductWriter, make_folder
 from jwstdask.io.schema import model_schema
 from jwstdask.io.temporary import scratch_folder, temporary_path
 from jwstdask.refs.stripes import Superstripes
@@ -109,11 +109,14 @@ class StripSink:
     rows
         The strip's rows in the product after all steps (None) and after those that are saved; or None to write tiles
         in place.
+    images
+        By which tiles are written in place.
     """
 
     handles: Mapping[str, ProductHandle]
     taps: Mapping[str, ProductHandle]
     rows: Mapping[str | None, tuple[int, int]] | None
+    images: MappedImages = field(default_factory=MappedImages)
     _strips: dict[tuple[str, str, str | None], np.ndarray] = field(default_factory=dict)
 
     def products(self, block: Block) -> None:
@@ -134,7 +137,7 @@ class StripSink:
                 continue
             if self.rows is None:
                 rows, columns = window.inner_absolute
-                handle.write(name, array[inner], rows=rows, columns=columns)
+                handle.write(name, array[inner], rows=rows, columns=columns, images=self.images)
                 continue
             key = (handle.temporary, name, after)
             first, last = self.rows[after]
@@ -197,7 +200,8 @@ def _strip(
     spans = {after: work.rows_after(after, rows) for after in (None, *taps)}
     held = (rows[1] - rows[0]) * bytes_of_row((*handles.values(), *taps.values()))
     by_strip = touched is None and (held <= _LONGEST_STRIP or work.kept is not None)
-    sink = StripSink(handles, taps, spans if by_strip else None)
+    images = MappedImages(slice(*rows) if touched is None and not by_strip else None)
+    sink = StripSink(handles, taps, spans if by_strip else None, images)
     tally = work.strip(rows, sink, frame, touched)
     sink.flush()
     return tally

@@ -127,7 +127,7 @@ class FileArrays(Arrays):
         if raw.dtype == np.uint8 and dtype == np.uint8:
             return np.array(raw)
         if raw.dtype == np.dtype(">i4") and hdu.dtype == np.uint32 and dtype == np.uint32:
-            return swap32(raw, dtype=np.uint32) ^ np.uint32(0x80000000)
+            return swap32(raw, dtype=np.uint32, flip=0x80000000)
         leading = part[:1] if len(hdu.shape) > 2 else ()
         return self.layout.read(name, window.rows, window.columns, leading=leading).astype(dtype, copy=False)
 

@@ -16,6 +16,7 @@ import io
 import itertools
 import logging
 import math
+import mmap
 import os
 import unicodedata
 from collections.abc import Iterator, Mapping
@@ -30,6 +31,7 @@ from jwstdask.io.metadata import EXTRA, nest
 from jwstdask.io.remote import check_writable, is_url, join, publish, staging_folder
 from jwstdask.io.schema import ModelSchema, Node, model_schema, numpy_dtype
 from jwstdask.io.temporary import temporary_path
+from jwstdask.kernels.decode import swap32
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,8 @@ _STORED = {
 }
 _PIECE = 1 << 20  # elements converted at a time: 4 MB of float32
 _MANY_RUNS = 10_000  # pieces of a file that are not worth a call each
+_SOME_RUNS = 256  # the same where memory that the file backs is there
+_MADV_POPULATE_WRITE = 23
 ArrayKey = str | tuple[str, int]
 
 
@@ -85,6 +89,7 @@ class ProductHandle:
         rows: slice = slice(None),
         leading: tuple[slice, ...] = (),
         columns: slice = slice(None),
+        images: MappedImages | None = None,
     ) -> None:
         """Write a part of an image; whole rows are fastest.
 
@@ -100,6 +105,8 @@ class ProductHandle:
             Slices along the leading axes (integration, group), step 1; whole where not given.
         columns
             Which columns (axis x), step 1.
+        images
+            Images kept from one part to the next, by which parts of few columns are written.
 
         Raises
         ------
@@ -130,9 +137,11 @@ class ProductHandle:
         while cut > 0 and counts[cut] == place.shape[cut]:
             cut -= 1
         strides = [itemsize * math.prod(place.shape[axis + 1 :]) for axis in range(ndim)]
-        if math.prod(counts[:cut]) > _MANY_RUNS:
+        most = _MANY_RUNS if images is None else _SOME_RUNS
+        if math.prod(counts[:cut]) > most:
             with _reported(self.path):
-                self._write_mapped(place, array, tuple(slice(part.start, part.stop) for part in ranges))
+                where = tuple(slice(part.start, part.stop) for part in ranges)
+                (MappedImages() if images is None else images).write(self.temporary, place, array, where)
             return
         with _reported(self.path):
             descriptor = os.open(self.temporary, os.O_WRONLY)
@@ -150,14 +159,51 @@ class ProductHandle:
             finally:
                 os.close(descriptor)
 
-    def _write_mapped(self, place: Place, array: np.ndarray, where: tuple[slice, ...]) -> None:
-        """Write a part of an image through memory that the file backs: one call for all runs."""
-        stored = np.dtype(_STORED[place.dtype][1])
-        image = np.memmap(self.temporary, stored, "r+", place.offset, place.shape)[where]
+
+class MappedImages:
+    """Images of products under construction, as memory that their files back: many short runs are written at once.
+
+    Parameters
+    ----------
+    rows
+        The rows that will be written, if known: their memory is asked for at once.
+    """
+
+    def __init__(self, rows: slice | None = None) -> None:
+        self.rows = rows
+        self._images: dict[tuple[str, int], np.ndarray] = {}
+
+    def write(self, path: str, place: Place, array: np.ndarray, where: tuple[slice, ...]) -> None:
+        """Write a part of the image at ``place`` of a file."""
+        if (path, place.offset) not in self._images:
+            image = np.memmap(path, _STORED[place.dtype][1], "r+", place.offset, place.shape)
+            if self.rows is not None:
+                _populate(image, place, self.rows)
+            self._images[path, place.offset] = image.view(np.ndarray)
+        part = self._images[path, place.offset][where]
+        if part.dtype.itemsize == 4:
+            words = array.astype(place.dtype, copy=False)
+            swap32(words, part, flip=0x80 if _STORED[place.dtype][2] else 0)
+            return
         pieces = array.size // _PIECE + 1
         for start, stop in itertools.pairwise(np.linspace(0, len(array), pieces + 1).astype(int)):
-            part = np.ascontiguousarray(array[start:stop])
-            image[start:stop] = np.frombuffer(_encode(part.reshape(-1), place.dtype), stored).reshape(part.shape)
+            run = np.ascontiguousarray(array[start:stop])
+            part[start:stop] = np.frombuffer(_encode(run.reshape(-1), place.dtype), part.dtype).reshape(run.shape)
+
+
+def _populate(image: np.memmap, place: Place, rows: slice) -> None:
+    """Have the pages of some rows of an image ready, rather than one after the other as each is first written."""
+    memory = image._mmap  # type: ignore[attr-defined]
+    line = place.shape[-1] * image.dtype.itemsize
+    start = place.offset % mmap.ALLOCATIONGRANULARITY
+    for plane in range(math.prod(place.shape[:-2])):
+        first = start + (plane * place.shape[-2] + rows.start) * line
+        page = first // mmap.PAGESIZE * mmap.PAGESIZE
+        try:
+            memory.madvise(_MADV_POPULATE_WRITE, page, first + (rows.stop - rows.start) * line - page)
+        except (OSError, AttributeError):
+            # Neither Linux 5.14 nor later: they come one after the other.
+            return
 
 
 class ProductWriter:

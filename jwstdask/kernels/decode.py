@@ -17,7 +17,7 @@ def _decode_uint16(raw, out):
 
 
 @numba.njit(cache=True, nogil=True)
-def _swap32(raw, out):
+def _swap32(raw, out, flip):
     for plane in range(raw.shape[0]):
         for y in range(raw.shape[1]):
             for x in range(raw.shape[2]):
@@ -27,7 +27,7 @@ def _swap32(raw, out):
                     | ((word & np.uint32(0xFF00)) << np.uint32(8))
                     | ((word >> np.uint32(8)) & np.uint32(0xFF00))
                     | (word >> np.uint32(24))
-                )
+                ) ^ flip
 
 
 def decode_uint16(raw: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
@@ -54,7 +54,9 @@ def decode_uint16(raw: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     return out
 
 
-def swap32(raw: np.ndarray, out: np.ndarray | None = None, dtype: np.dtype | type = np.float32) -> np.ndarray:
+def swap32(
+    raw: np.ndarray, out: np.ndarray | None = None, dtype: np.dtype | type = np.float32, flip: int = 0
+) -> np.ndarray:
     """Four-byte words with their bytes reversed: FITS order to native order or back.
 
     Parameters
@@ -63,17 +65,20 @@ def swap32(raw: np.ndarray, out: np.ndarray | None = None, dtype: np.dtype | typ
         (..., y, x), any dtype of 4 bytes.
     out
         Array of the same shape, any dtype of 4 bytes; allocated with ``dtype`` if None.
+    flip
+        Bits of the result that change: 0x80000000 from, or 0x80 to, unsigned words that FITS stores as signed ones.
     """
+    bits = np.uint32(flip)
     if out is None:
         out = np.empty(raw.shape, dtype)
     planes = (-1, *raw.shape[-2:])
     source, target = raw.view(np.uint32), out.view(np.uint32)
     if raw.ndim <= 3:
         lead = (1,) * (3 - raw.ndim)
-        _swap32(source.reshape(lead + raw.shape), target.reshape(lead + raw.shape))
+        _swap32(source.reshape(lead + raw.shape), target.reshape(lead + raw.shape), bits)
         return out
     for index in np.ndindex(*raw.shape[:-3]):
-        _swap32(source[index].reshape(planes), target[index].reshape(planes))
+        _swap32(source[index].reshape(planes), target[index].reshape(planes), bits)
     return out
 
 

@@ -951,7 +951,7 @@ def detect_jumps(
             plane[plane == JUMP_DET] = 0
 
     places = flagged(flags)
-    (y0, y1, _), (x0, x1, _) = (part.indices(size) for part, size in zip(inner, hit.shape, strict=True))
+    (y0, y1, _), (x0, x1, _) = inner[0].indices(hit.shape[0]), inner[1].indices(hit.shape[1])
     primary = _count_flagged(places, hit, y0, y1, x0, x1)
     if detection.regime != NONE and ngroups > 1 and places.size:
         exact = np.full(hit.shape, np.nan)

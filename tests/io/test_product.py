@@ -24,7 +24,7 @@ from stdatamodels.jwst import datamodels
 from jwstdask.core.errors import ProductError
 from jwstdask.io.layout import open_layout
 from jwstdask.io.metadata import model_name, nest, read_metadata, read_wcs
-from jwstdask.io.product import ProductWriter
+from jwstdask.io.product import MappedImages, ProductWriter
 from jwstdask.io.schema import model_schema
 from tests.io.conftest import NX, NY, PRODUCTS, random_array, write_with_stdatamodels
 
@@ -269,20 +269,24 @@ def test_every_dtype_and_dimension(dtype, shape, tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_boxes_in_any_order(seed, tmp_path):
-    """Random boxes of a cube, last writer wins: the same as assignment to an array."""
+@pytest.mark.parametrize("dtype", ["uint16", "uint32", "int32", "float32", "float64"])
+@pytest.mark.parametrize("rows", [None, slice(0, 11), slice(3, 8)])
+def test_boxes_in_any_order(dtype, rows, seed, tmp_path, monkeypatch):
+    """Random boxes of a cube, last writer wins: the same as assignment to an array; by calls or by mapped images."""
+    monkeypatch.setattr("jwstdask.io.product._SOME_RUNS", 3)
     rng = np.random.default_rng(seed)
     shape = (3, 4, 11, 7)
-    expected = np.zeros(shape, "uint16")
-    with ProductWriter(tmp_path / "a.fits", "Level1bModel", {}, {"sci": (shape, "uint16")}) as product:
-        product.write("sci", expected)
+    expected = np.zeros(shape, dtype)
+    images = MappedImages(rows)
+    with ProductWriter(tmp_path / "a.fits", "Level1bModel", {}, {"mine": (shape, dtype)}) as product:
+        product.write("mine", expected)
         for _ in range(40):
             edges = [np.sort(rng.integers(0, size + 1, 2)) for size in shape]
             box = tuple(slice(int(low), int(high)) for low, high in edges)
-            values = rng.integers(0, 65536, expected[box].shape).astype("uint16")
+            values = random_array(rng, expected[box].shape, dtype)
             expected[box] = values
-            product.write("sci", values, box[2], box[:2], box[3])
-    np.testing.assert_array_equal(open_layout(tmp_path / "a.fits").read("sci"), expected)
+            product.handle.write("mine", values, box[2], box[:2], box[3], images=images)
+    np.testing.assert_array_equal(open_layout(tmp_path / "a.fits").read("mine"), expected)
 
 
 def test_big_arrays_are_written_in_pieces(tmp_path):

@@ -18,6 +18,10 @@ def test_bytes_of_words(shape):
     values = np.random.default_rng(1).normal(size=shape).astype(np.float32)
     np.testing.assert_array_equal(swap32(values.astype(">f4")), values)
     np.testing.assert_array_equal(swap32(values, dtype=">f4"), values)
+    flags = values.view(np.uint32)
+    stored = (flags ^ np.uint32(1 << 31)).astype(">u4")
+    np.testing.assert_array_equal(swap32(stored, dtype=np.uint32, flip=1 << 31), flags)
+    np.testing.assert_array_equal(swap32(flags, dtype=">u4", flip=0x80), stored)
 
 
 @pytest.mark.parametrize("upper", [True, False])
