@@ -145,8 +145,7 @@ def local_cluster(
         owner = LocalCluster(
             n_workers=least,
             threads_per_worker=1,
-            host=None if interface else "127.0.0.1",
-            interface=interface,
+            host=own_address(interface) if interface else "127.0.0.1",
             protocol="tcp://" if insecure else "tls://",
             security=security,
             dashboard_address="127.0.0.1:0",

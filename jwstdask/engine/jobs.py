@@ -19,7 +19,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -255,17 +254,19 @@ class Jobs(Elsewhere):
         watch.on_failure = self._give_up
 
     def _give_up(self) -> None:
-        self.client.cancel(list(self.client.futures), force=True)
+        from distributed import Future
 
-    def map(self, *arguments: Any, **options: Any) -> list[Any]:
-        try:
-            if self.watch.failure is not None:
-                raise self.watch.failure
-            return super().map(*arguments, **options)
-        except (CancelledError, asyncio.CancelledError):
-            if self.watch.failure is None:
-                raise
+        self.client.cancel([Future(key, self.client) for key in list(self.client.futures)], force=True)
+
+    def capacity(self) -> tuple[int, int | None]:
+        if self.watch.failure is not None:
+            raise self.watch.failure
+        return super().capacity()
+
+    def _again(self, flight: Any, error: BaseException) -> bool:
+        if self.watch.failure is not None:
             raise self.watch.failure from None
+        return super()._again(flight, error)
 
     def close(self) -> None:
         self.watch.end()
