@@ -1,4 +1,4 @@
-"""Exposures read in stripes, with references that cover a strip of columns of the whole detector.
+"""Exposures read in stripes, with references that cover a strip of columns (rows of NIRISS) of the whole detector.
 
 A readout in stripes visits rows of several parts of the detector within a frame (the DHS subarrays), the same rows
 several times, or other rows in each integration (superstripes). The strip has as many columns as the exposure and all
@@ -40,6 +40,8 @@ GAIN, READ_NOISE, FULL_WELL, BIAS = 2.0, 11.0, 45000.0, 10000.0
 class StripedReadout:
     """A readout in stripes: values of keywords, in the order in which the rows are read.
 
+    Rows run along the fast axis; of NIRISS they are columns of the science frame, which is laid out at the end.
+
     Attributes
     ----------
     subarray, detector
@@ -47,7 +49,7 @@ class StripedReadout:
     x_start, x_size
         Columns, which are all of a detector in real exposures of more than 64 columns.
     y_start
-        SUBSTRT2: where the readout begins, in the science frame.
+        SUBSTRT2 (SUBSTRT1 for NIRISS): where the readout begins, in the science frame.
     y_size
         Rows of the exposure.
     reads1, skips1, reads2, skips2, repeat, interleave
@@ -74,8 +76,26 @@ class StripedReadout:
 
     @property
     def directions(self) -> tuple[int, int]:
-        """FASTAXIS and SLOWAXIS."""
+        """Directions of the fast and the slow axis, along x and y."""
         return (-1, 2) if self.detector in ("NRCA1", "NRCA3", "NRCALONG", "NRCB2", "NRCB4") else (1, -2)
+
+    @property
+    def instrument(self) -> str:
+        """INSTRUME."""
+        return "NIRISS" if self.detector == "NIS" else "NIRCAM"
+
+    def laid(self, array: np.ndarray) -> np.ndarray:
+        """An array (..., row, pixel of the row) as it lies in the science frame."""
+        return np.ascontiguousarray(array.swapaxes(-1, -2)) if self.instrument == "NIRISS" else array
+
+    def keywords(self, y_start: int, y_size: int) -> dict[str, int]:
+        """Cards that say where the pixels are, in the science frame, of some rows."""
+        across, along = (2, 1) if self.instrument == "NIRISS" else (1, 2)
+        fast, slow = self.directions
+        return {
+            f"SUBSTRT{across}": self.x_start, f"SUBSTRT{along}": y_start, f"SUBSIZE{across}": self.x_size,
+            f"SUBSIZE{along}": y_size, "FASTAXIS": int(np.sign(fast)) * across, "SLOWAXIS": int(np.sign(slow)) * along,
+        }  # fmt: skip
 
     @property
     def passes(self) -> int:
@@ -108,6 +128,9 @@ class StripedReadout:
         """Row of the full science frame of each row of a dark: those of the exposure, or what superstripes make up."""
         if self.superstripes == 0:
             return self.rows()[0]
+        if self.instrument == "NIRISS":
+            # They are put together to whole rows.
+            return np.arange(SIZE)
         origin = self.y_start - 1 if self.directions[1] > 0 else SIZE - self.y_start
         first = origin + self.reads1 + self.skips1
         rows = np.arange(first, first + self.step * (self.superstripes - 1) + (self.reads2 or self.step))
@@ -122,7 +145,7 @@ class StripedReadout:
     @property
     def outputs(self) -> int:
         """NOUTPUTS."""
-        return 1 if self.x_size <= 64 else 4
+        return 1 if self.x_size <= 64 or self.instrument == "NIRISS" else 4
 
 
 READOUTS: Mapping[str, StripedReadout] = {
@@ -136,9 +159,11 @@ READOUTS: Mapping[str, StripedReadout] = {
         StripedReadout("FULL_SUPSTP510", "NRCB1", 1, 2048, 2048, 514, 4, 0, 510, 0, 1, 1, 510, 4, "NRC_IMAGE"),
         StripedReadout("SUB64P_SUPSTP008", "NRCB1", 1851, 64, 1882, 8, 0, 0, 0, 0, 0, 0, 8, 8, "NRC_IMAGE"),
         StripedReadout("SUB64P_SUPSTP002", "NRCB1", 1851, 64, 2046, 8, 1, 165, 1, 0, 1, 0, 1, 64, "NRC_IMAGE"),
+        StripedReadout("SUB204STRIPE_SOSS", "NIS", 1793, 256, 2048, 208, 4, 0, 204, 0, 1, 1, 204, 10, "NIS_SOSS"),
+        StripedReadout("SUB680STRIPE_SOSS", "NIS", 1793, 256, 2048, 684, 4, 0, 680, 0, 1, 1, 680, 3, "NIS_SOSS"),
     )
 }
-"""Readouts of NIRCam; numbers of JDox where it gives them."""
+"""Readouts of NIRCam and of SOSS of NIRISS; numbers of JDox where it gives them."""
 
 
 @dataclass(frozen=True)
@@ -212,7 +237,7 @@ class Striped:
     environment
         Environment variables that make CRDS use their references.
     rates
-        True count rates [DN/s], float32 (y, x): the columns of an exposure, all rows of the detector.
+        True count rates [DN/s], float32 (row, pixel of the row): those of an exposure, all rows of the detector.
     """
 
     uncals: tuple[Path, ...]
@@ -317,15 +342,17 @@ def _references(
     rules = {}
     for kind, (model, hdus) in contents.items():
         primary = fits.PrimaryHDU()
+        for hdu in hdus:
+            if isinstance(hdu, fits.ImageHDU):
+                hdu.data = readout.laid(hdu.data)
         primary.header.update(
             DATAMODL=model, TELESCOP="JWST", REFTYPE=kind.upper(), PEDIGREE="GROUND", DESCRIP=f"Synthetic {kind}",
-            AUTHOR="jwstdask.simulate", USEAFTER="2022-04-01T00:00:00", INSTRUME="NIRCAM", DETECTOR=readout.detector,
-            SUBARRAY="FULL", SUBSTRT1=readout.x_start, SUBSTRT2=1, SUBSIZE1=readout.x_size,
-            SUBSIZE2=SIZE if kind != "dark" else rows.size,
-            FASTAXIS=readout.directions[0], SLOWAXIS=readout.directions[1], NGROUPS=frames, NFRAMES=1, GROUPGAP=0,
+            AUTHOR="jwstdask.simulate", USEAFTER="2022-04-01T00:00:00", INSTRUME=readout.instrument,
+            DETECTOR=readout.detector, SUBARRAY="FULL", **readout.keywords(1, SIZE if kind != "dark" else rows.size),
+            NGROUPS=frames, NFRAMES=1, GROUPGAP=0,
             NINTS=1, READPATT="RAPID", EXP_TYPE="NRC_DARK", TFRAME=readout.frame_time, TGROUP=readout.frame_time,
         )  # fmt: skip
-        name = f"jwst_nircam_{kind}_{number:04d}.fits"
+        name = f"jwst_{readout.instrument.lower()}_{kind}_{number:04d}.fits"
         fits.HDUList([primary, *hdus]).writeto(folder / name)
         rules[kind] = Rule((readout.detector, readout.subarray), name)
     return rules
@@ -424,21 +451,27 @@ def _header(exposure: StripedExposure, name: str) -> fits.Header:
     readout, long_wave = exposure.kept, exposure.readout.detector.endswith("LONG")
     image, integration = readout.exp_type == "NRC_IMAGE", exposure.integration_time
     patterns = {(1, 0): "RAPID", (1, 1): "BRIGHT1", (2, 0): "BRIGHT2"}
+    wheels: dict[str, object] = {
+        "MODULE": readout.detector[3:4], "CHANNEL": "LONG" if long_wave else "SHORT",
+        "FILTER": "F322W2" if long_wave else "F150W2",
+        "PUPIL": "CLEAR" if image else "GRISMR" if long_wave else "GDHS0",
+    }  # fmt: skip
+    if readout.instrument == "NIRISS":
+        patterns = {(1, 0): "NISRAPID", (4, 0): "NIS"}
+        wheels = {"FILTER": "CLEAR", "PUPIL": "GR700XD", "PWCPOS": 245.77}
     header = fits.Header()
     header["DATE-OBS"], header["TIME-OBS"] = "2023-02-25", "06:00:00.000"
     header.update(
         DATE="2023-02-25T06:00:00.000", ORIGIN="STSCI", TIMESYS="UTC", FILENAME=name, DATAMODL="Level1bModel",
-        TELESCOP="JWST", INSTRUME="NIRCAM", DETECTOR=readout.detector, MODULE=readout.detector[3],
-        CHANNEL="LONG" if long_wave else "SHORT", FILTER="F322W2" if long_wave else "F150W2",
-        PUPIL="CLEAR" if image else "GRISMR" if long_wave else "GDHS0", EXP_TYPE=readout.exp_type, TSOVISIT=not image,
+        TELESCOP="JWST", INSTRUME=readout.instrument, DETECTOR=readout.detector, **wheels, EXP_TYPE=readout.exp_type,
+        TSOVISIT=not image,
         PROGRAM="01234", OBSERVTN="001", VISIT="001", EXSEGNUM=1, EXSEGTOT=1, INTSTART=1, INTEND=exposure.integrations,
         READPATT=patterns.get((exposure.nframes, exposure.groupgap), "MEDIUM2"), NINTS=exposure.integrations,
         NGROUPS=exposure.ngroups, NFRAMES=exposure.nframes, FRMDIVSR=exposure.nframes, GROUPGAP=exposure.groupgap,
         DRPFRMS1=0, NSAMPLES=1, TSAMPLE=10.0, TFRAME=readout.frame_time, TGROUP=exposure.group_time,
         EFFINTTM=integration, EFFEXPTM=integration * exposure.integrations, ZEROFRAM=exposure.has_zeroframe,
         NOUTPUTS=exposure.readout.outputs, EXPSTART=START, EXPMID=START, EXPEND=START,
-        SUBARRAY=readout.subarray, SUBSTRT1=readout.x_start, SUBSTRT2=readout.y_start, SUBSIZE1=readout.x_size,
-        SUBSIZE2=readout.y_size, FASTAXIS=readout.directions[0], SLOWAXIS=readout.directions[1],
+        SUBARRAY=readout.subarray, **readout.keywords(readout.y_start, readout.y_size),
         MSTR_RD1=readout.reads1, MSTR_SK1=readout.skips1, MSTR_RD2=readout.reads2, MSTR_SK2=readout.skips2,
         MSTR_RPT=readout.repeat, MSTR_ILV=readout.interleave, SSTR_STP=readout.step, SSTR_NST=readout.superstripes,
     )  # fmt: skip
@@ -460,34 +493,37 @@ def make_striped(path: str | Path, exposures: Sequence[StripedExposure]) -> Stri
     Striped
     """
     path = Path(path)
-    folder = path / "crds" / "references" / "jwst" / "nircam"
-    folder.mkdir(parents=True)
     uncals, rates = [], []
-    rules: dict[str, list[Rule]] = {}
+    rules: dict[str, dict[str, list[Rule]]] = {}
     for number, exposure in enumerate(exposures, start=1):
         readout = exposure.kept
+        folder = path / "crds" / "references" / "jwst" / readout.instrument.lower()
+        folder.mkdir(parents=True, exist_ok=True)
         rng = np.random.default_rng([exposure.seed, 301])
         strip = _strip(rng, readout)
         frames = exposure.ngroups * (exposure.nframes + exposure.groupgap) * readout.passes
         for kind, rule in _references(folder, number, readout, strip, frames, rng).items():
-            rules.setdefault(kind, []).append(rule)
+            rules.setdefault(readout.instrument, {}).setdefault(kind, []).append(rule)
         light = _scene(rng, readout.x_size, FULL_WELL * GAIN / exposure.integration_time)
         light = np.where(strip.bad["DEAD"], 0, light)
         rates.append((light / strip.gain).astype(np.float32))
         data, zero = _expose(rng, exposure, strip, light)
         name = f"jw01234001001_04101_{number:05d}-seg001_{readout.detector.lower()}_uncal.fits"
-        hdus = [fits.PrimaryHDU(header=_header(exposure, name)), fits.ImageHDU(data, name="SCI")]
+        hdus = [fits.PrimaryHDU(header=_header(exposure, name)), fits.ImageHDU(readout.laid(data), name="SCI")]
         hdus[1].header["BUNIT"] = "DN"
         if exposure.has_zeroframe:
-            hdus.append(fits.ImageHDU(zero, name="ZEROFRAME"))
+            hdus.append(fits.ImageHDU(readout.laid(zero), name="ZEROFRAME"))
         hdus += [table for table in _tables(exposure) if table.name in exposure.tables]
         fits.HDUList([*hdus, _asdf_extension()]).writeto(path / name)
         uncals.append(path / name)
     serial = 1000 + zlib.crc32(repr(list(exposures)).encode()) % 9000
     context = f"jwst_{serial}.pmap"
     keys = ("META.INSTRUMENT.DETECTOR", "META.SUBARRAY.NAME")
-    maps = [ReferenceMap(kind, keys, tuple(lines)) for kind, lines in sorted(rules.items())]
-    write_cache(path / "crds", context, {"NIRCAM": maps}, serial)
+    maps = {
+        instrument: [ReferenceMap(kind, keys, tuple(lines)) for kind, lines in sorted(kinds.items())]
+        for instrument, kinds in rules.items()
+    }
+    write_cache(path / "crds", context, maps, serial)
     environment = {
         "CRDS_PATH": str(path / "crds"),
         "CRDS_CONTEXT": context,

@@ -30,6 +30,7 @@ EXPOSURES = {
     "superstripes read several times": StripedExposure(
         READOUTS["SUB64P_SUPSTP002"], ngroups=4, zeroframe=True, tables=("GROUP",), seed=7
     ),
+    "superstripes of columns": StripedExposure(READOUTS["SUB680STRIPE_SOSS"], (2001, 48), ngroups=5, seed=8),
 }
 
 STEPS = {
@@ -85,7 +86,8 @@ def check(ours: Path, oracle: Path, pipeline: str, mode: str, record_property) -
     rows, wrong = [], []
     for name in names[0]:
         found = compare(ours / name, oracle / name)
-        rows.append(row(pipeline, mode, name.removesuffix(".fits").rpartition("nrc")[2].partition("_")[2], found))
+        detector = "nis" if "_nis_" in name else "nrc"
+        rows.append(row(pipeline, mode, name.removesuffix(".fits").rpartition(detector)[2].partition("_")[2], found))
         wrong += [f"{name}: {text}" for text in found.headers]
         wrong += [f"{name}: {array}: {item}" for array, item in found.arrays.items() if item.relative > TOLERANCE]
     record_property("parity", rows)

@@ -31,9 +31,10 @@ def test_rows_are_those_that_references_are_cut_to(name):
     words = ("multistripe_reads1", "multistripe_skips1", "multistripe_reads2", "multistripe_skips2", "repeat_stripe",
              "interleave_reads1", "superstripe_step", "num_superstripe", "name", "fastaxis", "slowaxis", "xstart",
              "ystart", "xsize", "ysize")  # fmt: skip
+    cards = readout.keywords(readout.y_start, readout.y_size)
+    names = ("FASTAXIS", "SLOWAXIS", "SUBSTRT1", "SUBSTRT2", "SUBSIZE1", "SUBSIZE2")
     values = (readout.reads1, readout.skips1, readout.reads2, readout.skips2, readout.repeat, readout.interleave,
-              readout.step, readout.superstripes, readout.subarray, *readout.directions, readout.x_start,
-              readout.y_start, readout.x_size, readout.y_size)  # fmt: skip
+              readout.step, readout.superstripes, readout.subarray, *(cards[card] for card in names))  # fmt: skip
     meta = {f"meta.subarray.{word}": value for word, value in zip(words, values, strict=True)}
     rows = np.array([readout.rows(stripe)[0] for stripe in range(max(readout.superstripes, 1))])
     np.testing.assert_array_equal(rows if readout.superstripes else rows[0], stripe_rows(meta))
