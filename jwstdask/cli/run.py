@@ -27,7 +27,7 @@ from jwstdask.cli.progress import Progress, Terminal, duration
 from jwstdask.core.errors import JwstdaskError, PlanError
 from jwstdask.core.plan import Outcome
 from jwstdask.core.settings import Layer
-from jwstdask.io.remote import is_url, join
+from jwstdask.io.remote import absolute, is_url, join
 
 _EPILOG = """
 examples:
@@ -284,7 +284,7 @@ def _run_program(
         from jwstdask.pipelines.run import home_of
         from jwstdask.pipelines.since import lines, restrict
 
-        since = restrict(plan, options.since, os.path.abspath(home_of(plan, settings)))
+        since = restrict(plan, options.since, absolute(home_of(plan, settings)))
         print("\n".join(lines(since, options.verbose)), file=sys.stdout if options.dry_run else sys.stderr)
     return _run_planned(options, plan, settings)
 

@@ -31,9 +31,10 @@ def main(argv: Sequence[str]) -> int:
     options_parser.add_argument("folder", help="folder of the products (output_dir of the run)")
     options_parser.add_argument("--json", action="store_true", help="for machines")
     options = options_parser.parse_args(argv)
-    if not os.path.exists(journal_path(options.folder)):
+    history = read_history(options.folder)
+    if not history.runs and not os.path.exists(journal_path(options.folder)):
         raise PlanError(f"{options.folder} has no journal", "give the output_dir of a whole program")
-    found = summary(read_history(options.folder), at_work(options.folder), time.time())
+    found = summary(history, at_work(options.folder), time.time())
     if options.json:
         json.dump(found, sys.stdout, indent=1)
         print()

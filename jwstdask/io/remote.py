@@ -43,6 +43,16 @@ def join(folder: str, name: str) -> str:
     return f"{folder.rstrip('/')}/{name}" if is_url(folder) else os.path.join(folder, name)
 
 
+def absolute(path: str) -> str:
+    """An absolute path; a URL as it is."""
+    return path if is_url(path) else os.path.abspath(path)
+
+
+def present(path: str) -> bool:
+    """Whether there is a file, at a URL or not."""
+    return exists(path) if is_url(path) else os.path.exists(path)
+
+
 def staging_folder() -> str:
     """Folder on a local disk where products wait until they are sent: JWSTDASK_SCRATCH, else that of the system.
 

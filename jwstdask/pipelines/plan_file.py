@@ -23,7 +23,7 @@ from jwstdask.core.params import suggest
 from jwstdask.core.pipeline import Pipeline
 from jwstdask.core.plan import AssociationPlan, ExposurePlan, StepPlan
 from jwstdask.core.settings import Layer, Settings
-from jwstdask.io.remote import exists, is_url
+from jwstdask.io.remote import absolute, is_url, present
 from jwstdask.io.temporary import temporary_path
 from jwstdask.pipelines.associate import plan_association
 from jwstdask.pipelines.planner import (
@@ -162,7 +162,7 @@ def plan_tree(plan: ProgramPlan, context: str, output_dir: str | None) -> dict[s
 
 
 def _absolute(path: str) -> str:
-    return path if is_url(path) else os.path.abspath(os.path.expandvars(os.path.expanduser(path)))
+    return absolute(os.path.expandvars(os.path.expanduser(path)))
 
 
 def _mtime(path: str) -> int | None:
@@ -615,9 +615,9 @@ def _combined(
         source = _source(entry, by_name)
         if min_members is not None or not source.path:
             # As without a plan: what was made of the exposures takes those that are there.
-            there = [pair for pair in source.products[0].members if pair[0] in metas or _there(pair[0])]
+            there = [pair for pair in source.products[0].members if pair[0] in metas or present(pair[0])]
             source = replace(source, products=(replace(source.products[0], members=tuple(there)),))
-        missing = [path for path, _ in source.products[0].members if path not in metas and not _there(path)]
+        missing = [path for path, _ in source.products[0].members if path not in metas and not present(path)]
         drafts: list[Draft | None] = []
         if missing:
             name = source.products[0].name
@@ -641,10 +641,6 @@ def _combined(
             )
         made.append(Combination.of(source, plan, drafts[0]))
     return made
-
-
-def _there(path: str) -> bool:
-    return exists(path) if is_url(path) else os.path.exists(path)
 
 
 def _source(entry: Mapping[str, Any], by_name: Mapping[str, str]) -> Association:

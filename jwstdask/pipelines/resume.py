@@ -28,7 +28,9 @@ from jwstdask.engine.executor import Executor
 from jwstdask.engine.exposure import run_exposure
 from jwstdask.engine.log import worker_name
 from jwstdask.io.product import make_folder
+from jwstdask.io.remote import absolute, is_url, join, present
 from jwstdask.io.temporary import temporary_path
+from jwstdask.pipelines.planner import in_parallel
 from jwstdask.pipelines.registry import PIPELINES
 from jwstdask.pipelines.sequence import saving
 from jwstdask.program.content import Stamp, combined, glance, parts, stamp
@@ -51,6 +53,7 @@ from jwstdask.program.record import (
     versions,
     within,
 )
+from jwstdask.program.state import send, state_folder
 
 _stamps: dict[tuple[str, int, int], Stamp] = {}
 """Files that this process has read."""
@@ -92,7 +95,7 @@ def witness(
 
     What is said meanwhile goes to the log of the exposure.
     """
-    with logged(plan, folder) as log:
+    with logged(plan, state_folder(folder)) as log:
         outcome = _witnessed(plan, executor, folder, work, command)
         log.outcome = outcome
     return outcome
@@ -144,7 +147,7 @@ def _products(
 ) -> tuple[dict[str, tuple[str, Stamp]], dict[str, dict[str, str]]]:
     """Stamps of all products written, and digests of their parts."""
     written = {**all_products(plan), **outcome.products}
-    by_path = {os.path.abspath(path): kind for kind, path in written.items() if os.path.exists(path)}
+    by_path = {absolute(path): kind for kind, path in written.items() if present(path)}
     wide = isinstance(plan, AssociationPlan) and executor is not None
     paths = list(by_path)
     found = executor.map(_examined, paths) if wide else list(map(_examined, paths))  # type: ignore[union-attr]
@@ -156,6 +159,9 @@ def _products(
 
 
 def _examined(path: str) -> tuple[Stamp, dict[str, str]]:
+    if is_url(path):
+        # What the server says of it: it would have to be read back for more.
+        return stamp(path), {}
     size, mtime = glance(path) or (0, 0)
     pieces = parts(path)
     found = Stamp(size, mtime, combined(pieces))
@@ -185,6 +191,9 @@ def _write_record(
         },
     }
     path = record_path(plan, folder)
+    if is_url(path):
+        send(json.dumps(record, indent=1).encode(), path)
+        return
     make_folder(path)
     temporary = temporary_path(path)
     Path(temporary).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
@@ -282,6 +291,7 @@ class Ledger:
             step = saving(task.plan) if isinstance(task.plan, ExposurePlan) else None
             if step is not None:
                 linked.setdefault((str(step.save_persistence), task.plan.detector), []).append(task)  # type: ignore[union-attr]
+        self._ask(tasks)
         for task in tasks:
             self._judge(task)
         # Exposures that hand their persistence on are all done again, or none.
@@ -299,6 +309,18 @@ class Ledger:
             self.journal.add("seen", files=dict(self._seen))
             self._seen.clear()
         return found
+
+    def _ask(self, tasks: Iterable[Task]) -> None:
+        """Ask servers, many at a time, of the files at URLs that tasks which have been done take and made."""
+        wanted: dict[str, None] = {}
+        for task in tasks:
+            record = self._record(task)
+            if record is not None:
+                inputs = (path for path in input_paths(task.plan) if os.path.abspath(path) not in self._maker)
+                wanted.update(dict.fromkeys(path for path in inputs if is_url(path)))
+                if is_url(self.folder):
+                    wanted.update((join(self.folder, entry[0]), None) for entry in record.get("products", {}).values())
+        in_parallel(self._content, list(wanted))
 
     def _settings(self, tasks: Iterable[Task]) -> list[dict[str, Any]]:
         """Records of what the tasks do, each once."""
@@ -331,7 +353,7 @@ class Ledger:
             return
         from jwstdask.steps.detector.persistence import read_state, write_state
 
-        kept = os.path.join(self.folder, FOLDER, f"before_{os.path.basename(path)}")
+        kept = os.path.join(state_folder(self.folder), FOLDER, f"before_{os.path.basename(path)}")
         state = read_state(path, detector)
         if state is None or state.get("filename") not in names:
             target = kept
@@ -416,7 +438,9 @@ class Ledger:
     def _intact(self, place: str, size: int, mtime: int, digest: str) -> bool:
         """Whether a product is there as the last task that wrote it left it."""
         size, mtime, digest = self.journal.history.written.get(place, (size, mtime, digest))
-        path = os.path.join(self.folder, place)
+        path = join(self.folder, place)
+        if is_url(path):
+            return self._content(path) == digest
         seen = glance(path)
         if seen is None:
             return False
@@ -484,7 +508,7 @@ class Ledger:
 def opened_ledger(folder: str, resume: Resume, executor: Executor) -> Iterator[Ledger]:
     """The ledger of a run in a folder; its journal is held, hears the tasks, and is told how the run ended."""
     with Journal(folder) as journal:
-        log = RunLog(journal.folder)
+        log = RunLog(state_folder(journal.folder))
         ledger = Ledger(journal, resume, log)
         facts = {"command": list(resume.command), "cwd": os.getcwd(), "versions": versions(), "context": resume.context}
         place = {"workers": executor.workers, "process": os.getpid(), "host": socket.gethostname()}

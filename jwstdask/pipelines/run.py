@@ -706,9 +706,6 @@ def run_program(
         for note in plan.notes:
             say(note)
     folder = home_of(plan, settings)
-    if resume is not None and is_url(folder):
-        say("no journal is kept: the products go to a URL")
-        resume = None
     with contextlib.ExitStack() as stack:
         ledger = None if resume is None else stack.enter_context(opened_ledger(folder, resume, executor))
         run = _Run(executor, report, grain, on_error, ledger, say)
@@ -738,8 +735,6 @@ def run_program(
 def count_fresh(plan: ProgramPlan, settings: Settings, resume: Resume) -> tuple[int, int]:
     """How many tasks of Stages 1 and 2 are up to date, and how many there are; nothing is written."""
     folder = home_of(plan, settings)
-    if is_url(folder):
-        return 0, sum(map(len, plan.chains))
     tasks = [task for chain in Ledger(Reading(folder), resume).sort(plan.chains) for task in chain]
     return sum(task.fresh for task in tasks), len(tasks)
 

@@ -14,7 +14,7 @@ from typing import Any
 from jwstdask.core.errors import JwstdaskError, PlanError
 from jwstdask.core.params import declared
 from jwstdask.core.plan import ExposurePlan
-from jwstdask.io.remote import is_url
+from jwstdask.io.remote import absolute, join, present
 from jwstdask.pipelines.plan_file import is_plan_file
 from jwstdask.pipelines.resume import known_stamp
 from jwstdask.pipelines.run import Combination, Combine, ProgramPlan, product_paths
@@ -101,8 +101,7 @@ class _Earlier:
         return None
 
     def _there(self, name: str) -> bool:
-        path = os.path.join(self.folder, name)
-        return is_url(path) or os.path.exists(path)
+        return present(join(self.folder, name))
 
     def _touched(self, path: str, found: Mapping[str, Any]) -> bool:
         """Whether an input is another one; products of the earlier run are judged by their own tasks."""
@@ -118,7 +117,7 @@ class _Earlier:
 
     def product(self, path: str) -> str:
         """Where the earlier run has the product of this name."""
-        return os.path.join(self.folder, os.path.basename(path))
+        return join(self.folder, os.path.basename(path))
 
 
 def _differs(path: str, seen: Sequence[Any]) -> bool:
@@ -187,7 +186,7 @@ def restrict(plan: ProgramPlan, folder: str, home: str) -> Since:
     PlanError
         If there was no earlier run in the folder.
     """
-    earlier = _Earlier(os.path.abspath(folder))
+    earlier = _Earlier(absolute(folder))
     since = Since(earlier.folder)
     chains: list[list[ExposurePlan]] = []
     made_again: set[str] = set()

@@ -13,16 +13,21 @@ import errno
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from jwstdask.core.errors import PlanError, ProductError
 from jwstdask.io.product import prepare_folder
+from jwstdask.io.remote import is_url, join
+from jwstdask.program.state import INTERVAL, fetch, send, state_folder
+
+log = logging.getLogger(__name__)
 
 FOLDER = ".jwstdask"
 """Folder for journal and records, in that of the products."""
@@ -32,8 +37,19 @@ _SUM_LENGTH = 16
 
 
 def journal_path(folder: str | os.PathLike[str]) -> str:
-    """Path of the journal of the products in ``folder``."""
-    return os.path.join(folder, FOLDER, NAME)
+    """Path of the journal of the products in ``folder``, which may be a URL."""
+    return os.path.join(state_folder(folder), FOLDER, NAME)
+
+
+def _merged(own: bytes, other: bytes) -> bytes:
+    """Two journals of the same products as one, in order of time."""
+    known = set(own.splitlines())
+    lines = [line for line in other.splitlines() if line not in known]
+    if not lines:
+        return own
+    found = [(record, line) for line in (*own.splitlines(), *lines) if (record := record_of(line)) is not None]
+    found.sort(key=lambda pair: float(pair[0].get("time") or 0.0))
+    return b"".join(line + b"\n" for _, line in found)
 
 
 def line_of(record: Mapping[str, Any]) -> bytes:
@@ -62,12 +78,16 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
     """The whole records of a journal, in order; none if there is no journal."""
     try:
         with open(path, "rb") as file:
-            for line in file:
-                record = record_of(line.rstrip(b"\n"))
-                if record is not None:
-                    yield record
+            yield from _whole(file)
     except FileNotFoundError:
         return
+
+
+def _whole(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    for line in lines:
+        record = record_of(line.rstrip(b"\n"))
+        if record is not None:
+            yield record
 
 
 @dataclass
@@ -182,15 +202,30 @@ _STATES = {
 def read_history(folder: str | os.PathLike[str]) -> History:
     """What the journal of the products in ``folder`` says."""
     history = History()
-    for record in read_records(journal_path(folder)):
+    if is_url(os.fspath(folder)):
+        lines = _merged(_content(journal_path(folder)), fetch(os.fspath(folder), f"{FOLDER}/{NAME}")).splitlines()
+        records = _whole(lines)
+    else:
+        records = read_records(journal_path(folder))
+    for record in records:
         # A line that some other program wrote says nothing.
         with contextlib.suppress(KeyError, IndexError, TypeError, ValueError, AttributeError):
             history.add(record)
     return history
 
 
+def _content(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        return b""
+
+
 class Journal:
     """The journal of the products in a folder, held by this process alone until it is closed.
+
+    That of products at a URL is on this machine (see `jwstdask.program.state`), with what other machines have sent.
 
     Parameters
     ----------
@@ -206,12 +241,15 @@ class Journal:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = os.path.abspath(folder)
+        folder = os.fspath(folder)
+        self.folder = folder.rstrip("/") if is_url(folder) else os.path.abspath(folder)
         self.history = History()
         self._guard = threading.Lock()
         self._file = self._lock = -1
-        prepare_folder(self.folder)
-        place = os.path.join(self.folder, FOLDER)
+        self._sent = time.monotonic()
+        if not is_url(folder):
+            prepare_folder(self.folder)
+        place = os.path.join(state_folder(self.folder), FOLDER)
         try:
             os.makedirs(place, exist_ok=True)
             self._lock = os.open(os.path.join(place, "lock"), os.O_RDWR | os.O_CREAT, 0o644)
@@ -220,6 +258,8 @@ class Journal:
             raise ProductError(place, f"the journal cannot be kept: {reason}", "choose another output_dir") from error
         try:
             self._take_lock()
+            if is_url(self.folder):
+                self._fetch()
             self.history = read_history(self.folder)
             path = journal_path(self.folder)
             self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
@@ -247,6 +287,25 @@ class Journal:
             now = time.strftime("%Y-%m-%d %H:%M:%S")
             os.pwrite(self._lock, f"process {os.getpid()} on {socket.gethostname()} since {now}\n".encode(), 0)
 
+    def _fetch(self) -> None:
+        """Take what other machines have written down of products at a URL."""
+        path = journal_path(self.folder)
+        own = _content(path)
+        whole = _merged(own, fetch(self.folder, f"{FOLDER}/{NAME}"))
+        if whole != own:
+            temporary = f"{path}.new"
+            with open(temporary, "wb") as file:
+                file.write(whole)
+            os.replace(temporary, path)
+
+    def _send(self) -> None:
+        """Send a copy to the URL of the products; that it cannot be sent is no reason to stop."""
+        self._sent = time.monotonic()
+        try:
+            send(_content(journal_path(self.folder)), join(self.folder, f"{FOLDER}/{NAME}"))
+        except (ProductError, OSError) as error:
+            log.warning("%s: the copy of the journal cannot be sent: %s", self.folder, error)
+
     def add(self, record: str, sync: bool = True, **content: Any) -> None:
         """Append a record of a kind; with ``sync`` it has reached the disk at the end."""
         self.add_all([{"record": record, **content}], sync)
@@ -260,6 +319,8 @@ class Journal:
                 self.history.add(record)
             if self._file >= 0 and stamped:
                 self._write(b"".join(map(line_of, stamped)), sync)
+                if is_url(self.folder) and time.monotonic() - self._sent > INTERVAL:
+                    self._send()
 
     def _write(self, data: bytes, sync: bool) -> None:
         rest = memoryview(data)
@@ -277,6 +338,8 @@ class Journal:
     def close(self) -> None:
         """Give the folder free."""
         with self._guard:
+            if self._file >= 0 and is_url(self.folder):
+                self._send()
             for name in ("_file", "_lock"):
                 if getattr(self, name) >= 0:
                     os.close(getattr(self, name))
@@ -293,8 +356,9 @@ class Reading:
     """The journal of the products in a folder, only read: nothing is held or written."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = os.path.abspath(folder)
-        self.history = read_history(folder)
+        folder = os.fspath(folder)
+        self.folder = folder.rstrip("/") if is_url(folder) else os.path.abspath(folder)
+        self.history = read_history(self.folder)
 
     def add(self, record: str, sync: bool = True, **content: Any) -> None:
         pass
@@ -306,7 +370,7 @@ class Reading:
 def at_work(folder: str | os.PathLike[str]) -> bool:
     """Whether a run holds the journal of a folder, on this machine or, where the file system tells, another."""
     try:
-        lock = os.open(os.path.join(folder, FOLDER, "lock"), os.O_RDONLY)
+        lock = os.open(os.path.join(state_folder(folder), FOLDER, "lock"), os.O_RDONLY)
     except OSError:
         return False
     try:

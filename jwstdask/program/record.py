@@ -18,6 +18,8 @@ import numpy as np
 from jwstdask import __version__
 from jwstdask.core.errors import InputError
 from jwstdask.core.plan import AssociationPlan, ExposurePlan, Outcome, StepPlan, StepRecord
+from jwstdask.io.layout import read_bytes
+from jwstdask.io.remote import is_url, join
 from jwstdask.program.journal import FOLDER
 from jwstdask.steps.registry import step_class
 
@@ -107,8 +109,8 @@ def task_name(plan: Plan, folder: str) -> str:
 
 def within(path: str, folder: str) -> str:
     """A path relative to the folder, if it is in it."""
-    if "://" in path:
-        return path
+    if is_url(path):
+        return path.removeprefix(f"{folder.rstrip('/')}/")
     absolute = os.path.abspath(path)
     return os.path.relpath(absolute, folder) if absolute.startswith(os.path.join(folder, "")) else absolute
 
@@ -301,7 +303,7 @@ def record_path(plan: Plan, folder: str) -> str:
     """Where the replay record of a plan is kept."""
     first = next(iter(all_products(plan).values()), plan.path)
     stem = os.path.basename(first)
-    return os.path.join(folder, FOLDER, "records", f"{stem.removesuffix('.fits')}.json")
+    return join(folder, f"{FOLDER}/records/{stem.removesuffix('.fits')}.json")
 
 
 def read_record(path: str) -> dict[str, Any]:
@@ -315,7 +317,7 @@ def read_record(path: str) -> dict[str, Any]:
     if not path.endswith(".json"):
         path = _record_of_product(path)
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        found = json.loads(read_bytes(path) if is_url(path) else Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(path, f"cannot be read ({error.strerror})", "correct the path") from error
     except ValueError as error:
@@ -326,10 +328,13 @@ def read_record(path: str) -> dict[str, Any]:
         raise InputError(
             path, f"it has version {found['replay']}, this program knows {VERSION}", "use the version that wrote it"
         )
-    return {**found, "file": os.path.abspath(path)}
+    return {**found, "file": path if is_url(path) else os.path.abspath(path)}
 
 
 def _record_of_product(path: str) -> str:
+    if is_url(path):
+        folder, _, name = path.rpartition("/")
+        return join(folder, f"{FOLDER}/records/{name.removesuffix('.fits')}.json")
     folder, name = os.path.split(os.path.abspath(path))
     place = os.path.join(folder, FOLDER, "records")
     direct = os.path.join(place, f"{name.removesuffix('.fits')}.json")

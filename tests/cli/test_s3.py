@@ -13,6 +13,7 @@ from jwstdask.io import remote
 from jwstdask.io.layout import open_layout
 from jwstdask.io.remote import list_files
 from jwstdask.pipelines.run import find_inputs
+from jwstdask.program.journal import journal_path, read_history, read_records
 from jwstdask.testing.asserts import product_bytes
 from tests.io.s3 import client_of, s3_server
 
@@ -65,6 +66,7 @@ def at_work(archive, server, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setattr(remote, "PAUSE", 0.01)
     monkeypatch.setenv("JWSTDASK_SCRATCH", str(tmp_path / "waiting"))
+    monkeypatch.setenv("JWSTDASK_STATE", str(tmp_path / "state"))
     # the environment that the other fixtures of this folder set up is empty of it
     for name, value in server.environment().items():
         monkeypatch.setenv(name, value)
@@ -135,6 +137,65 @@ def test_a_program_under_a_prefix(archive, server, command, tmp_path):
     assert status == 0, printed
     status, printed = command("diff", tmp_path / "out" / f"{mosaic}_i2d.fits", f"{url}/{mosaic}_i2d.fits")
     assert status == 0, printed
+
+
+def begun(url):
+    """Tasks that the last run of the products at a URL has started."""
+    found = []
+    for record in read_records(journal_path(url)):
+        if record["record"] == "run":
+            found = []
+        if record["record"] == "started":
+            found.append(record["task"])
+    return sorted(found)
+
+
+def test_what_is_up_to_date_is_not_done_again(archive, server, command, tmp_path, monkeypatch):
+    """A journal on this machine, with a copy beside the products: another machine goes on, too."""
+    url = "s3://archive/results/journal"
+    words = ("run", *archive.urls, "--through=2", f"--output_dir={url}", "--threads=1", "--no-report")
+    status, printed = command(*words)
+    assert status == 0, printed
+    names = [path.name.replace("uncal", "cal") for path in archive.paths]
+    tasks = [f"calwebb_image2 {name}" for name in names]
+    assert [task for task in begun(url) if "image2" in task] == tasks
+    assert f"{url}/.jwstdask/journal.jsonl" in list_files(url)
+    assert os.listdir(tmp_path / "here") == []
+    server.requests.clear()
+    assert "4 of 4 are up to date" in command(*words)[1]
+    assert begun(url) == [] and server.sent("uncal.fits") < 10 * 60_000
+    assert "4 of 4 are up to date" in command("plan", *words[1:])[1]
+    assert "up to date" in command("status", url)[1]
+    # what is gone is made again, with what follows from nothing else
+    archive.system.rm(f"{url.removeprefix('s3://')}/{names[1]}")
+    status, printed = command(*words)
+    assert status == 0 and "3 of 4 are up to date" in printed
+    assert begun(url) == [tasks[1]]
+    # from another machine, which has the copy only
+    monkeypatch.setenv("JWSTDASK_STATE", str(tmp_path / "another"))
+    assert "up to date" in command("status", url)[1]
+    assert "4 of 4 are up to date" in command(*words)[1]
+    status, printed = command("run", *archive.urls, "--through=1", *words[-3:], "--force=jump")
+    assert status == 0 and len(begun(url)) == 2
+    # and back: both know what the other has done
+    monkeypatch.setenv("JWSTDASK_STATE", str(tmp_path / "state"))
+    found = read_history(url)
+    assert len(found.runs) == 5 and all(task.state in ("done", "earlier") for task in found.tasks.values())
+    status, printed = command("replay", f"{url}/{names[0]}", "--dry-run")
+    assert status == 0 and "-> a temporary folder" in printed
+
+
+def test_a_copy_that_cannot_be_sent(archive, server, command, caplog):
+    """The run goes on; the next one on this machine knows all."""
+    url = "s3://archive/results/unsent"
+    words = ("run", archive.urls[0], "--through=1", f"--output_dir={url}", "--threads=1", "--no-report")
+    with server.failing(lambda request: 403 if request.method == "PUT" and "journal" in request.path else None):
+        status, printed = command(*words)
+    assert status == 0, printed
+    assert "the copy of the journal cannot be sent" in caplog.text
+    assert f"{url}/.jwstdask/journal.jsonl" not in list_files(url)
+    assert "1 of 1 are up to date" in command(*words)[1]
+    assert f"{url}/.jwstdask/journal.jsonl" in list_files(url)
 
 
 def test_catalogues_beside_the_products(archive, command, tmp_path):
