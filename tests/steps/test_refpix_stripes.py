@@ -123,7 +123,36 @@ def test_superstripes_same_bits_as_the_oracle(kind, zeroframe):
     np.testing.assert_array_equal(found.pixeldq, flags)
     if zeroframe:
         np.testing.assert_array_equal(found.zeroframe, model.zeroframe)
-    # With its own flags the second superstripe would come out differently.
-    own = Ramp(ramp.sci, ramp.groupdq, flags[1], ramp.zeroframe)
-    other = walk(RefPixStep(), meta | {"meta.subarray.num_superstripe": 0}, {}, own)
-    assert np.any(other.sci[1] != found.sci[1])
+    # With its own flags the second superstripe comes out differently.
+    each = walk(RefPixStep(as_jwst=False), meta, {}, ramp, (13, 300))
+    for stripe in range(3):
+        own = Ramp(ramp.sci, ramp.groupdq, flags[stripe], ramp.zeroframe)
+        alone = walk(RefPixStep(), meta | {"meta.subarray.num_superstripe": 0}, {}, own)
+        np.testing.assert_array_equal(each.sci[stripe::3], alone.sci[stripe::3])
+        if zeroframe:
+            np.testing.assert_array_equal(each.zeroframe[stripe::3], alone.zeroframe[stripe::3])
+    assert np.any(each.sci[1] != found.sci[1])
+
+
+@pytest.mark.parametrize("kind", list(SUPERSTRIPES))
+def test_superstripes_with_flags_of_their_own_in_parts(monkeypatch, kind):
+    """The reference pixels of a long series are gathered some integrations after the other."""
+    from jwstdask.steps.detector import refpix
+
+    meta, rng = SUPERSTRIPES[kind], np.random.default_rng(6)
+    plain = exposure(meta | {"meta.subarray.num_superstripe": 0}, integrations=12)
+    flags = np.stack([plain.pixeldq] * 3)
+    flags[rng.random(flags.shape) < 0.2] |= dq.DO_NOT_USE
+    ramp, step = Ramp(plain.sci, plain.groupdq, flags), RefPixStep(as_jwst=False)
+    prepared, windows = step.prepare(meta, {}), step.gather_windows(meta)
+
+    def blocks(integrations=slice(None)):
+        part = Ramp(ramp.sci[integrations], ramp.groupdq[integrations], flags)
+        return (part.block(window) for window in windows)
+
+    meta = meta | {"meta.exposure.nints": 12, "meta.exposure.ngroups": 3}
+    whole = step.gather(meta, prepared, list(blocks()))
+    monkeypatch.setattr(refpix, "_SAMPLES_HELD", 5 * 3 * sum(w.shape[0] * w.shape[1] for w in windows))
+    parts = step.gather_stream(meta, prepared, blocks)
+    np.testing.assert_array_equal(parts.ramp.levels, whole.ramp.levels)
+    assert parts.ramp.levels.any()

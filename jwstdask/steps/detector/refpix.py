@@ -206,6 +206,10 @@ class RefPixStep(Step):
     halfwidth: int = par(30, "sirs: half-width of the kernel", unit="pixel")
     siglimit: float = par(3.0, "rejection limit of reference pixels", unit="sigma")
 
+    as_jwst: bool = par(
+        True, "as jwst: the flags of the first superstripe count for all; if False, each has its own", own=True
+    )
+
     def check(self, meta: Meta) -> None:
         name = str(meta.get("meta.subarray.name", ""))
         miri = meta.get("meta.instrument.name") == "MIRI"
@@ -301,12 +305,27 @@ class RefPixStep(Step):
     def gather(self, meta: Meta, prepared: Readout, blocks: list[RampBlock], first: int = 0) -> Gathered | None:
         if not blocks:
             return None
-        correct = getattr(self, f"_{prepared.mode}")
-        ramp = correct(prepared, [_section(prepared, block, block.sci) for block in blocks], first == 0)
-        if blocks[0].zeroframe is None:
-            return Gathered(ramp)
-        frames = [_section(prepared, block, block.zeroframe[:, np.newaxis]) for block in blocks]
-        return Gathered(ramp, correct(prepared, frames, False))
+        ramp = self._corrections(prepared, blocks, [block.sci for block in blocks], first, first == 0)
+        frames = [block.zeroframe[:, np.newaxis] for block in blocks if block.zeroframe is not None]
+        return Gathered(ramp, self._corrections(prepared, blocks, frames, first, False) if frames else None)
+
+    def _corrections(
+        self, readout: Readout, blocks: list[RampBlock], values: list[np.ndarray], first: int, first_single: bool
+    ) -> Corrections:
+        """Corrections of arrays (integration, group, y, x) beside the blocks, the first of integration ``first``."""
+        correct = getattr(self, f"_{readout.mode}")
+        if self.as_jwst or blocks[0].pixeldq.ndim == 2:
+            sections = [_section(readout, block, part) for block, part in zip(blocks, values, strict=True)]
+            return correct(readout, sections, first_single)
+        superstripes = len(blocks[0].pixeldq)
+        of_stripe = [np.arange((k - first) % superstripes, len(values[0]), superstripes) for k in range(superstripes)]
+        found = [
+            correct(readout, [_section(readout, block, part[own], k) for block, part in zip(blocks, values)], False)
+            for k, own in enumerate(of_stripe)
+        ]
+        order = np.argsort(np.concatenate(of_stripe))
+        levels, rows = (np.concatenate([getattr(part, name) for part in found])[order] for name in ("levels", "rows"))
+        return Corrections(levels, rows, False)
 
     def apply(self, block: RampBlock, prepared: Any, gathered: Any = None) -> None:
         if isinstance(prepared, irs2.Prepared):
@@ -483,11 +502,10 @@ def _usable(flags: np.ndarray, wanted: np.uint32) -> np.ndarray:
     return ((flags & wanted) == wanted) & ((flags & np.uint32(dq.DO_NOT_USE)) == 0)
 
 
-def _section(readout: Readout, block: RampBlock, values: np.ndarray) -> Section:
-    """The inner part of a block in detector orientation."""
+def _section(readout: Readout, block: RampBlock, values: np.ndarray, superstripe: int = 0) -> Section:
+    """The inner part of a block in detector orientation, with the flags of one of the superstripes."""
     window = block.window
-    # In superstripes, jwst takes the flags of the first one for all of them.
-    pixeldq = block.pixeldq if block.pixeldq.ndim == 2 else block.pixeldq[0]
+    pixeldq = block.pixeldq if block.pixeldq.ndim == 2 else block.pixeldq[superstripe]
     sci, flags = values[(slice(None), slice(None), *window.inner)], pixeldq[window.inner]
     if readout.mode == "miri":
         return Section(sci, np.ascontiguousarray(flags), window.inner_y0, window.inner_x0)
