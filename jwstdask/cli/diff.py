@@ -192,7 +192,7 @@ def _report(found: Sequence[ProductDifference], options: argparse.Namespace, man
 
     for item in found:
         if options.quiet or (many and not options.all) or item.a is None or item.b is None:
-            yield _line(item)
+            yield one_line(item)
         else:
             yield from _details(item, options)
     if many:
@@ -200,7 +200,8 @@ def _report(found: Sequence[ProductDifference], options: argparse.Namespace, man
         yield f"{len(found)} product{'s' * (len(found) != 1)}: {counts}"
 
 
-def _line(item: ProductDifference) -> str:
+def one_line(item: ProductDifference) -> str:
+    """What differs, in a line."""
     if item.error is not None:
         return f"{item.name}: not compared: {item.error}"
     parts = list(item.structure[:2])
@@ -232,7 +233,7 @@ def _line(item: ProductDifference) -> str:
 
 def _details(item: ProductDifference, options: argparse.Namespace) -> Iterator[str]:
     if item.error is not None:
-        yield _line(item)
+        yield one_line(item)
         return
     yield f"{item.name}: {'different' if item.failures else 'the same'}"
     yield f"  A {item.a}"

@@ -12,6 +12,7 @@ COMMANDS = {
     "run": "calibrate exposures or a whole program",
     "plan": "show what run would do; no pixel is read",
     "status": "show how far a program is, while it runs or after",
+    "report": "write an HTML page about a program, while it runs or after",
     "replay": "make a product again from its record and compare it",
     "explain": "say what a step or pipeline does, its parameters and references",
     "refs": "check, fetch or pack reference files",

@@ -347,16 +347,20 @@ def _run_planned(options: Any, plan: Any, settings: Any) -> int:
         progress.close()
         executor.close()
     if not options.no_report:
-        from jwstdask.report.html import write_report
+        from jwstdask.pipelines.run import home_of
+        from jwstdask.report.html import write_run_report
 
         path = options.report or join(settings.output_dir or ".", "report.html")
         plans = [item for chain in result.plan.chains for item in chain]
-        write_report(path, plans, result.plan.associations, result.outcomes)
+        write_run_report(path, home_of(result.plan, settings), plans, result.plan.associations, result.outcomes)
         print(f"report: {path}", file=sys.stderr)
     print(
         f"{len(result.outcomes) - len(result.failed)} of {len(result.outcomes)} done in {duration(result.wall)}",
         file=sys.stderr,
     )
+    if progress.warned:
+        count = f"{progress.warned} of {progress.done}" if progress.done > 1 else "1"
+        print(f"{count} with warnings: see the logs", file=sys.stderr)
     return _end(result.outcomes, options.debug)
 
 

@@ -13,8 +13,11 @@ from typing import Any
 from jwstdask.cli.progress import duration
 from jwstdask.core.errors import PlanError
 from jwstdask.program.journal import History, at_work, journal_path, read_history
+from jwstdask.program.log_files import log_path
 
 _COLUMNS = ("waiting", "running", "done", "up to date", "failed")
+_FAILURES, _TRACE_LINES = 50, 4
+"""Failures that are printed, and lines of the end of their tracebacks."""
 _ENDS = {
     "done": "ended",
     "interrupted": "was interrupted",
@@ -98,7 +101,7 @@ def summary(history: History, working: bool, now: float) -> dict[str, Any]:
         "seconds_left": round(left / max(run.get("workers") or 1, 1), 1) if known else None,
         "unfinished": unfinished,
         "failures": [
-            {"pipeline": task.pipeline, "path": task.path, "reason": task.reason}
+            {"pipeline": task.pipeline, "path": task.path, "reason": task.reason, "trace": task.trace}
             for task in tasks
             if task.state == "failed"
         ],
@@ -125,7 +128,14 @@ def lines(found: dict[str, Any], folder: str) -> list[str]:
     elif found["unfinished"]:
         shown.append(f"{found['unfinished']} tasks are not done: give the same command again for the rest")
         shown.append(f"  {' '.join(found['command'])}")
-    for failure in found["failures"]:
+    for failure in found["failures"][:_FAILURES]:
         shown.append(f"FAILED {failure['pipeline']} {os.path.basename(failure['path'])}")
         shown.append(f"    {failure['reason']}")
+        shown += [f"    | {line}" for line in failure["trace"].splitlines()[-_TRACE_LINES:]]
+        log = log_path(folder, failure["path"])
+        if log is not None and os.path.exists(log):
+            shown.append(f"    log: {log}")
+    if len(found["failures"]) > _FAILURES:
+        left = len(found["failures"]) - _FAILURES
+        shown.append(f"{left} more failures: see `jwstdask report {folder}` or --json")
     return shown

@@ -26,9 +26,6 @@ from jwstdask.core.plan import Outcome
 from jwstdask.engine.census import remarks
 from jwstdask.engine.executor import Executor
 
-FOLDER = "logs"
-"""Folder for logs, in that of the products."""
-
 _MOST_NOTES = 200
 """Different warnings of a task that are written down; a loop may word each one differently."""
 _MOST_TEXT = 2_000

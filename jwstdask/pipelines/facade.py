@@ -38,7 +38,7 @@ from jwstdask.pipelines.planner import (
 )
 from jwstdask.pipelines.registry import find
 from jwstdask.pipelines.resume import Resume
-from jwstdask.pipelines.run import ProgramResult, run_associations, run_chains
+from jwstdask.pipelines.run import ProgramResult, home_of, run_associations, run_chains
 from jwstdask.pipelines.run import run_program as run_settings
 from jwstdask.pipelines.settings import file_layer, program_settings
 from jwstdask.program.associations import Association, Product, read_association
@@ -298,10 +298,11 @@ def run_program(
     paths = [os.fspath(path) for path in inputs]
     result = run_settings(paths, through, base, executor_over(executor), each, resume=wanted)
     if report is not None:
-        from jwstdask.report.html import write_report
+        from jwstdask.report.html import write_run_report
 
         plans = [item for chain in result.plan.chains for item in chain]
-        write_report(report, plans, result.plan.associations, result.outcomes)
+        home = home_of(result.plan, base) if resume else None
+        write_run_report(report, home, plans, result.plan.associations, result.outcomes)
     return result
 
 

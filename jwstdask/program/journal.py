@@ -106,8 +106,8 @@ class TaskState:
         The last record of it being finished, in whatever run, as JSON: there may be many tasks.
     wall, ended
         Seconds that it took, and since 1970 when it was finished.
-    reason
-        One-line reason of the last failure.
+    reason, trace
+        One-line reason of the last failure, and the end of its traceback.
     started
         Seconds since 1970 when it was started last.
     """
@@ -120,6 +120,7 @@ class TaskState:
     wall: float = 0.0
     ended: float = 0.0
     reason: str = ""
+    trace: str = ""
     started: float = 0.0
 
     def seen(self, working: bool) -> str:
@@ -174,10 +175,11 @@ class History:
             elif kind == "started":
                 state.started = record["time"]
             elif kind == "failed":
-                state.reason = record.get("reason", "")
+                state.reason, state.trace = record.get("reason", ""), record.get("trace", "")
                 state.text = ""
             elif kind == "finished":
-                state.text, state.reason = json.dumps(record, separators=(",", ":"), default=str), ""
+                state.text = json.dumps(record, separators=(",", ":"), default=str)
+                state.reason = state.trace = ""
                 state.wall, state.ended = record.get("wall", 0.0), record.get("time", 0.0)
                 self._remember(record)
                 for path, *seen in record.get("products", {}).values():

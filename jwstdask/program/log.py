@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,32 +19,12 @@ from jwstdask.core.plan import Outcome
 from jwstdask.engine.census import remarks
 from jwstdask.engine.executor import Executor
 from jwstdask.engine.exposure import run_exposure
-from jwstdask.engine.log import FOLDER, TaskLog, attached, finished, started
-from jwstdask.io.naming import exposure_stem
+from jwstdask.engine.log import TaskLog, attached, finished, started
+from jwstdask.io.remote import is_url
+from jwstdask.program.log_files import FOLDER, log_path
 from jwstdask.program.record import Plan
 
 NAME = "run.jsonl"
-_UNSAFE = re.compile(r"[^A-Za-z0-9._+-]")
-_TAIL_BYTES = 16_384
-
-
-def log_path(folder: str, path: str) -> str:
-    """The log of an exposure or association, given its input or name and the folder of the products."""
-    name = os.path.basename(path)
-    stem = exposure_stem(name) if name.endswith(".fits") else name
-    return os.path.join(folder, FOLDER, f"{_UNSAFE.sub('_', stem) or '_'}.log")
-
-
-def tail(path: str, lines: int = 30) -> str:
-    """The last lines of a log; nothing if there is none."""
-    try:
-        with open(path, "rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(size - _TAIL_BYTES, 0))
-            text = file.read().decode("utf-8", "replace")
-    except OSError:
-        return ""
-    return "\n".join(text.splitlines()[-lines:])
 
 
 @dataclass
@@ -59,8 +38,9 @@ class Watch:
 def logged(plan: Plan, folder: str) -> Iterator[Watch]:
     """While this holds, what is said in this thread goes to the log of the exposure; at the end, what became of it."""
     path = log_path(folder, plan.path)
-    with contextlib.suppress(OSError):
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+    if path is not None:
+        with contextlib.suppress(OSError):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
     log, watch = TaskLog(path, plan.pipeline), Watch()
     started(log, plan.path, (plan.context,))
     with attached(log):
@@ -124,15 +104,19 @@ class RunLog:
     """
 
     def __init__(self, folder: str) -> None:
-        self.path = os.path.join(folder, FOLDER, NAME)
+        self.path = None if is_url(folder) else os.path.join(folder, FOLDER, NAME)
+        if self.path is None:
+            return
         with contextlib.suppress(OSError):
             os.makedirs(os.path.dirname(self.path), exist_ok=True)
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Add what a record of the journal tells."""
+        if self.path is None:
+            return
         text = "".join(f"{line_of(event)}\n" for event in events(record))
         with contextlib.suppress(OSError), open(self.path, "a", encoding="utf-8") as file:
             file.write(text)
 
 
-__all__ = ["RunLog", "events", "line_of", "log_path", "logged", "noted", "tail"]
+__all__ = ["RunLog", "events", "line_of", "logged", "noted"]

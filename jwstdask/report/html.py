@@ -1,43 +1,39 @@
-"""The report of a run: one self-contained HTML file."""
+"""The report of a run: one HTML file without references to others, made from the journal or from outcomes.
+
+The page holds its data as JSON, and a script that shows them by pages. A content security policy names the script and
+the style by their digests and allows nothing else: whatever names, headers and errors hold, nothing of it is run, and
+nothing is fetched.
+"""
 
 from __future__ import annotations
 
-import datetime
+import base64
+import hashlib
+import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jwstdask import __version__
+from jwstdask.core.errors import JwstdaskError
 from jwstdask.core.plan import AssociationPlan, ExposurePlan, Outcome
 from jwstdask.io.product import make_folder
 from jwstdask.io.remote import is_url, publish
 from jwstdask.io.temporary import temporary_path
+from jwstdask.program.journal import journal_path
+from jwstdask.report.data import ReportData, document, finite, of_outcomes, read_program, totals
 from jwstdask.report.quicklook import thumbnail
 
-_SHOWN = ("rate", "cal", "i2d")
-_MOST_THUMBNAILS = 200
-"""Exposures with thumbnails; a report of thousands must still open in a browser."""
-
-
-@dataclass
-class Row:
-    """One outcome as the template shows it."""
-
-    name: str
-    pipeline: str
-    state: str
-    error: str = ""
-    traceback: str = ""
-    wall: str = ""
-    cpu: str = ""
-    memory: str = ""
-    steps: list[dict[str, Any]] = field(default_factory=list)
-    products: list[dict[str, str]] = field(default_factory=list)
-    pictures: list[dict[str, str]] = field(default_factory=list)
-    parameters: list[dict[str, str]] = field(default_factory=list)
-    references: list[str] = field(default_factory=list)
+THUMBNAILS = 200
+"""Exposures with pictures; a report of thousands must still open in a browser."""
+_PICTURE_BYTES = 10_000_000
+"""Of all pictures together, encoded."""
+_ALL_KINDS = 40
+"""Exposures up to which there are pictures of all stages, not of the last one only."""
+_MOSAICS = 40
+_HERE = Path(__file__).parent
 
 
 def write_report(
@@ -46,7 +42,7 @@ def write_report(
     associations: Sequence[AssociationPlan],
     outcomes: Sequence[Outcome],
 ) -> str:
-    """Write the report.
+    """Write the report of a run of which there is no journal.
 
     Parameters
     ----------
@@ -61,30 +57,88 @@ def write_report(
     -------
     path
     """
+    path = os.fspath(path)
+    folder = os.path.dirname(path if is_url(path) else os.path.abspath(path))
+    return write_page(path, of_outcomes(folder, plans, associations, outcomes))
+
+
+def write_program_report(folder: str | os.PathLike[str], path: str | os.PathLike[str] | None = None) -> str:
+    """Write the report of the program whose products are in a folder, from its journal.
+
+    Parameters
+    ----------
+    folder
+        Folder of the products.
+    path
+        HTML file; ``report.html`` in the folder by default.
+
+    Returns
+    -------
+    path
+    """
+    return write_page(os.path.join(folder, "report.html") if path is None else path, read_program(folder))
+
+
+def write_run_report(
+    path: str | os.PathLike[str],
+    folder: str | None,
+    plans: Sequence[ExposurePlan],
+    associations: Sequence[AssociationPlan],
+    outcomes: Sequence[Outcome],
+) -> str:
+    """Write the report at the end of a run: from the journal of its folder, or without one from its outcomes."""
+    if folder is not None and has_journal(folder):
+        return write_program_report(folder, path)
+    return write_report(path, plans, associations, outcomes)
+
+
+def has_journal(folder: str | os.PathLike[str]) -> bool:
+    """Whether there is a journal of the products in a folder."""
+    return not is_url(folder) and os.path.exists(journal_path(folder))
+
+
+def write_page(
+    path: str | os.PathLike[str],
+    data: ReportData,
+    comparison: Mapping[str, Any] | None = None,
+    thumbnails: int = THUMBNAILS,
+) -> str:
+    """Write the page.
+
+    Parameters
+    ----------
+    path
+        HTML file; replaced if it exists.
+    data
+        The program.
+    comparison
+        From `jwstdask.report.data.compare`, with ``lines`` about changed products.
+    thumbnails
+        Most exposures with pictures.
+
+    Returns
+    -------
+    path
+    """
     from jinja2 import Environment
 
     path = os.fspath(path)
-    folder = os.path.dirname(path if is_url(path) else os.path.abspath(path))
-    known: dict[tuple[str, str], ExposurePlan | AssociationPlan] = {(plan.pipeline, plan.path): plan for plan in plans}
-    known |= {(plan.pipeline, plan.name): plan for plan in associations}
-    rows = [
-        _row(outcome, known.get((outcome.pipeline, outcome.path)), folder, index < _MOST_THUMBNAILS)
-        for index, outcome in enumerate(outcomes)
-    ]
-    contexts = sorted({plan.context for plan in (*plans, *associations) if plan.context})
-    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
-        (Path(__file__).parent / "template.html").read_text()
-    )
-    text = template.render(
-        rows=rows,
-        done=sum(row.state == "done" for row in rows),
-        failed=[row for row in rows if row.state != "done"],
-        mosaics=[row for row in rows if row.pipeline == "calwebb_image3"],
-        contexts=", ".join(contexts) or "none",
+    content = document(data, os.path.dirname(path if is_url(path) else os.path.abspath(path)))
+    content["pictures"], content["mosaics"] = _pictures(data, thumbnails)
+    content["comparison"] = comparison
+    style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    text = environment.from_string((_HERE / "template.html").read_text(encoding="utf-8")).render(
+        title=os.path.basename(data.folder.rstrip("/")) or data.folder,
+        date=time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(data.now)),
         version=__version__,
-        date=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
-        cpu=_seconds(sum(outcome.cpu for outcome in outcomes)),
-        slowest=_slowest(outcomes),
+        context=content["run"]["context"] or "none",
+        totals=totals(content),
+        style=style,
+        script=script,
+        style_digest=digest(style),
+        script_digest=digest(script),
+        data=embedded(content),
     )
     make_folder(path)
     temporary = temporary_path(path)
@@ -93,66 +147,55 @@ def write_report(
     return path
 
 
-def _relative(path: str, folder: str) -> str:
-    """Where a product is, seen from the folder of the report."""
-    if is_url(path) or is_url(folder):
-        return path.removeprefix(f"{folder}/")
-    return os.path.relpath(path, folder)
+def embedded(content: Any) -> str:
+    """JSON that can stand in a script element: no character in it has a meaning in HTML."""
+    text = json.dumps(finite(content), separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
 
 
-def _seconds(value: float) -> str:
-    return f"{value:.2f} s" if value < 10 else f"{value:.0f} s"
+def digest(text: str) -> str:
+    """Source expression of a content security policy for an element with this text."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
-def _slowest(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """Steps by their share of the CPU time, the costliest first."""
-    total: dict[str, float] = {}
-    for outcome in outcomes:
-        for record in outcome.steps:
-            total[record.name] = total.get(record.name, 0.0) + record.seconds
-    whole = sum(total.values()) or 1.0
-    ordered = sorted(total.items(), key=lambda item: -item[1])
-    return [
-        {"name": name, "seconds": _seconds(value), "share": 100 * value / whole}
-        for name, value in ordered
-        if value > 0.005 * whole
-    ]
+def _pictures(data: ReportData, most: int) -> tuple[dict[str, list[list[str]]], dict[str, str]]:
+    """Kind and picture of products by exposure, and of mosaics by association."""
+    tasks = [task for task in data.current() if task.state in ("done", "up to date")]
+    exposures: dict[str, dict[str, str]] = {}
+    mosaics: dict[str, str] = {}
+    for task in tasks:
+        paths = {kind: os.path.join(data.folder, entry[0]) for kind, entry in task.products.items()}
+        if task.members is None:
+            shown = {kind: path for kind, path in paths.items() if kind in ("rate", "cal")}
+            shown = shown or {kind: path for kind, path in paths.items() if kind in ("rateints", "calints")}
+            exposures.setdefault(task.label, {}).update(shown)
+        elif "i2d" in paths and len(mosaics) < _MOSAICS:
+            picture = _picture(paths["i2d"], paths.get("cat"), 900)
+            if picture is not None:
+                mosaics[task.label] = picture
+    names = [name for name, kinds in exposures.items() if kinds]
+    step = max(-(-len(names) // max(most, 1)), 1)
+    chosen = names[::step] if most else []
+    found: dict[str, list[list[str]]] = {}
+    left = _PICTURE_BYTES
+    for name in chosen:
+        kinds = list(exposures[name].items())
+        side = 300 if len(names) <= _ALL_KINDS else 160
+        for kind, path in kinds if len(names) <= _ALL_KINDS else kinds[-1:]:
+            picture = _picture(path, None, side)
+            if picture is not None and len(picture) <= left:
+                left -= len(picture)
+                found.setdefault(name, []).append([kind, picture])
+    return found, mosaics
 
 
-def _row(outcome: Outcome, plan: ExposurePlan | AssociationPlan | None, folder: str, pictured: bool) -> Row:
-    row = Row(
-        os.path.basename(outcome.path),
-        outcome.pipeline,
-        "failed" if outcome.error is not None else "done",
-        outcome.error or "",
-        outcome.traceback,
-        _seconds(outcome.wall),
-        _seconds(outcome.cpu),
-        f"{outcome.memory / 1e6:.0f} MB",
-    )
-    row.steps = [
-        {"name": item.name, "status": item.status, "reason": item.reason, "seconds": _seconds(item.seconds)}
-        for item in outcome.steps
-    ]
-    crf = [name for name in outcome.products if name.startswith("crf:")]
-    for kind, path in outcome.products.items():
-        if kind not in crf:
-            row.products.append({"kind": kind, "path": _relative(path, folder)})
-    if crf:
-        row.products.append({"kind": f"crf ({len(crf)} files)", "path": _relative(outcome.products[crf[0]], folder)})
-    catalog = outcome.products.get("cat")
-    for kind in _SHOWN if pictured else ():
-        if kind in outcome.products and os.path.exists(outcome.products[kind]):
-            mosaic = catalog is not None and kind == "i2d"
-            source = thumbnail(outcome.products[kind], catalog if mosaic else None, 900 if mosaic else 300)
-            row.pictures.append({"kind": kind, "source": source})
-    if plan is not None:
-        for item in plan.active:
-            defaults = type(item.step)()
-            for name, origin in item.origins.items():
-                value = getattr(item.step, name)
-                if value != getattr(defaults, name):
-                    row.parameters.append({"name": f"{item.name}.{name}", "value": repr(value), "origin": origin})
-        references = {path for item in plan.active for path in item.references.values() if path}
-        row.references = sorted(os.path.basename(path) for path in references)
-    return row
+def _picture(path: str, catalog: str | None, side: int) -> str | None:
+    """A picture of a product; None if it cannot be read (any more)."""
+    if is_url(path) or not os.path.exists(path):
+        return None
+    try:
+        return thumbnail(path, catalog if catalog is not None and os.path.exists(catalog) else None, side)
+    except (JwstdaskError, OSError, ValueError, KeyError):
+        return None

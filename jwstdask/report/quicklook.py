@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import io
 from typing import Any
 
@@ -41,7 +42,7 @@ def stretch(image: np.ndarray) -> np.ndarray:
 
 
 def thumbnail(path: str, catalog: str | None = None, side: int = _SIDE) -> str:
-    """A product as a PNG data URI, sources of its catalogue marked if one is given.
+    """A product as a JPEG data URI, sources of its catalogue marked if one is given.
 
     Parameters
     ----------
@@ -72,25 +73,28 @@ def _sources(catalog: str | None) -> Any:
 
 
 def encode(data: np.ndarray, sources: Any, stride: int, side: int = _SIDE) -> str:
-    """An image with values 0 to 1 as a PNG data URI; NaN is drawn in red-brown."""
-    from matplotlib import colormaps
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    """An image with values 0 to 1 as a data URI, first row below; NaN is drawn in blue-grey, sources as rings."""
+    from PIL import Image, ImageDraw
 
     zoom = max(side // max(data.shape), 1)
-    height, width = data.shape[0] * zoom / 100, data.shape[1] * zoom / 100
-    figure = Figure(figsize=(width, height), dpi=100)
-    FigureCanvasAgg(figure)
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_axis_off()
-    colors = colormaps["inferno"].with_extremes(bad="#3b4a5a")
-    axes.imshow(data, origin="lower", cmap=colors, vmin=0, vmax=1, interpolation="nearest", aspect="auto")
+    levels = np.where(np.isfinite(data), np.nan_to_num(data) * 254.0, 255.0).astype(np.uint8)
+    levels = np.repeat(np.repeat(levels[::-1], zoom, axis=0), zoom, axis=1)
+    image = Image.fromarray(_colors()[levels], "RGB")
     if sources is not None:
-        axes.scatter(
-            sources[0] / stride, sources[1] / stride, s=26, facecolors="none", edgecolors="#5ce1e6", linewidths=0.6
-        )
-        axes.set_xlim(-0.5, data.shape[1] - 0.5)
-        axes.set_ylim(-0.5, data.shape[0] - 0.5)
+        draw = ImageDraw.Draw(image)
+        for x, y in zip(*sources, strict=True):
+            column, row = (x / stride + 0.5) * zoom, image.height - (y / stride + 0.5) * zoom
+            draw.ellipse((column - 5, row - 5, column + 5, row + 5), outline="#5ce1e6")
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    image.save(buffer, "JPEG", quality=82, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+@functools.cache
+def _colors() -> np.ndarray:
+    """Colours of levels 0 to 254, and of no value: uint8 (256, 3)."""
+    from matplotlib import colormaps
+
+    colors = (np.asarray(colormaps["inferno"](np.linspace(0, 1, 256)))[:, :3] * 255).astype(np.uint8)
+    colors[255] = (0x3B, 0x4A, 0x5A)
+    return colors

@@ -65,7 +65,12 @@ def test_status_while_it_runs(tmp_path, command):
     # Two to do and half of one, four seconds each, on two workers.
     assert found["seconds_left"] == 5.0
     assert found["failures"] == [
-        {"pipeline": "calwebb_detector1", "path": "2_rate.fits", "reason": "2_rate.fits: truncated. Download it again"}
+        {
+            "pipeline": "calwebb_detector1",
+            "path": "2_rate.fits",
+            "reason": "2_rate.fits: truncated. Download it again",
+            "trace": "",
+        }
     ]
 
 

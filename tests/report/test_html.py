@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import math
 import re
 from pathlib import Path
 
@@ -12,7 +14,8 @@ import pytest
 
 from jwstdask.core.plan import AssociationPlan, ExposurePlan, Outcome, StepPlan, StepRecord
 from jwstdask.io.product import ProductWriter
-from jwstdask.report.html import write_report
+from jwstdask.report.data import of_outcomes
+from jwstdask.report.html import digest, embedded, write_page, write_report
 from jwstdask.report.quicklook import stretch, thumbnail, thumbnail_data
 from jwstdask.steps.registry import step_class
 
@@ -50,28 +53,74 @@ def text(tmp_path: Path) -> str:
     return Path(path).read_text()
 
 
+def content(text: str) -> dict:
+    """The data of a page."""
+    return json.loads(re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)[0])
+
+
 def test_report_says_what_happened(text: str) -> None:
-    for wanted in (
-        "jwst_1234.pmap",
-        "a_rate.fits",
-        "jump.rejection_threshold",
-        "7.0",
-        "command line",
-        "gain_0001.fits",
-    ):
-        assert wanted in text
-    assert "one exposure" in text and "Failures" in text
+    assert "jwst_1234.pmap" in text
+    found = content(text)
+    names = [name for name, *_ in found["exposures"]]
+    assert names == ["a", "b<script>"]
+    (_, (row,), used), (_, (failed,), _) = found["exposures"]
+    assert found["states"][row[1]] == "done" and found["states"][failed[1]] == "failed"
+    assert failed[13] == "b: <b>truncated</b>" and failed[14] == "Traceback"
+    assert found["associations"][used[0]][0] == "m" and found["associations"][0][2] == ["a_cal.fits"]
+    assert found["settings"][row[2]]["steps"] == [
+        ["jump", None, [["rejection_threshold", "7.0", "command line"]], [["gain", "gain_0001.fits"]]]
+    ]
+    assert found["steps"][row[8]] == [["jump", "COMPLETE", ""]] and row[9] == [500]
+    assert found["products"][row[10]] == [["rate", "\0_rate.fits"]]
+    assert found["references"] == [["gain", "gain_0001.fits", 0, ""]]
+
+
+def test_pictures_are_in_the_page(text: str) -> None:
+    found = content(text)
+    assert list(found["pictures"]) == ["a"] and list(found["mosaics"]) == ["m"]
+    for source in (found["pictures"]["a"][0][1], found["mosaics"]["m"]):
+        assert source.startswith("data:image/jpeg;base64,")
+
+
+def test_no_more_pictures_than_wanted(tmp_path: Path) -> None:
+    path = product(tmp_path / "x_rate.fits", (40, 50))
+    done = [Outcome(f"a{number}_uncal.fits", "calwebb_detector1", {"rate": path}) for number in range(9)]
+    data = of_outcomes(str(tmp_path), [], [], done)
+    for most, expected in ((0, 0), (3, 3), (4, 3), (100, 9)):
+        text = Path(write_page(tmp_path / "report.html", data, thumbnails=most)).read_text()
+        assert len(content(text)["pictures"]) == expected
+
+
+def test_a_product_that_cannot_be_read_has_no_picture(tmp_path: Path) -> None:
+    (tmp_path / "x_rate.fits").write_bytes(b"half")
+    done = [Outcome("x_uncal.fits", "calwebb_detector1", {"rate": str(tmp_path / "x_rate.fits")})]
+    text = Path(write_report(tmp_path / "report.html", [], [], done)).read_text()
+    assert content(text)["pictures"] == {} and content(text)["exposures"][0][0] == "x"
 
 
 def test_report_is_self_contained(text: str) -> None:
-    sources = re.findall(r'<img[^>]*src="([^"]*)"', text)
-    assert len(sources) == 2 and all(source.startswith("data:image/png;base64,") for source in sources)
-    assert not re.findall(r'(?:src|href)="https?://', text) and "@import" not in text
+    assert not re.findall(r'(?:src|href)="(?!#|data:)', text) and "@import" not in text and "url(" not in text
+    policy = re.findall(r'Content-Security-Policy" content="([^"]*)"', text)[0]
+    assert policy.startswith("default-src 'none'") and "unsafe" not in policy and "http" not in policy
+    for element, name in (("style", "style-src"), ("script", "script-src")):
+        body = re.findall(rf"<{element}>(.*?)</{element}>", text, re.DOTALL)
+        assert len(body) == 1 and f"{name} '{digest(body[0])}'" in policy
 
 
 def test_names_and_errors_are_not_markup(text: str) -> None:
-    assert "b<script>" not in text and "b&lt;script&gt;.fits" in text
-    assert "<b>truncated</b>" not in text
+    assert "b<script>" not in text and "<b>truncated</b>" not in text
+    assert "b\\u003cscript\\u003e" in text
+
+
+@pytest.mark.parametrize("value", ["</script>", "<!--<script>", "]]>", "\u2028\u2029", "\ud800", "&quot;", "\x00"])
+def test_embedded_text_is_what_it_was(value: str) -> None:
+    text = embedded({"a": value, value: [value]})
+    assert not set(text) & set("<>&") and text.isascii()
+    assert json.loads(text) == {"a": value, value: [value]}
+
+
+def test_embedded_numbers_that_json_lacks() -> None:
+    assert json.loads(embedded([math.nan, math.inf, 1.5, 2])) == [None, None, 1.5, 2]
 
 
 def test_no_unfinished_report_is_left(tmp_path: Path) -> None:
