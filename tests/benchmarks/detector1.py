@@ -1,8 +1,11 @@
 """Stage 1 beside the oracle: ``python -m tests.benchmarks.detector1 [CASE ...] [--folder DIR] [--update README.md]``.
 
-Every case is measured as in :mod:`tests.benchmarks.imaging`: *marginal* is the cost of one more exposure in the same
-command, *command* that of one command for one exposure. Parameter references are on, numba's cache is warm, one
-thread.
+*One more exposure* is the cost of one more exposure in the same command or, of the oracle, in the same process;
+*one command* that of one command or process for one exposure. Parameter references are on, numba's cache is warm, one
+thread. The oracle is given one exposure where that takes minutes, after a very small one; of long series, of which it
+keeps many times the raw file in memory, one of fewer integrations, and its cost is scaled by their number.
+
+``--prepare`` makes the exposures, runs each case once and measures nothing; ``--folder`` keeps them.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.measure import HEADER, ORACLE, OURS, STRUN, Cost, between, folder_of, line, marginal, parser, run
+from tests.benchmarks.measure import HEADER, ORACLE, OURS, Cost, between, folder_of, line, marginal, parser, run
 
 PIPELINE = "calwebb_detector1"
 
@@ -35,7 +38,9 @@ class Case:
     options
         Step parameters of both.
     theirs, ours
-        Exposures in the longer of two runs.
+        Exposures of the oracle, and in the longer of two runs.
+    fewer
+        Integrations of the exposure that the oracle is given; 0 for all.
     """
 
     title: str
@@ -45,22 +50,34 @@ class Case:
     options: Mapping[str, Any] = field(default_factory=dict)
     theirs: int = 2
     ours: int = 4
+    fewer: int = 0
+
+    @property
+    def scale(self) -> float:
+        """By what the oracle's cost is multiplied."""
+        return self.program["nints"] / self.fewer if self.fewer else 1.0
 
 
 _NIRCAM = {"detectors": ("nrca1",), "size": "full", "subarray": "FULL", "filters": ("F200W",)}
 _PLAIN = {"steps.jump.expand_large_events": False}
 _CASES = {
-    "nircam": Case("NIRCam full frame, 1 x 10", _NIRCAM, {"readpatt": "BRIGHT2", "ngroups": 10}, 40, _PLAIN, theirs=3),
+    "nircam": Case("NIRCam full frame, 1 x 10", _NIRCAM, {"readpatt": "BRIGHT2", "ngroups": 10}, 40, _PLAIN),
     "snowballs": Case(
         "the same, snowballs on, crowded field",
         _NIRCAM,
         {"readpatt": "BRIGHT2", "ngroups": 10, "stars": 20_000},
         60,
         {"steps.jump.expand_large_events": True},
-        theirs=3,
+        theirs=1,
     ),
     "integrations": Case(
-        "NIRCam full frame, 4 x 10", _NIRCAM, {"readpatt": "BRIGHT2", "ngroups": 10, "nints": 4}, 40, _PLAIN
+        "NIRCam full frame, 4 x 10",
+        _NIRCAM,
+        {"readpatt": "BRIGHT2", "ngroups": 10, "nints": 4},
+        40,
+        _PLAIN,
+        theirs=1,
+        ours=2,
     ),
     "series": Case(
         "NIRCam 256 x 2048, 200 x 8",
@@ -75,6 +92,9 @@ _CASES = {
             "tso": True,
         },
         15,
+        theirs=1,
+        ours=2,
+        fewer=100,
     ),
     "miri": Case(
         "MIRI full frame, 1 x 40, emicorr and showers",
@@ -88,6 +108,8 @@ _CASES = {
         {"instrument": "nirspec", "size": "full", "subarray": "FULL", "readpatt": "NRSIRS2RAPID"},
         {"readpatt": "NRSIRS2RAPID", "ngroups": 20, "subarray": "FULL"},
         15,
+        theirs=1,
+        ours=2,
     ),
     "soss": Case(
         "NIRISS SOSS SUBSTRIP256, 500 x 5",
@@ -101,6 +123,9 @@ _CASES = {
             "tso": True,
         },
         15,
+        theirs=1,
+        ours=2,
+        fewer=100,
     ),
     "likely": Case(
         "NIRCam full frame, 1 x 10, LIKELY",
@@ -108,68 +133,113 @@ _CASES = {
         {"readpatt": "BRIGHT2", "ngroups": 10},
         20,
         {**_PLAIN, "steps.ramp_fit.algorithm": "LIKELY"},
+        theirs=1,
     ),
 }
 
 
-def prepare(case: Case, folder: Path) -> tuple[dict[str, str], list[Path]]:
-    """CRDS variables and uncal files of a case, made once; the exposures are one and the same under several names."""
+@dataclass(frozen=True)
+class Exposures:
+    """Raw files of a case.
+
+    Attributes
+    ----------
+    environment
+        CRDS variables.
+    ours, theirs
+        What both are given; one and the same exposure under several names, but of fewer integrations where the case
+        says so.
+    small
+        A very small one.
+    """
+
+    environment: Mapping[str, str]
+    ours: tuple[Path, ...]
+    theirs: tuple[Path, ...]
+    small: Path
+
+
+def prepare(case: Case, folder: Path) -> Exposures:
+    """The exposures of a case, made once."""
     from jwstdask.simulate import Cache, Program, make_cache, make_program
 
-    made = folder / "program" / "simulation.json"
-    if made.exists():
-        cache, program = Cache.open(folder / "cache"), Program.open(folder / "program")
-    else:
-        cache = make_cache(folder / "cache", **case.cache)
-        program = make_program(folder / "program", cache, dithers=1, **case.program)
-    first = Path(program.uncals[0])
-    uncals = [first]
-    for number in range(2, max(case.theirs, case.ours) + 1):
-        uncals.append(folder / first.name.replace("_00001_", f"_{number:05d}_"))
-        if not uncals[-1].exists():
-            os.link(first, uncals[-1])
-    return dict(cache.environment), uncals
+    folder.mkdir(parents=True, exist_ok=True)
+    made = (folder / "cache").exists() and (folder / "program" / "simulation.json").exists()
+    cache = Cache.open(folder / "cache") if made else make_cache(folder / "cache", **case.cache)
+
+    def uncal(name: str, **changes: Any) -> Path:
+        path = folder / name
+        if (path / "simulation.json").exists():
+            return Path(Program.open(path).uncals[0])
+        return Path(make_program(path, cache, dithers=1, **{**case.program, **changes}).uncals[0])
+
+    def copies(first: Path, count: int) -> tuple[Path, ...]:
+        paths = [first]
+        for number in range(2, count + 1):
+            paths.append(folder / first.name.replace("_00001_", f"_{number:05d}_"))
+            if not paths[-1].exists():
+                os.link(first, paths[-1])
+        return tuple(paths)
+
+    first = uncal("program")
+    theirs = (uncal("fewer", nints=case.fewer),) if case.fewer else copies(first, case.theirs)
+    small = uncal("small", nints=1, ngroups=3, stars=10) if case.theirs == 1 else first
+    return Exposures(dict(cache.environment), copies(first, case.ours), theirs, small)
+
+
+_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+def _words(case: Case) -> list[str]:
+    return [f"--{name}={value}" for name, value in case.options.items()]
+
+
+def run_ours(case: Case, exposures: Exposures, folder: Path, count: int) -> Cost:
+    """Cost of one command for so many exposures."""
+    print(f"  jwstdask x {count} ...", file=sys.stderr, flush=True)
+    inputs = map(str, exposures.ours[:count])
+    command = [*OURS, "run", PIPELINE, *inputs, *_words(case), f"--output_dir={folder / 'ours'}", "--threads=1"]
+    return run(command, {**exposures.environment, **_THREAD}, folder, folder / "log.txt")
+
+
+def run_theirs(case: Case, exposures: Exposures, folder: Path) -> tuple[Cost, Cost | None]:
+    """Cost of one more exposure and, if there are several, of one process for one exposure."""
+    inputs = [exposures.small, *exposures.theirs] if case.theirs == 1 else list(exposures.theirs)
+    print(f"  jwst x {len(exposures.theirs)} ...", file=sys.stderr, flush=True)
+    costs = folder / "costs.txt"
+    costs.unlink(missing_ok=True)
+    command = [*ORACLE, PIPELINE, str(folder / "theirs"), *map(str, inputs), *_words(case), f"--costs={costs}"]
+    whole = run(command, {**exposures.environment, **_THREAD}, folder, folder / "log.txt")
+    times = [tuple(map(float, text.split())) for text in costs.read_text().splitlines()]
+    (cpu0, wall0), (cpu1, wall1) = times[-2:]
+    scale = case.scale
+    memory = int(whole.anonymous * scale), int(whole.resident * scale)
+    more = Cost((cpu1 - cpu0) * scale, (wall1 - wall0) * scale, *memory)
+    return more, None if case.theirs == 1 else Cost(*times[0], *memory)
 
 
 def measure(case: Case, folder: Path) -> tuple[dict[str, tuple[Cost, Cost]], int]:
     """Costs of both programs by kind, and the size of the raw file [bytes]."""
-    folder.mkdir(parents=True, exist_ok=True)
-    environment, uncals = prepare(case, folder)
-    environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    ours, theirs = folder / "ours", folder / "theirs"
-    for path in (ours, theirs):
+    exposures = prepare(case, folder)
+    for path in (folder / "ours", folder / "theirs"):
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir()
-    words = [f"--{name}={value}" for name, value in case.options.items()]
-
-    def cost(name: str, command: list[str]) -> Cost:
-        print(f"  {name} ...", file=sys.stderr, flush=True)
-        return run(command, environment, folder, folder / "log.txt")
-
-    def mine(count: int) -> list[str]:
-        inputs = map(str, uncals[:count])
-        return [*OURS, "run", PIPELINE, *inputs, *words, f"--output_dir={ours}", "--threads=1"]
-
-    cost("warm-up", mine(1))
-    command = [STRUN, PIPELINE, str(uncals[0]), *words, "--save_results=true", f"--output_dir={theirs}"]
-    single = cost("strun", command)
-    loops = [
-        cost(f"jwst x {count}", [*ORACLE, PIPELINE, str(theirs), *map(str, uncals[:count]), *words])
-        for count in (1, case.theirs)
-    ]
-    runs = [cost(f"jwstdask x {count}", mine(count)) for count in (1, case.ours)]
-    pairs = {
-        "one more exposure": (marginal(*loops, case.theirs), marginal(*runs, case.ours)),
-        "one command": (single, runs[0]),
-    }
-    return pairs, uncals[0].stat().st_size
+    theirs, command = run_theirs(case, exposures, folder)
+    shutil.rmtree(folder / "theirs")
+    runs = [run_ours(case, exposures, folder, count) for count in (1, case.ours)]
+    shutil.rmtree(folder / "ours")
+    pairs = {"one more exposure": (theirs, marginal(runs[0], runs[1], case.ours))}
+    if command is not None:
+        pairs["one command"] = (command, runs[0])
+    return pairs, exposures.ours[0].stat().st_size
 
 
 def rows(case: Case, pairs: Mapping[str, tuple[Cost, Cost]], raw: int) -> list[str]:
     """Lines of the table."""
+    scaled = f"; jwst: {case.fewer} integrations, scaled" if case.fewer else ""
     return [
         line(
-            f"{case.title} ({raw / 1e6:.0f} MB): {kind}",
+            f"{case.title} ({raw / 1e6:.0f} MB{scaled}): {kind}",
             *costs,
             goal=f" (goal {case.goal})" if kind == "one more exposure" else "",
         )
@@ -180,14 +250,22 @@ def rows(case: Case, pairs: Mapping[str, tuple[Cost, Cost]], raw: int) -> list[s
 def main() -> None:
     options_parser = parser(__doc__)
     options_parser.add_argument("cases", nargs="*", default=list(_CASES), metavar="CASE", help=", ".join(_CASES))
+    options_parser.add_argument("--prepare", action="store_true", help="make the exposures, compile the kernels")
     options = options_parser.parse_args()
     lines = [HEADER]
     with folder_of(options) as parent:
         for name in options.cases:
             print(name, file=sys.stderr)
-            folder = parent / name
-            lines += rows(_CASES[name], *measure(_CASES[name], folder))
-            print("\n".join(lines[-2:]), file=sys.stderr, flush=True)
+            case, folder = _CASES[name], parent / name
+            # Once more than is measured: compiles the kernels, reads the references from disk.
+            if options.prepare or not options.folder:
+                run_ours(case, prepare(case, folder), folder, 1)
+                shutil.rmtree(folder / "ours")
+            if not options.prepare:
+                lines += rows(case, *measure(case, folder))
+                print(lines[-1], file=sys.stderr, flush=True)
+    if options.prepare:
+        return
     print("\n".join(lines))
     if options.update:
         between(options.update, "<!-- stage 1 speed table -->\n", "\n".join(lines))
