@@ -9,7 +9,7 @@ import pytest
 from astropy.io import fits
 
 from jwstdask.refs.parameters import read_parameters, write_parameters
-from tests.pipelines.contexts import copied, newer_context
+from jwstdask.simulate.contexts import copied, newer_context
 from tests.program.conftest import EXPOSURES, contents, tasks_of
 
 LATE = "2023-07-15 03:21:40"

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from jwstdask.simulate import Cache
-
-NEW = "9876"
+from jwstdask.simulate.crds import sha1
+from jwstdask.simulate.program import Cache
 
 
 def copied(cache: Cache, folder: Path) -> Cache:
@@ -20,7 +18,7 @@ def copied(cache: Cache, folder: Path) -> Cache:
     return replace(cache, path=folder)
 
 
-def newer_context(cache: Cache, useafter: Mapping[str, str]) -> str:
+def newer_context(cache: Cache, useafter: Mapping[str, str], number: str = "9876") -> str:
     """Write a context into a cache, which has a reference of some types from a time on.
 
     Parameters
@@ -28,30 +26,28 @@ def newer_context(cache: Cache, useafter: Mapping[str, str]) -> str:
     cache
         Changed in place.
     useafter
-        Type of the reference to the time (``2023-07-15 03:21:40``). The reference is a copy, under another name.
+        Type of the reference to the time (``2023-07-15 03:21:40``). The reference is a copy of the first one of its
+        type, under the next name (``_0002``).
+    number
+        Of the context.
 
     Returns
     -------
     name
         Of the context.
     """
-    old = re.search(r"\d+", cache.environment["CRDS_CONTEXT"])[0]
-    (pmap,) = cache.path.rglob(f"jwst_{old}.pmap")
+    (old,) = re.findall(r"\d+", cache.context)
+    (pmap,) = cache.path.rglob(cache.context)
     for path in sorted(pmap.parent.glob(f"*_{old}.*")):
-        text = path.read_text().replace(f"_{old}.", f"_{NEW}.")
+        text = path.read_text().replace(f"_{old}.", f"_{number}.")
         kind = path.name.split("_")[2] if path.suffix == ".rmap" else ""
         if kind in useafter:
             found = re.search(r"( *)'[\d: -]+' : '([^']+_0001\.\w+)',\n", text)
+            assert found is not None
             name = found[2].replace("_0001.", "_0002.")
             (reference,) = cache.path.rglob(found[2])
             shutil.copy(reference, reference.with_name(name))
             text = text.replace(found[0], f"{found[0]}{found[1]}'{useafter[kind]}' : '{name}',\n")
-        path.with_name(path.name.replace(f"_{old}.", f"_{NEW}.")).write_text(_summed(text))
-    return f"jwst_{NEW}.pmap"
-
-
-def _summed(text: str) -> str:
-    """A mapping with its checksum: that of all lines but the one that states it."""
-    lines = text.splitlines(keepends=True)
-    total = hashlib.sha1("".join(line for line in lines if "sha1sum" not in line).encode()).hexdigest()
-    return "".join(re.sub(r"[0-9a-f]{40}", total, line) if "sha1sum" in line else line for line in lines)
+        text = re.sub(r"('sha1sum' : ')[0-9a-f]{40}", rf"\g<1>{sha1(text)}", text)
+        path.with_name(path.name.replace(f"_{old}.", f"_{number}.")).write_text(text)
+    return f"jwst_{number}.pmap"
