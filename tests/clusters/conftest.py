@@ -54,9 +54,9 @@ def program(programs):
 
 @pytest.fixture(scope="module")
 def expected(program, module_folder):
-    """Products of three exposures, made in one thread."""
+    """Products of two exposures, made in one thread."""
     from jwstdask.engine.executor import Serial
 
     folder = module_folder("serial")
-    run(program, folder, Serial(), exposures=3)
+    run(program, folder, Serial(), exposures=2)
     return folder

@@ -88,7 +88,7 @@ def test_a_program_whose_jobs_are_cancelled(slurm, profile_file, program, expect
 
         canceller = Canceller(slurm, tmp_path, dict(executor.client.run(where).values()))
         canceller.start()
-        run(program, tmp_path, executor, exposures=3)
+        run(program, tmp_path, executor, exposures=2)
         canceller.stopped = True
         canceller.join()
         assert canceller.cancelled in jobs, "nothing was cancelled: the test shows nothing"
@@ -107,7 +107,7 @@ def test_from_the_command_line(slurm, profile_file, program, expected, tmp_path)
     """Keys lie in a private folder while it runs, nowhere on a command line, and are gone afterwards."""
     path = profile_file("slurm", interface="lo", workers="1:2", workers_per_job=1, idle="5 s")
     shared = Path(read_profile(path).shared_folder)
-    uncals = [str(item) for item in program.uncals[:3]]
+    uncals = [str(item) for item in program.uncals[:2]]
     words = ["run", "calwebb_detector1", *uncals, f"--output_dir={tmp_path}", "--cluster", path]
     command = subprocess.Popen(
         [sys.executable, "-m", "jwstdask.cli.main", *words],
@@ -134,7 +134,7 @@ def test_from_the_command_line(slurm, profile_file, program, expected, tmp_path)
     for product in tmp_path.glob("*_rate.fits"):
         (tmp_path / "same").mkdir(exist_ok=True)
         product.rename(tmp_path / "same" / product.name)
-    assert len(list((tmp_path / "same").iterdir())) == 3
+    assert len(list((tmp_path / "same").iterdir())) == 2
     wait_for(lambda: not slurm.jobs())
 
 

@@ -52,7 +52,7 @@ def test_a_program(connection, profile_file, program, expected, tmp_path):
         assert executor.client.scheduler.address.startswith("tls://127.0.0.1:")
         assert exposed(listening(processes)) == []
         assert executor.workers == 2
-        run(program, tmp_path, executor, exposures=3)
+        run(program, tmp_path, executor, exposures=2)
         assert_same_products(expected, tmp_path)
     finally:
         executor.close()
