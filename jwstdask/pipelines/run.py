@@ -22,7 +22,7 @@ from jwstdask.engine.exposure import run_exposure
 from jwstdask.engine.resources import Needs
 from jwstdask.io.layout import open_layout
 from jwstdask.io.metadata import read_metadata
-from jwstdask.io.naming import split_suffix
+from jwstdask.io.naming import exposure_stem, split_suffix
 from jwstdask.io.product import prepare_folder
 from jwstdask.io.remote import exists, is_url, list_files, match_files
 from jwstdask.io.temporary import scratch_folder, sweep
@@ -580,14 +580,18 @@ def _combined(
     min_members: int | None = None,
 ) -> list[Combination]:
     """See `Combine`."""
-    metas = list(zip(calibrated, in_parallel(partial(_metadata, known), calibrated), strict=True))
-    metas = [(path, meta) for path, meta in metas if meta.get("meta.exposure.type") in Image3Pipeline.exp_types]
-    by_name = {os.path.basename(path): path for path, _ in metas}
+    seen = list(zip(calibrated, in_parallel(partial(_metadata, known), calibrated), strict=True))
+    metas = [(path, meta) for path, meta in seen if meta.get("meta.exposure.type") in Image3Pipeline.exp_types]
+    unreadable = [path for path, meta in seen if not meta]
+    by_name = {os.path.basename(path): path for path in (*(path for path, _ in metas), *unreadable)}
     given = [_located(association, by_name, min_members is not None) for association in program.associations]
     taken = science_members(given)
     free = [] if program.complete else [(path, meta) for path, meta in metas if os.path.basename(path) not in taken]
+    # What cannot be read is told as an association of its own, unless another one tells it.
+    lost = [path for path in unreadable if os.path.basename(path) not in taken]
+    alone = [Association("", "image3", (Product(exposure_stem(path), ((path, "science"),)),)) for path in lost]
     found = []
-    for item in (*given, *make_associations(free)):
+    for item in (*given, *make_associations(free), *alone):
         for product in item.products:
             single = replace(item, products=(product,))
             drafts: list[Draft | None] = []
@@ -597,7 +601,13 @@ def _combined(
 
 
 def _metadata(known: Mapping[str, Mapping[str, Any]], path: str) -> Mapping[str, Any]:
-    return known[path] if path in known else read_metadata(open_layout(path))
+    """Metadata of a calibrated exposure; none if it cannot be read."""
+    if path in known:
+        return known[path]
+    try:
+        return read_metadata(open_layout(path))
+    except (JwstdaskError, OSError, ValueError):
+        return {}
 
 
 def _located(association: Association, by_name: Mapping[str, str], present: bool) -> Association:

@@ -114,7 +114,7 @@ def read_association(path: str | os.PathLike[str]) -> Association:
     path = os.fspath(path)
     try:
         tree = json.loads(read_bytes(path) if is_url(path) else Path(path).read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(path, f"is not an association file ({error})", "an association is a JSON file") from None
     folder = os.path.dirname(path)
     products = []

@@ -69,7 +69,7 @@ def record_of(line: bytes) -> dict[str, Any] | None:
         if not found or rest != f'{_checksum(text)}"}}':
             return None
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
 

@@ -320,7 +320,7 @@ def read_record(path: str) -> dict[str, Any]:
         found = json.loads(read_bytes(path) if is_url(path) else Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(path, f"cannot be read ({error.strerror})", "correct the path") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(path, f"this is no replay record ({error})", "give a file of .jwstdask/records") from error
     if not isinstance(found, dict) or "replay" not in found or not isinstance(found.get("plan"), dict):
         raise InputError(path, "this is no replay record", "give a file of .jwstdask/records")
