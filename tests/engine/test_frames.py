@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 
 import numpy as np
@@ -155,6 +156,16 @@ def test_an_exposure_that_cannot_be_cleaned_is_left_as_it_was(uncal, tmp_path, m
         Detector1Pipeline(steps={"clean_flicker_noise": {"skip": False}}).apply(
             jwstdask.open_exposure(uncal, chunks={})
         )["rate"]["sci"].values
+
+
+def test_a_step_may_say_what_is_recorded(uncal, tmp_path, monkeypatch):
+    def fail(self, meta, prepared, exposure):
+        raise StepUndone("there is nothing to clean", "SKIPPED")
+
+    monkeypatch.setattr(CleanFlickerNoiseStep, "frame_shared", fail)
+    assert open_layout(str(run(uncal, tmp_path / "undone")["rate"])).header()["S_CLNFNS"] == "SKIPPED"
+    error = pickle.loads(pickle.dumps(StepUndone("there is nothing to clean", "SKIPPED")))
+    assert (str(error), error.status) == ("there is nothing to clean", "SKIPPED")
 
 
 def test_what_does_not_suit_the_exposure_has_failed(uncal, tmp_path):

@@ -73,10 +73,11 @@ MODES: Mapping[str, Mode] = {
         "nirspec", {"subarray": "SUBS200A1", "detectors": ["nrs2"]}, {"ngroups": 6, "nints": 2}
     ),
     "NRS1 SUB512 NRSRAPIDD2 2x5": Mode("nirspec", {}, {"ngroups": 5, "nints": 2, "readpatt": "NRSRAPIDD2"}),
-    "NRS1 SUB512S NRSRAPID 30x5": Mode(
+    "NRS1 SUB512S NRSRAPID 30x5, 1/f noise beside the slit": Mode(
         "nirspec",
         {"subarray": "SUB512S"},
         {"ngroups": 5, "nints": 30, "tso": True, "exp_type": "NRS_BRIGHTOBJ"},
+        {"clean_flicker_noise": {"skip": False, "mask_science_regions": True, "single_mask": False, "n_sigma": 0.0}},
     ),
     "NRS2 SUB2048 NRS 1x5": Mode(
         "nirspec", {"subarray": "SUB2048", "detectors": ["nrs2"]}, {"ngroups": 5, "readpatt": "NRS"}
