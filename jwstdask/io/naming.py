@@ -76,6 +76,7 @@ def exposure_stem(path: str | os.PathLike[str]) -> str:
     return remove_suffix(os.path.splitext(os.path.basename(os.fspath(path)))[0])
 
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LONGEST = 255
 """Bytes of a file name, in all file systems that matter."""
 
@@ -106,7 +107,7 @@ def file_name(name: str, origin: str = "") -> str:
         problem = "it is empty" if not name else "it is a folder"
     elif "/" in name or "\\" in name:
         problem = "it has a separator of folders"
-    elif any(ord(letter) < 32 or ord(letter) == 127 for letter in name):
+    elif _CONTROL.search(name):
         problem = "it has control characters"
     elif len(os.fsencode(name)) > _LONGEST:
         problem = f"it is longer than {_LONGEST} bytes"
