@@ -49,8 +49,10 @@ DIFFERENCES: dict[tuple[str, str, str], str] = {
 """Facts of parameters that differ from jwst's on purpose."""
 
 OWN = {
-    ("emicorr", "as_jwst"): "False seeks the best phase around the end of the turn",
+    ("emicorr", "as_jwst"): "False seeks the best phase around the end of the turn, and takes the nearest trial phase",
     ("guider_cds", "as_jwst"): "False divides FINEGUIDE by the time between the means",
+    ("jump", "as_jwst"): "False lets max_shower_amplitude and minimum_groups count",
+    ("refpix", "as_jwst"): "False lets each superstripe have its own flags",
 }
 """Parameters that jwst has not, which put its oddities right."""
 
