@@ -81,10 +81,10 @@ def encode(data: np.ndarray, sources: Any, stride: int, side: int = _SIDE) -> st
     levels = np.repeat(np.repeat(levels[::-1], zoom, axis=0), zoom, axis=1)
     image = Image.fromarray(_colors()[levels], "RGB")
     if sources is not None:
-        draw = ImageDraw.Draw(image)
+        draw, radius = ImageDraw.Draw(image), max(5, 4 * zoom)
         for x, y in zip(*sources, strict=True):
             column, row = (x / stride + 0.5) * zoom, image.height - (y / stride + 0.5) * zoom
-            draw.ellipse((column - 5, row - 5, column + 5, row + 5), outline="#5ce1e6")
+            draw.ellipse((column - radius, row - radius, column + radius, row + radius), outline="#5ce1e6")
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=82, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -550,6 +550,7 @@
     const list = (title, names) => names.length && el("details", { open: title === "Changed products" }, el("summary", {}, `${title} (${number(names.length)})`),
       limited(names, 40, shown => table(null, shown.map(name => [el("code", {}, name), lines.get(name) || ""]), { class: "lined" })));
     box.append(...[list("Changed products", P.changed), list("New products", P.added), list("Products that are no more", P.removed)].filter(Boolean));
+    if (lines.size && lines.size < P.changed.length) box.append(el("p", { class: "soft" }, `${number(lines.size)} of them have been compared value by value.`));
     const changes = (title, rows, head) => box.append(el("h3", {}, title), rows.length ? limited(rows, 40, shown => table(head, shown.map(row => row.map(text => el("code", {}, text))), { class: "lined" })) : el("p", { class: "soft" }, "no changes"));
     changes("Failures", C.states, ["task", "before", "now"]);
     changes("References", C.references, ["type", "before", "now"]);
