@@ -267,6 +267,7 @@ class Ledger:
         self._digests: dict[str, str | None] = {}
         self._seen: dict[str, list[Any]] = {}
         self._told: set[str] = set()
+        self._writing: set[str] = set()
         self._known_settings: set[str] = set()
         self._running: dict[str, threading.Thread] = {}
         self._guard = threading.Condition()
@@ -461,40 +462,51 @@ class Ledger:
             {kind: planned.get(kind, path) for kind, path in products.items()},
         )
 
-    def hear(self, message: str) -> None:
-        """A message of a task: into the journal, at once."""
-        found = json.loads(message)
-        if found.pop("folder", None) == self.folder and found.get("task") in self.tasks:
-            self._write(found)
+    def hear(self, messages: Sequence[str]) -> None:
+        """Messages of tasks: into the journal, at once and together."""
+        found = [json.loads(message) for message in messages]
+        self._write([item for item in found if item.pop("folder", None) == self.folder and item["task"] in self.tasks])
 
     def settle(self, plan: Plan, outcome: Outcome) -> None:
-        """Write down an outcome whose message has not come."""
+        """Write down an outcome whose message has not come; at the end it is in the journal."""
         name = task_name(plan, self.folder)
         if outcome.error is not None:
-            self._write({"record": "failed", "task": name, **failure_json(outcome)})
+            self._write([{"record": "failed", "task": name, **failure_json(outcome)}])
         elif isinstance(outcome, Witnessed):
-            self._write({"record": "finished", "task": name, **outcome.evidence})
-
-    def _write(self, record: Mapping[str, Any]) -> None:
-        name, kind = record["task"], record["record"]
+            self._write([{"record": "finished", "task": name, **outcome.evidence}])
         with self._guard:
-            if name in self._told:
-                return
-            if kind == "started":
-                self._running[name] = threading.current_thread()
-            else:
-                self._told.add(name)
+            self._guard.wait_for(lambda: name not in self._writing)
+
+    def _write(self, records: Sequence[Mapping[str, Any]]) -> None:
+        new, ends = [], set()
+        with self._guard:
+            for record in records:
+                name, kind = record["task"], record["record"]
+                if name in self._told or name in self._writing or name in ends:
+                    continue
+                new.append(record)
+                if kind == "started":
+                    self._running[name] = threading.current_thread()
+                else:
+                    ends.add(name)
+            self._writing |= ends
+        if not new:
+            return
         try:
-            self.journal.add_all([record], sync=kind != "started")
-            if self.log is not None:
-                plan = self.tasks[name].plan
-                self.log.add({**record, "pipeline": plan.pipeline, "path": plan.path})
+            self.journal.add_all(new, sync=bool(ends))
+            for record in new if self.log is not None else ():
+                plan = self.tasks[record["task"]].plan
+                self.log.add({**record, "pipeline": plan.pipeline, "path": plan.path})  # type: ignore[union-attr]
+            self._told |= ends
         finally:
-            if kind != "started":
-                self.tasks[name].same = kind == "finished"
-                with self._guard:
+            for record in new:
+                if record["record"] != "started":
+                    self.tasks[record["task"]].same = record["record"] == "finished"
+            with self._guard:
+                self._writing -= ends
+                for name in ends:
                     self._running.pop(name, None)
-                    self._guard.notify_all()
+                self._guard.notify_all()
 
     def wait(self) -> None:
         """Wait for tasks that are in progress in other threads of this process."""

@@ -26,6 +26,7 @@ import psutil
 from jwstdask.program.content import parts
 from jwstdask.program.journal import journal_path, read_records
 from jwstdask.simulate import make_cache, make_program
+from tests.program.processes import worker_processes
 
 
 def contents(out: Path) -> dict[str, dict[str, str]]:
@@ -36,8 +37,7 @@ def contents(out: Path) -> dict[str, dict[str, str]]:
 def workers_of(process: int) -> list[psutil.Process]:
     """Processes that do the tasks of a run."""
     try:
-        children = psutil.Process(process).children()
-        return [child for child in children if any("spawn_main" in word for word in child.cmdline())]
+        return worker_processes(process)
     except psutil.Error:
         return []
 

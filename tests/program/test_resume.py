@@ -13,13 +13,13 @@ import time
 from dataclasses import replace
 
 import numpy as np
-import psutil
 import pytest
 from astropy.io import fits
 
 import jwstdask
 from jwstdask.engine.executor import Serial
 from tests.program.conftest import EXPOSURES, contents, records, tasks_of
+from tests.program.processes import worker_processes
 from tests.using import crds_of, heed_interrupts
 
 
@@ -111,8 +111,7 @@ def test_worker_killed(field_of, undisturbed):
     out = field_of.folder / "out"
     process = field_of.begin(out, "--workers=2")
     assert wait_for(lambda: out.exists() and len(finished(out)) >= 2, process)
-    parents = {child: child.cmdline() for child in psutil.Process(process.pid).children()}
-    workers = [child for child, words in parents.items() if any("spawn_main" in word for word in words)]
+    workers = worker_processes(process.pid)
     assert len(workers) == 2
     workers[0].kill()
     printed = process.communicate()[1]
