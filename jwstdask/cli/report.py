@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from jwstdask.core.errors import ParameterError, PlanError
+from jwstdask.io.remote import join
 
 if TYPE_CHECKING:
     from jwstdask.report.data import ReportData
@@ -44,9 +45,7 @@ def main(argv: Sequence[str]) -> int:
 
     data = _read(options.folder)
     comparison = None if options.compare is None else _compared(_read(options.compare), data, options.differences)
-    path = write_page(
-        options.output or os.path.join(options.folder, "report.html"), data, comparison, options.thumbnails
-    )
+    path = write_page(options.output or join(options.folder, "report.html"), data, comparison, options.thumbnails)
     print(f"report: {path}", file=sys.stderr)
     return 0
 

@@ -133,7 +133,7 @@ def lines(found: dict[str, Any], folder: str) -> list[str]:
         shown.append(f"    {failure['reason']}")
         shown += [f"    | {line}" for line in failure["trace"].splitlines()[-_TRACE_LINES:]]
         log = log_path(folder, failure["path"])
-        if log is not None and os.path.exists(log):
+        if os.path.exists(log):
             shown.append(f"    log: {log}")
     if len(found["failures"]) > _FAILURES:
         left = len(found["failures"]) - _FAILURES

@@ -201,15 +201,17 @@ _STATES = {
 }
 
 
+def program_records(folder: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
+    """The whole records of the journal of the products in ``folder``, of other machines too if that is a URL."""
+    if not is_url(os.fspath(folder)):
+        return read_records(journal_path(folder))
+    return _whole(_merged(_content(journal_path(folder)), fetch(os.fspath(folder), f"{FOLDER}/{NAME}")).splitlines())
+
+
 def read_history(folder: str | os.PathLike[str]) -> History:
     """What the journal of the products in ``folder`` says."""
     history = History()
-    if is_url(os.fspath(folder)):
-        lines = _merged(_content(journal_path(folder)), fetch(os.fspath(folder), f"{FOLDER}/{NAME}")).splitlines()
-        records = _whole(lines)
-    else:
-        records = read_records(journal_path(folder))
-    for record in records:
+    for record in program_records(folder):
         # A line that some other program wrote says nothing.
         with contextlib.suppress(KeyError, IndexError, TypeError, ValueError, AttributeError):
             history.add(record)

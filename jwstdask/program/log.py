@@ -20,9 +20,9 @@ from jwstdask.engine.census import remarks
 from jwstdask.engine.executor import Executor
 from jwstdask.engine.exposure import run_exposure
 from jwstdask.engine.log import TaskLog, attached, finished, started
-from jwstdask.io.remote import is_url
 from jwstdask.program.log_files import FOLDER, log_path
 from jwstdask.program.record import Plan
+from jwstdask.program.state import state_folder
 
 NAME = "run.jsonl"
 
@@ -38,9 +38,8 @@ class Watch:
 def logged(plan: Plan, folder: str) -> Iterator[Watch]:
     """While this holds, what is said in this thread goes to the log of the exposure; at the end, what became of it."""
     path = log_path(folder, plan.path)
-    if path is not None:
-        with contextlib.suppress(OSError):
-            os.makedirs(os.path.dirname(path), exist_ok=True)
+    with contextlib.suppress(OSError):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
     log, watch = TaskLog(path, plan.pipeline), Watch()
     started(log, plan.path, (plan.context,))
     with attached(log):
@@ -100,20 +99,16 @@ class RunLog:
     Parameters
     ----------
     folder
-        Folder of the products.
+        Folder of the products, or their URL.
     """
 
     def __init__(self, folder: str) -> None:
-        self.path = None if is_url(folder) else os.path.join(folder, FOLDER, NAME)
-        if self.path is None:
-            return
+        self.path = os.path.join(state_folder(folder), FOLDER, NAME)
         with contextlib.suppress(OSError):
             os.makedirs(os.path.dirname(self.path), exist_ok=True)
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Add what a record of the journal tells."""
-        if self.path is None:
-            return
         text = "".join(f"{line_of(event)}\n" for event in events(record))
         with contextlib.suppress(OSError), open(self.path, "a", encoding="utf-8") as file:
             file.write(text)

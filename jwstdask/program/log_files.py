@@ -6,7 +6,7 @@ import os
 import re
 
 from jwstdask.io.naming import exposure_stem
-from jwstdask.io.remote import is_url
+from jwstdask.program.state import state_folder
 
 FOLDER = "logs"
 """Folder for logs, in that of the products."""
@@ -14,22 +14,18 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._+-]")
 _TAIL_BYTES = 16_384
 
 
-def log_path(folder: str, path: str) -> str | None:
+def log_path(folder: str, path: str) -> str:
     """The log of an exposure or association, given its input or name and the folder of the products.
 
-    There is none of products at a URL, where lines cannot be added to a file.
+    That of products at a URL is on the machine that made them, for nothing can be added to what is there.
     """
-    if is_url(folder):
-        return None
     name = os.path.basename(path)
     stem = exposure_stem(name) if name.endswith(".fits") else name
-    return os.path.join(folder, FOLDER, f"{_UNSAFE.sub('_', stem) or '_'}.log")
+    return os.path.join(state_folder(folder), FOLDER, f"{_UNSAFE.sub('_', stem) or '_'}.log")
 
 
-def tail(path: str | None, lines: int = 30) -> str:
+def tail(path: str, lines: int = 30) -> str:
     """The last lines of a log; nothing if there is none."""
-    if path is None:
-        return ""
     try:
         with open(path, "rb") as file:
             size = file.seek(0, os.SEEK_END)

@@ -18,9 +18,9 @@ from jwstdask import __version__
 from jwstdask.core.dq import PIXEL
 from jwstdask.core.plan import AssociationPlan, ExposurePlan, Outcome
 from jwstdask.io.naming import exposure_stem
-from jwstdask.io.remote import is_url
-from jwstdask.program.journal import at_work, journal_path, read_records
-from jwstdask.program.log_files import log_path, tail
+from jwstdask.io.remote import absolute, is_url
+from jwstdask.program.journal import at_work, program_records
+from jwstdask.program.log_files import FOLDER, log_path, tail
 from jwstdask.program.record import failure_json, outcome_json, settings_json, within
 
 STATES = ("failed", "running", "waiting", "done", "up to date")
@@ -164,8 +164,8 @@ class ReportData:
 
 def read_program(folder: str | os.PathLike[str]) -> ReportData:
     """A program from its journal, which may be written on meanwhile."""
-    data = ReportData(os.path.abspath(folder), working=at_work(folder), now=time.time())
-    for record in read_records(journal_path(folder)):
+    data = ReportData(absolute(os.fspath(folder)), working=at_work(folder), now=time.time())
+    for record in program_records(folder):
         # A line that some other program wrote says nothing.
         with contextlib.suppress(KeyError, IndexError, TypeError, ValueError, AttributeError):
             data.add(record)
@@ -256,7 +256,7 @@ class _Document:
         return {
             "version": __version__,
             "folder": data.folder,
-            "prefix": self.prefix,
+            "logs": None if is_url(data.folder) or not run.get("command") else f"{self.prefix}{FOLDER}/",
             "made": data.now,
             "zero": self.zero,
             "state": state_of(data),

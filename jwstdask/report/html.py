@@ -20,9 +20,9 @@ from jwstdask import __version__
 from jwstdask.core.errors import JwstdaskError
 from jwstdask.core.plan import AssociationPlan, ExposurePlan, Outcome
 from jwstdask.io.product import make_folder
-from jwstdask.io.remote import is_url, publish
+from jwstdask.io.remote import is_url, join, publish
 from jwstdask.io.temporary import temporary_path
-from jwstdask.program.journal import journal_path
+from jwstdask.program.journal import program_records
 from jwstdask.report.data import ReportData, document, finite, of_outcomes, read_program, totals
 from jwstdask.report.quicklook import thumbnail
 
@@ -76,7 +76,7 @@ def write_program_report(folder: str | os.PathLike[str], path: str | os.PathLike
     -------
     path
     """
-    return write_page(os.path.join(folder, "report.html") if path is None else path, read_program(folder))
+    return write_page(join(os.fspath(folder), "report.html") if path is None else path, read_program(folder))
 
 
 def write_run_report(
@@ -93,8 +93,8 @@ def write_run_report(
 
 
 def has_journal(folder: str | os.PathLike[str]) -> bool:
-    """Whether there is a journal of the products in a folder."""
-    return not is_url(folder) and os.path.exists(journal_path(folder))
+    """Whether there is a journal of the products in a folder or at a URL."""
+    return next(program_records(folder), None) is not None
 
 
 def write_page(

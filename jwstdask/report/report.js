@@ -433,12 +433,12 @@
       el("details", { open: exposures.length <= 4 }, el("summary", {}, "steps, parameters, references"), stepsTable(task)),
     ];
   }
-  const logLink = name => D.run.command ? link(`${D.prefix}logs/${name.replace(/[^A-Za-z0-9._+-]/g, "_")}.log`, "whole log") : null;
+  const logLink = name => D.logs ? link(`${D.logs}${name.replace(/[^A-Za-z0-9._+-]/g, "_")}.log`, "whole log") : null;
   function detail(entry) {
     const pictures = D.pictures[entry.name] || [];
     return el("div", {},
       pictures.length > 0 && el("div", { class: "pictures" }, pictures.map(([kind, source]) => el("figure", {}, el("img", { src: source, alt: `${kind} of ${entry.name}`, loading: "lazy" }), el("figcaption", {}, kind)))),
-      el("p", {}, logLink(entry.name), entry.used.length > 0 && [D.run.command ? " \u00b7 " : "", el("span", { class: "soft" }, "part of "), entry.used.slice(0, 20).map((place, i) => [i ? ", " : "", el("button", { class: "plain", onclick: () => jump(D.associations[place][0]) }, D.associations[place][0])])]),
+      el("p", {}, logLink(entry.name), entry.used.length > 0 && [D.logs ? " \u00b7 " : "", el("span", { class: "soft" }, "part of "), entry.used.slice(0, 20).map((place, i) => [i ? ", " : "", el("button", { class: "plain", onclick: () => jump(D.associations[place][0]) }, D.associations[place][0])])]),
       censusTable(entry.tasks), entry.tasks.map(task => taskDetail(entry.name, task)));
   }
   let body, pagerText, pagerButtons, headers;
