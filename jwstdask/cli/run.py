@@ -27,6 +27,7 @@ from jwstdask.cli.progress import Progress, Terminal, duration
 from jwstdask.core.errors import JwstdaskError, PlanError
 from jwstdask.core.plan import Outcome
 from jwstdask.core.settings import Layer
+from jwstdask.engine.forks import prepare
 from jwstdask.io.remote import absolute, is_url, join
 
 _EPILOG = """
@@ -78,7 +79,11 @@ def main(argv: Sequence[str], command: str = "run") -> int:
     options.output = getattr(options, "output", None)
     options.dry_run = options.dry_run or command == "plan"
     if not options.dry_run:
-        join_ranks(profile_of(options))
+        profile = profile_of(options)
+        join_ranks(profile)
+        if profile is not None and profile.kind == "local":
+            # It imports while this process plans.
+            prepare()
     start_log(options.verbose)
     inputs, own, steps = split_parameters(rest)
     words = [options.target, *inputs]
