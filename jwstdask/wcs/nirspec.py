@@ -41,6 +41,7 @@ from stdatamodels.jwst.transforms.models import (
     Unitless2DirCos,
 )
 
+from jwstdask.wcs.errors import MsaMetadataError, NoSlitError
 from jwstdask.wcs.imaging import Box, telescope_to_sky, velocity_aberration
 
 SIDE = 2048
@@ -75,14 +76,6 @@ _BARS = 1.15
 _MARGIN = 0.5
 """By how much slitlets of shutters are taken longer at each end [size of a shutter]."""
 _FALLBACK_SCALES = (1.35, 1.15)
-
-
-class NoSlitError(ValueError):
-    """No slit or slice falls on the detector."""
-
-
-class MsaMetadataError(ValueError):
-    """The MSA metadata file is missing or does not tell the slits."""
 
 
 def ends_at_msa(meta: Mapping[str, Any]) -> bool:

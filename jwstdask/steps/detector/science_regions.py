@@ -12,8 +12,7 @@ from jwstdask.core.errors import JwstdaskError, StepError, StepUndone
 from jwstdask.core.step import Meta
 from jwstdask.io.remote import is_url
 from jwstdask.refs.reference import Reference, open_reference
-from jwstdask.wcs import nirspec
-from jwstdask.wcs.nirspec import MsaMetadataError, NoSlitError
+from jwstdask.wcs.errors import MsaMetadataError, NoSlitError
 
 FIXED_SLIT_ROWS = slice(922, 1116)
 """Rows that the fixed slits light, which stay open while shutters or the IFU are used."""
@@ -30,6 +29,8 @@ def references_for(meta: Meta, failed_open: bool | None = None) -> tuple[str, ..
     exposure_type = str(meta.get("meta.exposure.type"))
     if exposure_type not in EXPOSURE_TYPES:
         return ()
+    from jwstdask.wcs import nirspec
+
     types = list(nirspec.SLICE_REFERENCES if exposure_type == "NRS_IFU" else nirspec.SLIT_REFERENCES)
     if exposure_type in _WITH_SHUTTERS if failed_open is None else failed_open:
         types += [name for name in ("msa", "msaoper") if name not in types]
@@ -93,6 +94,8 @@ def science_regions(
     missing = sorted(kind for kind in references_for(meta, failed_open) if references.get(kind) is None)
     if failed_open is None:
         failed_open = exposure_type in _WITH_SHUTTERS
+    from jwstdask.wcs import nirspec
+
     if "msaoper" in missing:
         # As in jwst: no such shutters are known.
         missing.remove("msaoper")
@@ -130,6 +133,8 @@ def science_regions(
 
 
 def _open_slitlets(meta: Meta, path: str | None, msa: Mapping[str, Any]) -> list[Any]:
+    from jwstdask.wcs import nirspec
+
     if path is None:
         raise MsaMetadataError("keyword MSAMETFL names no MSA metadata file")
     try:
