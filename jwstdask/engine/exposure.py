@@ -324,7 +324,9 @@ def run_metadata_steps(plan: ExposurePlan, meta: Mapping[str, Any]) -> tuple[Any
 
 def strip_height(bytes_per_row: int) -> int:
     """Rows of a strip, given the bytes of a row of all products together."""
-    return int(np.clip(STRIP_BYTES // max(bytes_per_row, 1) // 16 * 16, 16, 128))
+    # Tiles that are written one by one may be higher than a strip that is held.
+    least = 32 if 16 * bytes_per_row > _LONGEST_STRIP else 16
+    return int(np.clip(STRIP_BYTES // max(bytes_per_row, 1) // 16 * 16, least, 128))
 
 
 def bytes_of_row(handles: Iterable[ProductHandle]) -> int:

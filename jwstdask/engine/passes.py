@@ -110,6 +110,9 @@ def tile_shape(shape: tuple[int, ...], halo: int) -> tuple[int, int]:
     rows = 16 if samples < 8_000 else 32 if samples < 64_000 else 64
     columns = max(samples // (rows + 2 * halo), 64)
     most = LONG_TILE_BYTES // (4 * planes)
+    if samples < rows * columns and (32 + 2 * halo) * (columns + 2 * halo) <= most:
+        # No cache holds it anyway, and the halo costs less.
+        rows = 32
     if (min(rows, shape[-2]) + 2 * halo) * (min(columns, shape[-1]) + 2 * halo) > most:
         widths = {height: min(most // (height + 2 * halo) - 2 * halo, shape[-1]) for height in range(1, rows + 1)}
         rows = max(widths, key=lambda height: min(height, shape[-2]) * widths[height])

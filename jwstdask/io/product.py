@@ -177,6 +177,9 @@ class MappedImages:
         """Write a part of the image at ``place`` of a file."""
         if (path, place.offset) not in self._images:
             image = np.memmap(path, _STORED[place.dtype][1], "r+", place.offset, place.shape)
+            with contextlib.suppress(OSError, AttributeError):
+                # Nothing is read ahead of what is written here and there.
+                image._mmap.madvise(mmap.MADV_RANDOM)  # type: ignore[attr-defined]
             if self.rows is not None:
                 _populate(image, place, self.rows)
             self._images[path, place.offset] = image.view(np.ndarray)
