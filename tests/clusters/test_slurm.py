@@ -25,7 +25,7 @@ from tests.promises.program import run
 pytestmark = pytest.mark.xdist_group("clusters")
 
 
-def wait_for(condition, seconds=30.0):
+def wait_for(condition, seconds=90.0):
     """What a condition gives as soon as it is true."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
@@ -117,7 +117,7 @@ def test_from_the_command_line(slurm, profile_file, program, expected, tmp_path)
         text=True,
     )
     try:
-        wait_for(lambda: any(state == "RUNNING" for state in slurm.jobs().values()), 60)
+        wait_for(lambda: any(state == "RUNNING" for state in slurm.jobs().values()))
         (folder,) = shared.glob(".cluster*")
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         key = (folder / "key.pem").read_text().splitlines()[1]
