@@ -21,7 +21,9 @@ from jwstdask.testing import assert_same_bits
 
 def names(folder):
     """Names of the products; the journal of a program stands beside them."""
-    return sorted(item.name.split("_02101_0000")[-1] for item in folder.iterdir() if item.name not in (".jwstdask", "logs"))
+    return sorted(
+        item.name.split("_02101_0000")[-1] for item in folder.iterdir() if item.name not in (".jwstdask", "logs")
+    )
 
 
 def test_several_inputs(command, program, tmp_path):

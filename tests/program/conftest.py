@@ -82,7 +82,11 @@ def tasks_of(out: Path, kind: str, run: int = -1) -> list[str]:
 
 def contents(out: Path) -> dict[str, dict[str, str]]:
     """What is in the products, but for times of writing."""
-    return {path.name: parts(str(path)) for path in sorted(out.iterdir()) if path.is_file() and not path.name.startswith(".")}
+    return {
+        path.name: parts(str(path))
+        for path in sorted(out.iterdir())
+        if path.is_file() and not path.name.startswith(".")
+    }
 
 
 @pytest.fixture(scope="session")
