@@ -80,6 +80,8 @@ def test_a_file_of_the_oracle_sets_every_parameter(uncal, parameter_file):
     oracle = OracleDetector1(steps=CHANGED)
     for name, item in steps.items():
         for parameter in declared(type(item.step)):
+            if parameter == "as_jwst":  # Our own, which the oracle has not.
+                continue
             expected = getattr(getattr(oracle, name), parameter)
             found = getattr(item.step, parameter)
             if isinstance(expected, list):

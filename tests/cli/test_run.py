@@ -54,7 +54,8 @@ def test_stage_1_only(command, program, tmp_path):
 
 
 def test_associations_of_stage_2(command, program, uncal, tmp_path):
-    assert command("run", "calwebb_detector1", uncal, f"--output_dir={tmp_path}")[0] == 0
+    status, printed = command("run", "calwebb_detector1", uncal, f"--output_dir={tmp_path}")
+    assert status == 0, printed
     name = os.path.basename(uncal).replace("_uncal.fits", "")
     given = json.loads(program.associations[f"image2_{name}"].read_text())
     given["products"][0]["name"] = "another_name"
