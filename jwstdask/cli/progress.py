@@ -13,6 +13,10 @@ from jwstdask.core.plan import Outcome
 
 _MOST_WARNINGS = 50
 """Different warnings that are printed."""
+_SILENCE = 30.0
+"""Longest time without a line [s]: kernels are compiled, or a mosaic is made."""
+_BEAT = 1.0
+"""Time between two drawings of the live line [s]."""
 
 
 def duration(seconds: float) -> str:
@@ -45,6 +49,8 @@ class Terminal(logging.Handler):
 class Progress:
     """Counts outcomes, prints a line for each, and shows rate and time left.
 
+    A sign of life is given where nothing is done for long.
+
     Parameters
     ----------
     total
@@ -74,7 +80,10 @@ class Progress:
         self.started = time.perf_counter()
         self._lock = threading.RLock()
         self._warnings_said: set[tuple[str, str]] = set()
+        self._spoke = self.started
+        self._closed = threading.Event()
         Terminal.progress = self
+        threading.Thread(target=self._signs_of_life, name="progress", daemon=True).start()
 
     def add(self, count: int) -> None:
         """More outcomes to come than was known."""
@@ -137,22 +146,35 @@ class Progress:
             self.stream.write("\r\x1b[K")
         self.stream.write(text + "\n")
         self.stream.flush()
+        self._spoke = time.perf_counter()
+
+    def _signs_of_life(self) -> None:
+        while not self._closed.wait(_BEAT):
+            with self._lock:
+                if self.live:
+                    self._status()
+                elif self.done < self.total and time.perf_counter() - self._spoke >= _SILENCE:
+                    self.say(f"{self._counts()}, at work")
+
+    def _counts(self) -> str:
+        failed = f", {self.failed} failed" if self.failed else ""
+        return f"{duration(time.perf_counter() - self.started)}: {self.done} of {self.total} done{failed}"
 
     def _status(self) -> None:
-        if not self.live or not 0 < self.done < self.total:
+        if not self.live or self.done >= self.total:
             return
-        elapsed = time.perf_counter() - self.started
-        rate = self.done / elapsed
-        left = (self.total - self.done) / rate
         filled = 24 * self.done // self.total
-        bar = "#" * filled + "-" * (24 - filled)
-        pace = f"{rate:.1f}/s" if rate >= 1 else f"{60 * rate:.1f}/min"
-        failed = f", {self.failed} failed" if self.failed else ""
-        self.stream.write(f"\r\x1b[K[{bar}] {self.done}/{self.total} at {pace}, {duration(left)} left{failed}")
+        text = f"[{'#' * filled}{'-' * (24 - filled)}] {self._counts()}"
+        if self.done:
+            rate = self.done / (time.perf_counter() - self.started)
+            pace = f"{rate:.1f}/s" if rate >= 1 else f"{60 * rate:.1f}/min"
+            text += f", {pace}, {duration((self.total - self.done) / rate)} left"
+        self.stream.write(f"\r\x1b[K{text}")
         self.stream.flush()
 
     def close(self) -> None:
         """Remove the live line."""
+        self._closed.set()
         if Terminal.progress is self:
             Terminal.progress = None
         if self.live:
