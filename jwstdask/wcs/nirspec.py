@@ -21,7 +21,7 @@ import gwcs
 import numpy as np
 from astropy import units as u
 from astropy.constants import c as light_speed
-from astropy.coordinates import ICRS
+from astropy.coordinates import ICRS, SkyCoord
 from astropy.modeling.bounding_box import CompoundBoundingBox
 from astropy.modeling.core import Model
 from astropy.modeling.models import Const1D, Identity, Scale, Shift, Tabular1D
@@ -30,8 +30,10 @@ from gwcs import coordinate_frames as cf
 from gwcs.spectroscopy import AnglesFromGratingEquation3D, WavelengthFromGratingEquation
 from gwcs.utils import to_index
 from gwcs.wcstools import grid_from_bounding_box
+from scipy.interpolate import interp1d
 from stdatamodels.jwst.transforms.models import (
     Gwa2Slit,
+    IdealToV2V3,
     Logical,
     RefractionIndexFromPrism,
     Rotation3DToGWA,
@@ -757,6 +759,114 @@ def slit_boxes(optics: Optics, slits: Sequence[Slit]) -> dict[int, Box]:
 
 def _slit_trace(optics: Optics, slit: Slit) -> Trace:
     return Trace(optics, optics.grating_to_slit(slit), (slit.ymin, slit.ymax))
+
+
+class Cutout:
+    """The part of an exposure that the spectrum of one slit falls on, and where its source is.
+
+    Parameters
+    ----------
+    optics
+        Of the exposure; its wavelengths are those of the sky.
+    slit
+        Which.
+    shape
+        Of the science array (y, x).
+
+    Raises
+    ------
+    NoSlitError
+        If it falls beside the science array.
+    """
+
+    def __init__(self, optics: Optics, slit: Slit, shape: tuple[int, int]) -> None:
+        self.optics, self.slit = optics, slit
+        trace = _slit_trace(optics, slit)
+        self._forward = trace.forward
+        (left, right), (low, high) = trace.box
+        self.columns = slice(to_index(left), min(to_index(right), shape[1]))
+        self.rows = slice(to_index(low), min(to_index(high), shape[0]))
+        ny, nx = (part.stop - part.start for part in (self.rows, self.columns))
+        if ny <= 0 or nx <= 0:
+            raise NoSlitError(f"slit {slit.name} falls beside the subarray")
+        self.shape = ny, nx
+
+    def _to_slit(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return self._forward(np.asarray(x, float) + self.columns.start, np.asarray(y, float) + self.rows.start)
+
+    def _to_pixel(self, x: Any, y: Any, wavelength: Any) -> tuple[np.ndarray, np.ndarray]:
+        column, row = self._forward.inverse(x, y, wavelength)
+        return column - self.columns.start, row - self.rows.start
+
+    @cached_property
+    def _grid(self) -> np.ndarray:
+        y, x = np.indices(self.shape, float)
+        return self._to_slit(x, y)[2]
+
+    @property
+    def wavelengths(self) -> np.ndarray:
+        """Of each pixel [um], float32 (y, x); NaN outside of the slit."""
+        return (self._grid * 1e6).astype(np.float32)
+
+    @cached_property
+    def _wcs(self) -> gwcs.WCS:
+        return slits_wcs(self.optics, [self.slit])
+
+    def source(self) -> tuple[float, float]:
+        """Where the target is in the slit [its size], by the offsets of the dither; its middle without these."""
+        meta = self.optics.meta
+        offsets = [meta.get(f"meta.dither.{axis}_offset") for axis in "xy"]
+        if None in offsets:
+            return 0.0, 0.0
+        frame = IdealToV2V3(*(meta[f"meta.wcsinfo.{name}"] for name in ("v3yangle", "v2_ref", "v3_ref", "vparity")))
+        # Any wavelength serves.
+        place = self._wcs.get_transform("v2v3", "slit_frame")(*frame(*offsets), 2.0, self.slit.slit_id)
+        return float(place[1]), float(place[2])
+
+    def trace(self, source: tuple[float, float]) -> tuple[int, float, np.ndarray] | None:
+        """Where the light of a source falls.
+
+        Parameters
+        ----------
+        source
+            x and y in the slit [its size].
+
+        Returns
+        -------
+        column, row
+            The column in the middle of the cutout, and the row of the source there.
+        rows
+            Row of the source in each column, float (x,).
+            None instead of all three for a source beside the slit.
+        """
+        ny, nx = self.shape
+        middle = (nx - 1) / 2.0
+        # Half a row is rounded to the even one.
+        rows = np.arange(round(ny - 0.5), dtype=float)
+        wavelengths = self._to_slit(np.full(rows.shape, middle), rows)[2] * 1e6
+        if not np.isfinite(wavelengths).any():
+            return None
+        row = float(self._to_pixel(*source, np.nanmean(wavelengths) * 1e-6)[1])
+        if not -0.5 <= row <= ny - 0.5:
+            return None
+        light = np.linspace(np.nanmin(self._grid), np.nanmax(self._grid), nx)
+        places = self._to_pixel(*(np.full(nx, value) for value in source), light)
+        return int(np.round(middle)), row, interp1d(*places, fill_value="extrapolate")(np.arange(nx))
+
+    def row_scale(self, row: float, column: float, wavelength: float) -> float:
+        """Length of a pixel across the dispersion on the sky [arcsec].
+
+        Parameters
+        ----------
+        row, column
+            Where; the place on the sky is taken to ``wavelength`` [um].
+        """
+        to_sky = self._wcs.get_transform("detector", "world")
+        name = self.slit.slit_id
+        place = to_sky(column + self.columns.start, row + self.rows.start, name)[:2]
+        x, y = to_sky.inverse(*place, wavelength, name)[:2]
+        here, there = (SkyCoord(*to_sky(x, y + step, name)[:2], unit="deg") for step in (0, 1))
+        return float(here.separation(there).arcsec)
 
 
 def slice_traces(optics: Optics, y_range: tuple[float, float] = Y_RANGE) -> Iterator[Trace]:

@@ -164,10 +164,10 @@ class CleanFlickerNoiseStep(Step):
 
     def check(self, meta: Meta) -> None:
         exposure_type = str(meta.get("meta.exposure.type"))
-        if self.background_method == "median_image" and exposure_type in median_images.SPECTRA:
-            what = "clean_flicker_noise: background_method=median_image is not available"
+        stripes = str(meta.get("meta.subarray.name")).upper()
+        if self.background_method == "median_image" and exposure_type == "NRC_TSGRISM" and "STRIPE1_DHS" in stripes:
             raise ParameterError(
-                f"{what} for {exposure_type}: it takes extract_2d and extract_1d, which this version cannot do",
+                f"clean_flicker_noise: background_method=median_image is not available for subarray {stripes}",
                 "Use median or model.",
             )
 
@@ -267,7 +267,9 @@ class CleanFlickerNoiseStep(Step):
                     raise CleaningError(f"a median image is not available for SOSS subarray {name}")
                 rates = draft(True)
                 sci = rates.sci if flat is None else rates.sci / flat
-                median = median_images.median_image(meta, prepared.light, prepared.traces, ramp.sci, sci, rates.dq)
+                arguments = meta, prepared.light, prepared.traces, ramp.sci, sci, rates.dq
+                variances = rates.var_poisson, rates.var_rnoise
+                median = median_images.median_image(*arguments, variances)
         except CleaningError as error:
             raise StepUndone(str(error)) from error
         shape = ramp.sci.shape

@@ -1,13 +1,13 @@
 """Median image of a time series, scaled with the light of its source in each integration.
 
-The light is that in an aperture (imaging), of the first order of a spectrum (NIRISS SOSS), or else the median of the
-image.
+The light is that in an aperture (imaging), of a spectrum (NIRSpec, grisms of NIRCam; of NIRISS SOSS the first order),
+or else the median of the image.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ from jwstdask.kernels.clean_flicker_noise import (
 from jwstdask.kernels.median_image import background_ramp_time, median_of, soss_background, soss_fluxes
 from jwstdask.refs.parameters import crds_parameters_disabled, read_parameters
 from jwstdask.refs.reference import Reference
+from jwstdask.steps.detector import spectral_light
 
 SOSS_SUBARRAYS = (
     "SUBSTRIP256",
@@ -35,7 +36,7 @@ SOSS_SUBARRAYS = (
 )
 PHOTOMETRY = "pars-tsophotometrystep"
 """Parameters of the photometry that scales time series of images."""
-SPECTRA = ("NRS_BRIGHTOBJ", "NRC_TSGRISM")
+SPECTRA = (spectral_light.SLIT, spectral_light.GRISM)
 """Time series whose light is that of extracted spectra."""
 _ROWS = 32
 
@@ -51,6 +52,8 @@ def references_for(meta: Meta) -> tuple[str, ...]:
     """Reference types that :func:`median_image` needs."""
     if meta.get("meta.exposure.type") == "NIS_SOSS":
         return "bkg", "wavelengthrange"
+    if meta.get("meta.exposure.type") in SPECTRA:
+        return spectral_light.references_for(meta)
     if is_photometric(meta):
         return ("gain",) if crds_parameters_disabled() else ("gain", PHOTOMETRY)
     return ()
@@ -114,6 +117,7 @@ def median_image(
     sci: np.ndarray,
     rates: np.ndarray,
     dq: np.ndarray,
+    variances: Sequence[np.ndarray] = (),
 ) -> MedianImage:
     """The median image of an exposure.
 
@@ -132,6 +136,8 @@ def median_image(
         Draft rates, float32 (integration, y, x).
     dq
         Their flags.
+    variances
+        Of the rates.
 
     Raises
     ------
@@ -143,6 +149,8 @@ def median_image(
     background = None
     if meta.get("meta.exposure.type") == "NIS_SOSS":
         flux, background = _soss(meta, references, traces, rates, dq)
+    elif meta.get("meta.exposure.type") in SPECTRA:
+        flux = spectral_light.spectral_fluxes(meta, references, rates, dq, variances)
     elif is_photometric(meta):
         flux = _photometry(meta, references, rates, dq)
     else:

@@ -1,0 +1,397 @@
+"""Light of a target in the integrations of a time series of spectra: NIRSpec's bright objects, grisms of NIRCam.
+
+The spectrum is summed in the aperture of the extract1d reference, and the spectrum over all wavelengths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from jwstdask.core import dq as flags
+from jwstdask.core.errors import StepError
+from jwstdask.core.step import Meta
+from jwstdask.kernels import extract_1d as kernels
+from jwstdask.kernels.clean_flicker_noise import CleaningError
+from jwstdask.kernels.extract_1d import Box
+from jwstdask.refs.parameters import crds_parameters_disabled, read_parameters
+from jwstdask.refs.reference import Reference
+from jwstdask.wcs.errors import NoSlitError
+
+SLIT = "NRS_BRIGHTOBJ"
+GRISM = "NRC_TSGRISM"
+EXTRACTION = "pars-extract1dstep"
+"""Parameters of the extraction."""
+
+_GRISM_HEIGHT, _GRISM_ROW = 64, 34
+"""Rows that are cut out of exposures with a grism, and the one with the source."""
+_STEP = "clean_flicker_noise"
+_REMEDY = "set background_method to median or model, or use a context that has them"
+
+
+def references_for(meta: Meta) -> tuple[str, ...]:
+    """Reference types that :func:`spectral_fluxes` needs."""
+    if meta.get("meta.exposure.type") == SLIT:
+        from jwstdask.wcs.nirspec import SLIT_REFERENCES
+
+        types = (*SLIT_REFERENCES, "extract1d", "apcorr", "psf")
+    else:
+        types = ("specwcs", "wavelengthrange", "extract1d", "psf")
+    return types if crds_parameters_disabled() else (*types, EXTRACTION)
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """Parameters of the extraction: those of jwst's extract_1d that light summed in a box depends on."""
+
+    skip: bool = False
+    subtract_background: bool | None = None
+    apply_apcorr: bool = True
+    extraction_type: str | None = "box"
+    use_source_posn: bool | None = None
+    position_offset: float = 0.0
+    smoothing_length: int | None = None
+    bkg_fit: str | None = None
+    bkg_order: int | None = None
+
+    @classmethod
+    def of(cls, reference: Reference | None) -> Extraction:
+        """As a parameter reference has them."""
+        if reference is None:
+            return cls()
+        found = read_parameters(reference.path).parameters
+        return cls(**{name: found[name] for name in cls.__dataclass_fields__ if name in found})
+
+
+@dataclass(frozen=True)
+class Aperture:
+    """What is done with the pixels of a cutout.
+
+    Attributes
+    ----------
+    box
+        That they are summed in, before it is moved to the source.
+    follows_source
+        Whether it is.
+    bkg_fit
+        How the background is fitted; None for none.
+    bkg_order, smoothing_length
+        Of the fit.
+    """
+
+    box: Box
+    follows_source: bool = False
+    bkg_fit: str | None = None
+    bkg_order: int = 0
+    smoothing_length: int = 0
+
+
+def aperture_of(
+    reference: Mapping[str, Any] | None,
+    name: str,
+    order: int,
+    shape: tuple[int, int],
+    parameters: Extraction,
+    follows_source: bool,
+) -> Aperture:
+    """The aperture of a slit.
+
+    Parameters
+    ----------
+    reference
+        Content of the extract1d reference; None for one without.
+    name
+        Of the slit.
+    order
+        Of the spectrum.
+    shape
+        Of the cutout.
+    parameters
+        Of the extraction.
+    follows_source
+        Whether apertures that do not say so are moved to the source.
+
+    Raises
+    ------
+    CleaningError
+        If the reference has none.
+    """
+    whole = Box((0, shape[0] - 1), (0, shape[1] - 1))
+    if reference is None:
+        return Aperture(whole)
+    chosen = next((row for row in reference["apertures"] if _is_for(row, name, order)), None)
+    if chosen is None:
+        raise CleaningError(f"the extract1d reference has no aperture for {name}, order {order}")
+    background = _limits(chosen, "bkg_coeff")
+    subtract = parameters.subtract_background
+    if subtract is None:
+        subtract = background is not None
+    fit, degree = parameters.bkg_fit, parameters.bkg_order
+    if fit is None:
+        fit = chosen.get("bkg_fit", "poly")
+    elif fit == "mean":
+        fit, degree = "poly", 0
+    follows = parameters.use_source_posn
+    if follows is None:
+        follows = chosen.get("use_source_posn")
+    smoothing = parameters.smoothing_length
+    box = Box(
+        rows=(chosen.get("ystart", whole.rows[0]), chosen.get("ystop", whole.rows[1])),
+        columns=(chosen.get("xstart", whole.columns[0]), chosen.get("xstop", whole.columns[1])),
+        limits=_limits(chosen, "src_coeff"),
+        width=chosen.get("extract_width"),
+        background_limits=background if subtract else None,
+        by_wavelength=chosen.get("independent_var", "pixel").lower().startswith("wavelength"),
+    )
+    return Aperture(
+        box,
+        follows_source if follows is None else follows,
+        fit if box.background_limits is not None else None,
+        chosen.get("bkg_order", 0) if degree is None else degree,
+        _odd(chosen.get("smoothing_length", 0) if smoothing is None else smoothing),
+    )
+
+
+def _is_for(row: Mapping[str, Any], name: str, order: int) -> bool:
+    return (
+        row.get("id", "dummy") in (name, "ANY")
+        and row.get("region_type", "target") == "target"
+        and row.get("spectral_order", order) in (order, "ANY")
+    )
+
+
+def _limits(row: Mapping[str, Any], name: str) -> kernels.Limits | None:
+    polynomials = row.get(name)
+    if polynomials is None:
+        return None
+    if len(polynomials) % 2:
+        raise CleaningError(f"{name} of the extract1d reference has a lower limit without an upper one")
+    return tuple(zip(polynomials[::2], polynomials[1::2], strict=True))
+
+
+def _odd(length: float) -> int:
+    """Smoothing length as it is used: odd, 0 for less than 3."""
+    whole = int(np.round(length))
+    return 0 if whole < 3 else whole - (whole % 2 == 0)
+
+
+def spectral_fluxes(
+    meta: Meta,
+    references: Mapping[str, Reference | None],
+    rates: np.ndarray,
+    dq: np.ndarray,
+    variances: Sequence[np.ndarray] = (),
+) -> np.ndarray:
+    """Light of the target in each integration, float64 (integration,).
+
+    Parameters
+    ----------
+    meta
+        Metadata of the exposure.
+    references
+        Those of :func:`references_for`.
+    rates
+        float32 (integration, y, x).
+    dq
+        Their flags.
+    variances
+        Of the same shape: what is NaN there is not used.
+
+    Raises
+    ------
+    CleaningError
+        If there is no spectrum.
+    StepError
+        If a reference is missing, or asks for what is not available.
+    """
+    name = str(meta.get("meta.filename") or "exposure")
+    parameters = Extraction.of(references.get(EXTRACTION))
+    if parameters.skip:
+        raise CleaningError("extract_1d is skipped, which finds the light to scale the median image with")
+    if parameters.extraction_type != "box" and references.get("psf") is not None:
+        what = f"pars-extract1dstep asks for extraction_type={parameters.extraction_type}, which is not available"
+        raise StepError(name, _STEP, what, "set background_method to median or model")
+    of_slit = meta.get("meta.exposure.type") == SLIT
+    optional = {"extract1d", "apcorr", "psf", EXTRACTION} | (set() if of_slit else {"specwcs"})
+    missing = sorted(kind for kind in references_for(meta) if references.get(kind) is None and kind not in optional)
+    if missing:
+        raise StepError(name, _STEP, f"no {', '.join(missing)} reference for {meta['meta.exposure.type']}", _REMEDY)
+    extract1d = references.get("extract1d")
+    apertures = None if extract1d is None else extract1d.json
+    invalid = np.isnan(rates) | ((dq & np.uint32(flags.DO_NOT_USE)) != 0)
+    for variance in variances:
+        invalid |= np.isnan(variance)
+    try:
+        if of_slit:
+            return _of_slit(meta, references, parameters, apertures, rates, invalid)
+        return _of_grism(meta, references, parameters, apertures, rates, invalid)
+    except (NoSlitError, ValueError) as error:
+        raise CleaningError(str(error)) from error
+    except KeyError as error:
+        raise StepError(name, _STEP, f"{error.args[0]} is missing", "correct the exposure or the reference") from error
+
+
+def _of_slit(
+    meta: Meta,
+    references: Mapping[str, Reference | None],
+    parameters: Extraction,
+    apertures: Mapping[str, Any] | None,
+    rates: np.ndarray,
+    invalid: np.ndarray,
+) -> np.ndarray:
+    from jwstdask.wcs import nirspec
+
+    trees = {kind: item.asdf for kind, item in references.items() if item is not None and item.kind == "asdf"}
+    optics = nirspec.Optics(meta, trees)
+    if nirspec.ends_at_msa(meta):
+        raise CleaningError("light of a lamp has no target")
+    (slit,) = nirspec.on_detector(optics, nirspec.fixed_slits(meta))
+    cutout = nirspec.Cutout(optics, slit, (rates.shape[-2], rates.shape[-1]))
+    aperture = aperture_of(apertures, slit.name, optics.order, cutout.shape, parameters, True)
+    box = aperture.box
+    if aperture.follows_source:
+        found = cutout.trace(cutout.source())
+        if found is not None:
+            column, row, trace = found
+            box = box.moved(row - kernels.center_of(box.weights(cutout.wavelengths), column))
+            box = replace(box, trace=trace)
+    part = (..., cutout.rows, cutout.columns)
+    table = references.get("apcorr") if parameters.apply_apcorr else None
+    row_of_table = None if table is None else _correction(table, meta, slit.name)
+
+    def corrected(weights: np.ndarray, wavelengths: np.ndarray, pixels: np.ndarray) -> np.ndarray | float:
+        if row_of_table is None or table is None:
+            return 1.0
+        sizes = row_of_table["size"]
+        unit = str(table.layout.header("APCORR").get("SIZEUNIT", ""))
+        if unit.startswith("arcsec"):
+            y, x = (float(np.average(index, weights=weights)) for index in np.indices(weights.shape))
+            sizes = sizes / cutout.row_scale(y, x, float(np.median(wavelengths)))
+        names = ("wavelength", "pixphase", "apcorr")
+        grid, phases, factors = (row_of_table[name] for name in names)
+        return kernels.aperture_correction(wavelengths, pixels, grid, sizes, phases, factors)
+
+    moved = box.moved(parameters.position_offset)
+    return _sums(rates[part], invalid[part], replace(aperture, box=moved), cutout.wavelengths, corrected)
+
+
+def _correction(table: Reference, meta: Meta, slit: str) -> np.void:
+    """The row of an apcorr reference."""
+    rows = table.table("APCORR")
+    wanted = {
+        "filter": meta.get("meta.instrument.filter"),
+        "grating": meta.get("meta.instrument.grating"),
+        "slit": slit,
+    }
+    for name, value in wanted.items():
+        rows = rows[[_text(own).upper() == str(value).upper() for own in rows[name]]]
+    if len(rows) != 1:
+        raise CleaningError(f"the apcorr reference has {len(rows)} rows for {', '.join(map(str, wanted.values()))}")
+    return rows[0]
+
+
+def _text(value: Any) -> str:
+    return (value.decode() if isinstance(value, bytes) else str(value)).strip()
+
+
+def _of_grism(
+    meta: Meta,
+    references: Mapping[str, Reference | None],
+    parameters: Extraction,
+    apertures: Mapping[str, Any] | None,
+    rates: np.ndarray,
+    invalid: np.ndarray,
+) -> np.ndarray:
+    if "DHS" in str(meta.get("meta.subarray.name")).upper():
+        raise CleaningError("the median image is scaled with one spectrum, and each stripe has one")
+    if meta.get("meta.instrument.module") != "A" or "GRISMR" not in str(meta.get("meta.instrument.pupil")):
+        raise CleaningError("time series are taken with GRISMR of module A")
+    x, y = (meta.get(f"meta.wcsinfo.siaf_{axis}ref_sci") for axis in "xy")
+    if x is None or y is None:
+        raise CleaningError("keywords XREF_SCI and YREF_SCI, which say where the source is, are missing")
+    wavelengthrange = references["wavelengthrange"]
+    assert wavelengthrange is not None
+    filter_ = meta.get("meta.instrument.filter")
+    orders = [row[1] for row in wavelengthrange.asdf["extract_orders"] if row[0] == filter_]
+    if not orders or len(orders[-1]) != 1:
+        raise CleaningError(f"the wavelengthrange reference does not have one order to extract for {filter_}")
+    order = int(orders[-1][0])
+    if order == 0:
+        raise CleaningError("the spectrum of order 0 is an image")
+    rows = _grism_rows(float(y), int(meta["meta.subarray.ysize"]))
+    shape = len(range(*rows.indices(rates.shape[-2]))), rates.shape[-1]
+    aperture = aperture_of(apertures, GRISM, order, shape, parameters, False)
+    if aperture.follows_source:
+        raise CleaningError("the aperture of a grism cannot follow the source")
+    aperture = replace(aperture, box=aperture.box.moved(parameters.position_offset))
+    wavelengths = np.zeros(shape, np.float32)
+    if aperture.box.by_wavelength:
+        start = meta.get("meta.subarray.xstart") or 1
+        columns = np.arange(shape[1]) + (start - 1.0)
+        wavelengths[:] = _grism_wavelengths(meta, references, columns, float(x), float(y), order)
+    return _sums(rates[..., rows, :], invalid[..., rows, :], aperture, wavelengths)
+
+
+def _grism_rows(reference: float, ysize: int) -> slice:
+    """Rows of the cutout: the first ones.
+
+    The row with the source is worked out as jwst does: by rounding, a fractional place may lose the last row.
+    """
+    y = reference - 1
+    center = y - (y - _GRISM_ROW)
+    first, last = max(center - _GRISM_ROW, 0), min(center + _GRISM_HEIGHT - _GRISM_ROW - 1, ysize)
+    return slice(int(first), int(last) + 1)
+
+
+def _grism_wavelengths(
+    meta: Meta, references: Mapping[str, Reference | None], columns: np.ndarray, x: float, y: float, order: int
+) -> np.ndarray:
+    """Of columns of the full frame [um], for a source at a place."""
+    from astropy.constants import c as light_speed
+    from stdatamodels.jwst.transforms.models import NIRCAMForwardRowGrismDispersion
+
+    specwcs = references.get("specwcs")
+    if specwcs is None:
+        raise KeyError("the specwcs reference")
+    tree = specwcs.asdf
+    models = {"lmodels": tree["displ"], "xmodels": tree["dispx"], "ymodels": tree["dispy"]}
+    inverse = {f"inv_{axis}models": tree.get(f"invdisp{axis}") for axis in "lx"}
+    model = NIRCAMForwardRowGrismDispersion(tree["orders"], **models, **inverse)
+    place = [np.full(columns.shape, value) for value in (0.0, x, y, float(order))]
+    wavelengths = model.evaluate(columns, *place)[2]
+    velocity = meta.get("meta.wcsinfo.velosys")
+    return wavelengths if velocity is None else wavelengths / (1 + velocity / light_speed.value)
+
+
+def _sums(
+    rates: np.ndarray,
+    invalid: np.ndarray,
+    aperture: Aperture,
+    wavelengths: np.ndarray,
+    corrected: Any = None,
+) -> np.ndarray:
+    """Sum over the spectrum of each integration."""
+    weights = aperture.box.weights(wavelengths)
+    weights[~np.isfinite(wavelengths)] = 0.0
+    background = aperture.box.background_weights(wavelengths, aperture.bkg_fit != "median")
+    means = kernels.mean_wavelengths(wavelengths, weights)
+    valid = np.isfinite(means)
+    if not valid.any():
+        raise CleaningError("no pixel of the spectrum has a wavelength")
+    factor: np.ndarray | float | None = None
+    fluxes = np.empty(len(rates))
+    for integration, values in enumerate(rates):
+        image = np.where(invalid[integration], np.float32(np.nan), values)
+        level = None
+        if background is not None and aperture.bkg_fit is not None:
+            arguments = aperture.bkg_fit, aperture.bkg_order, aperture.smoothing_length
+            level = kernels.fit_background(image, background, *arguments)
+        flux, pixels = kernels.box_spectrum(image, weights, level)
+        if factor is None:
+            # As in jwst the pixels of the first integration count for all.
+            factor = 1.0 if corrected is None else corrected(weights, means[valid], pixels[valid])
+        fluxes[integration] = np.nansum(flux[valid] * factor)
+    return fluxes

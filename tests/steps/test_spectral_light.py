@@ -1,0 +1,370 @@
+"""Light of spectra that median images are scaled with, beside jwst's."""
+
+from __future__ import annotations
+
+import json
+import types
+import warnings
+
+import asdf
+import numpy as np
+import pytest
+from astropy.modeling.models import Polynomial1D
+from stdatamodels.jwst import datamodels
+
+from jwstdask.core import dq
+from jwstdask.core.errors import StepError
+from jwstdask.kernels.clean_flicker_noise import CleaningError
+from jwstdask.refs.reference import open_reference
+from jwstdask.steps.detector import median_image as median_images
+from jwstdask.steps.detector import spectral_light
+from jwstdask.wcs import nirspec
+from tests.steps.test_median_image import ORACLE, compare
+from tests.wcs.test_nirspec import metadata, optics, paths, references_of
+
+__all__ = ["paths"]
+
+INTEGRATIONS = 4
+
+
+def series(shape, center, seed=3, width=2.0):
+    """Rates of a spectrum that dips, with flags, and ramps of two groups."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    light = np.array([1.0, 0.93, 0.95, 1.04])[:, np.newaxis, np.newaxis]
+    spectrum = 30 * (1 + 0.4 * np.sin(x / 60)) * np.exp(-0.5 * ((y - center(x)) / width) ** 2)
+    rates = light * spectrum + 2 + 0.01 * y + rng.normal(0, 0.4, (INTEGRATIONS, *shape))
+    flags = np.where(rng.random(rates.shape) < 0.01, dq.DO_NOT_USE, 0).astype(np.uint32)
+    rates[rng.random(rates.shape) < 0.003] = np.nan
+    rates = rates.astype(np.float32)
+    times = np.array([3.0, 6.0])[:, np.newaxis, np.newaxis]
+    sci = (rates[:, np.newaxis] * times).astype(np.float32)
+    variances = [np.full(rates.shape, 0.01, np.float32) for _ in range(2)]
+    variances[1][rng.random(rates.shape) < 0.002] = np.nan
+    return sci, rates, flags, variances
+
+
+def cube(meta, rates, flags, variances):
+    model = datamodels.CubeModel(data=rates.copy())
+    model.dq, model.err = flags.copy(), np.ones_like(rates)
+    model.var_poisson, model.var_rnoise = (variance.copy() for variance in variances)
+    for name, value in meta.items():
+        model[name] = value
+    times = np.zeros(len(rates), model.get_dtype("int_times"))
+    times["integration_number"] = np.arange(1, len(rates) + 1)
+    times["int_mid_MJD_UTC"] = 60000 + 0.01 * np.arange(len(rates))
+    model.int_times = times
+    return model
+
+
+def ramp(meta, sci):
+    model = datamodels.RampModel(data=sci.copy())
+    for name, value in meta.items():
+        model[name] = value
+    return model
+
+
+@pytest.fixture(scope="module")
+def cutouts():
+    """What jwst's extract_2d made of exposures; one that differs by its data alone is not made again."""
+    return {}
+
+
+@pytest.fixture
+def extraction(tmp_path, monkeypatch, cutouts):
+    """Writes references, which jwst's steps get as well."""
+
+    def write(apertures=None, parameters=None, **more):
+        from jwst.extract_1d import Extract1dStep
+        from jwst.extract_2d import Extract2dStep
+        from jwst.white_light import WhiteLightStep
+
+        files = dict(more)
+        if apertures is not None:
+            files["extract1d"] = tmp_path / "extract1d.json"
+            files["extract1d"].write_text(json.dumps({"apertures": apertures}))
+        if parameters is not None:
+            files[spectral_light.EXTRACTION] = tmp_path / "pars.asdf"
+            tree = {"class": "jwst.extract_1d.Extract1dStep", "name": "extract_1d", "parameters": parameters}
+            asdf.AsdfFile(tree).write_to(files[spectral_light.EXTRACTION])
+
+        def given(step):
+            step.get_reference_file = lambda model, kind: str(files.get(kind, "N/A"))
+            step.prepare_output = lambda model, **_: model
+            step.run = step.process
+            return step
+
+        def call(slit, **_):
+            return given(Extract1dStep(**(parameters or {}))).run(slit)
+
+        def cut(model):
+            key = str(sorted(model.to_flat_dict(include_arrays=False).items()))
+            if key not in cutouts:
+                cutouts[key] = given(Extract2dStep()).run(model)
+            return cutouts[key]
+
+        monkeypatch.setattr(f"{ORACLE}.Extract2dStep", lambda: types.SimpleNamespace(run=cut))
+        monkeypatch.setattr(f"{ORACLE}.WhiteLightStep", lambda: given(WhiteLightStep()))
+        monkeypatch.setattr(f"{ORACLE}.Extract1dStep.call", staticmethod(call))
+        return {kind: open_reference(path, kind) for kind, path in files.items()}
+
+    return write
+
+
+def both(meta, references, exposure, files, y_range=nirspec.Y_RANGE):
+    """Our median image, and the oracle's."""
+    from jwst.assign_wcs.assign_wcs import load_wcs
+    from jwst.clean_flicker_noise.tso_median_image import make_median_image
+
+    sci, rates, flags, variances = exposure
+    names = {kind: str(path) for kind, path in files.items()}
+    every = ("distortion", "filteroffset", "regions", "specwcs", "wavelengthrange")
+    model = load_wcs(cube(meta, rates, flags, variances), dict.fromkeys(every, "N/A") | names, list(y_range))
+    own = median_images.median_image(meta, references, None, sci, rates, flags, variances)
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        return own, make_median_image(ramp(meta, sci), model)
+
+
+# -- NIRSpec
+
+SHAPE = (32, 512)
+
+
+def slit_metadata(grating="PRISM", **more):
+    place = {"subarray__name": "SUB512", "subarray__xstart": 1025, "subarray__ystart": 967}
+    size = {"subarray__xsize": SHAPE[1], "subarray__ysize": SHAPE[0], "exposure__nints": INTEGRATIONS}
+    offsets = {"dither__x_offset": 0.03, "dither__y_offset": 0.12, "visit__tsovisit": True}
+    if grating != "PRISM":
+        place = {"subarray__name": "SUB2048", "subarray__xstart": 1, "subarray__ystart": 967}
+        size |= {"subarray__xsize": 2048}
+    return metadata("NRS1", grating, "NRS_BRIGHTOBJ", **(place | size | offsets | more))
+
+
+def slit_series(meta):
+    return series((meta["meta.subarray.ysize"], meta["meta.subarray.xsize"]), lambda x: 14 + 0.002 * x)
+
+
+def write_correction(path, unit, filter_="CLEAR", grating="PRISM"):
+    """An aperture correction that depends on everything, in pixels or arcseconds."""
+    grid = np.linspace(5.2, 0.7, 12).astype(np.float32)
+    sizes = (np.arange(2, 9)[:, np.newaxis] * (1 + 0.02 * grid)).astype(np.float32)
+    factors = 1 + 0.5 / sizes[..., np.newaxis] * np.array([1.0, 0.8, 1.1]) + 0.05 * grid[:, np.newaxis]
+    dtype = [
+        ("filter", "S12"), ("grating", "S15"), ("slit", "S15"), ("wavelength", "f4", (12,)), ("nelem_wl", "i2"),
+        ("size", "f4", (7, 12)), ("nelem_size", "i2"), ("pixphase", "f4", (3,)), ("apcorr", "f4", (7, 12, 3)),
+        ("apcorr_err", "f4", (7, 12, 3)),
+    ]  # fmt: skip
+    if unit == "arcsec":
+        sizes = sizes * np.float32(0.1)
+    rows = [
+        (filter_, grating, slit, grid, 12, sizes, 7, [0.0, 0.6, 1.0], factors, 0 * factors)
+        for slit in ("S200A1", "S1600A1")
+    ]
+    model = datamodels.NrsFsApcorrModel(apcorr_table=np.array(rows, dtype))
+    model.sizeunit = unit
+    for name, value in {"telescope": "JWST", "reftype": "apcorr", "pedigree": "DUMMY", "author": "tests",
+                        "description": "tests", "useafter": "2022-01-01T00:00:00"}.items():  # fmt: skip
+        model[f"meta.{name}"] = value
+    model.meta.instrument.name = "NIRSPEC"
+    model.meta.exposure.type = "NRS_BRIGHTOBJ"
+    model.save(path)
+    return path
+
+
+POSITIONED = {"id": "S1600A1", "region_type": "target", "xstart": 5, "xstop": 480.5, "extract_width": 7.3}
+SLITS = {
+    "background about the source": (
+        [POSITIONED | {"bkg_coeff": [[-0.5], [3.5], [17.2, 0.001], [22.9]], "bkg_order": 1, "extract_width": 5}],
+        {}, {},
+    ),
+    "limits and a median, smoothed": (
+        [POSITIONED | {
+            "src_coeff": [[6.3, 0.003], [15.1, 0.002]], "bkg_coeff": [[-0.5], [3.4]], "bkg_fit": "median",
+            "smoothing_length": 6,
+        }], {}, {},
+    ),
+    "limits by wavelength, no offsets": (
+        [POSITIONED | {"src_coeff": [[8.2, 0.3], [17.4, 0.2]], "independent_var": "wavelength"}], {},
+        {"dither__x_offset": None},
+    ),
+    "parameters": (
+        [POSITIONED | {"bkg_coeff": [[-0.5], [4.5]], "bkg_order": 2}],
+        {"bkg_fit": "mean", "smoothing_length": 5, "use_source_posn": False, "position_offset": -1.25}, {},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("apertures", "parameters", "more"), SLITS.values(), ids=SLITS)
+def test_slits_as_the_oracle(extraction, paths, apertures, parameters, more):
+    files = references_of(paths, "PRISM")
+    meta = slit_metadata(**more)
+    references = extraction(apertures, parameters, **files)
+    own, expected = both(meta, references, slit_series(meta), files)
+    compare(own, expected)
+    assert 0.01 < np.ptp(own.scale) < 0.2
+
+
+@pytest.mark.parametrize(
+    ("unit", "apertures", "more"),
+    [("pixels", None, {}), ("arcsec", [POSITIONED], {"dither__y_offset": 3.0, "wcsinfo__velosys": None})],
+)
+def test_aperture_corrections_as_the_oracle(extraction, paths, tmp_path, unit, apertures, more):
+    """Of the whole cutout, and of a source that is beside the slit: the middle of the rows is taken."""
+    files = references_of(paths, "PRISM")
+    meta = slit_metadata(**more)
+    correction = {"apcorr": write_correction(tmp_path / "apcorr.fits", unit)}
+    references = extraction(apertures, None, **files, **correction)
+    exposure = slit_series(meta)
+    own, expected = both(meta, references, exposure, files)
+    compare(own, expected)
+    plain = spectral_light.spectral_fluxes(meta, {**references, "apcorr": None}, *exposure[1:])
+    corrected = spectral_light.spectral_fluxes(meta, references, *exposure[1:])
+    assert (np.abs(corrected / plain - 1) > 0.05).all()
+
+
+def test_cutout_beside_the_subarray(paths):
+    meta = slit_metadata()
+    own = optics(meta, references_of(paths, "PRISM"))
+    (slit,) = nirspec.fixed_slits(meta)
+    with pytest.raises(nirspec.NoSlitError, match="beside the subarray"):
+        nirspec.Cutout(own, slit, (4, 512))
+
+
+# -- NIRCam
+
+
+def write_grism(folder):
+    """The references of grisms: legacy dispersion, and what is extracted."""
+    meta = {"telescope": "JWST", "author": "tests", "pedigree": "DUMMY", "description": "tests",
+            "useafter": "2022-01-01T00:00:00", "instrument": {"name": "NIRCAM", "module": "A"},
+            "exposure": {"type": "NRC_TSGRISM"}}  # fmt: skip
+    along, back = Polynomial1D(1, c0=-1530.0, c1=2589.6), Polynomial1D(1, c0=1530.0 / 2589.6, c1=1 / 2589.6)
+    wavelength, across = Polynomial1D(1, c0=2.4, c1=2.6), Polynomial1D(1, c0=0.0, c1=0.0)
+    trees = {
+        "specwcs": {
+            "displ": [wavelength], "dispx": [along], "dispy": [across], "invdispx": [back], "orders": [1],
+        },
+        "wavelengthrange": {
+            "extract_orders": [["F322W2", [1]], ["F444W", [1]]], "order": [1], "waverange_selector": ["F322W2"],
+            "wavelengthrange": [[1, "ANY", "F322W2", 2.5, 4.2], [1, "ANY", "F444W", 3.7, 4.9]],
+        },
+        "distortion": {"model": _flat_distortion()},
+    }  # fmt: skip
+    paths = {}
+    for kind, tree in trees.items():
+        paths[kind] = folder / f"{kind}.asdf"
+        asdf.AsdfFile({"meta": {**meta, "reftype": kind}, **tree}).write_to(paths[kind])
+    return paths
+
+
+def _flat_distortion():
+    from astropy.modeling.models import Scale, Shift
+
+    model = Shift(-1000.0) & Shift(-34.0) | Scale(0.063) & Scale(0.063) | Shift(80.0) & Shift(-500.0)
+    model.inverse = Shift(-80.0) & Shift(500.0) | Scale(1 / 0.063) & Scale(1 / 0.063) | Shift(1000.0) & Shift(34.0)
+    return model
+
+
+def grism_metadata(**more):
+    values = {
+        "exposure__type": "NRC_TSGRISM", "exposure__nints": INTEGRATIONS, "visit__tsovisit": True,
+        "instrument__name": "NIRCAM", "instrument__detector": "NRCALONG", "instrument__channel": "LONG",
+        "instrument__module": "A", "instrument__filter": "F322W2", "instrument__pupil": "GRISMR",
+        "subarray__name": "SUBGRISM64", "subarray__xstart": 1, "subarray__ystart": 1, "subarray__xsize": 640,
+        "subarray__ysize": 64, "wcsinfo__siaf_xref_sci": 500.3, "wcsinfo__siaf_yref_sci": 35.0, "wcsinfo__v2_ref": 80.0,
+        "wcsinfo__v3_ref": -500.0, "wcsinfo__v3yangle": 0.2, "wcsinfo__vparity": -1, "wcsinfo__roll_ref": 10.0,
+        "wcsinfo__ra_ref": 53.1, "wcsinfo__dec_ref": -27.8, "wcsinfo__velosys": 9000.0, "dither__x_offset": 0.0,
+        "dither__y_offset": 0.0, "velocity_aberration__scale_factor": 1.0,
+    }  # fmt: skip
+    return {f"meta.{name.replace('__', '.')}": value for name, value in (values | more).items()}
+
+
+TARGET = {"id": "ANY", "region_type": "target", "xstart": 4, "xstop": 630, "ystart": 30.5, "ystop": 37.25}
+GRISMS = {
+    "rows with a background": (
+        [TARGET | {"bkg_coeff": [[6.5], [16.5], [49.5], [59.5]], "bkg_order": 0, "smoothing_length": 0}], {},
+        {"wcsinfo__siaf_yref_sci": 35.123456},
+    ),
+    "whole cutout": (None, None, {"subarray__ysize": 80}),
+    "another id": (
+        [{"id": "S1600A1"}, TARGET | {"id": "NRC_TSGRISM", "extract_width": 9}], {"position_offset": 0.4}, {},
+    ),
+    "limits by wavelength": (
+        [TARGET | {"src_coeff": [[26.2, 0.9], [36.1, 1.1]], "independent_var": "wavelength"}], {}, {},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("apertures", "parameters", "more"), GRISMS.values(), ids=GRISMS)
+def test_grisms_as_the_oracle(extraction, tmp_path, apertures, parameters, more):
+    files = write_grism(tmp_path)
+    meta = grism_metadata(**more)
+    shape = meta["meta.subarray.ysize"], meta["meta.subarray.xsize"]
+    exposure = series(shape, lambda x: 34 + 0 * x)
+    references = extraction(apertures, parameters, **files)
+    own, expected = both(meta, references, exposure, files)
+    compare(own, expected)
+    assert 0.02 < np.ptp(own.scale) < 0.2
+
+
+def light_of(meta, references):
+    """Light of an exposure of ones."""
+    rates = np.ones((2, meta["meta.subarray.ysize"], meta["meta.subarray.xsize"]), np.float32)
+    return spectral_light.spectral_fluxes(meta, references, rates, np.zeros(rates.shape, np.uint32))
+
+
+@pytest.mark.parametrize(
+    ("apertures", "parameters", "more", "message"),
+    [
+        ([TARGET | {"id": "S1600A1"}], {}, {}, "no aperture for NRC_TSGRISM, order 1"),
+        ([TARGET | {"spectral_order": 2}], {}, {}, "no aperture for NRC_TSGRISM, order 1"),
+        ([TARGET | {"use_source_posn": True}], {}, {}, "cannot follow the source"),
+        ([TARGET | {"src_coeff": [[3.0]]}], {}, {}, "without an upper one"),
+        ([TARGET | {"bkg_coeff": [[3.0], [9.0]], "bkg_fit": "mean"}], {}, {}, "cannot be fitted by 'mean'"),
+        ([TARGET | {"xstart": 900, "xstop": 950}], {}, {}, "no pixel of the spectrum"),
+        (None, {"skip": True}, {}, "extract_1d is skipped"),
+        (None, {}, {"wcsinfo__siaf_yref_sci": None}, "XREF_SCI and YREF_SCI"),
+        (None, {}, {"instrument__filter": "F277W"}, "one order to extract for F277W"),
+        (None, {}, {"instrument__module": "B"}, "module A"),
+        (None, {}, {"subarray__name": "SUB164STRIPE4_DHS"}, "each stripe has one"),
+    ],
+)
+def test_series_without_light_to_scale_with(extraction, tmp_path, apertures, parameters, more, message):
+    with pytest.raises(CleaningError, match=message):
+        light_of(grism_metadata(**more), extraction(apertures, parameters, **write_grism(tmp_path)))
+
+
+def test_what_is_not_there_is_named(extraction, paths, tmp_path):
+    files = write_grism(tmp_path)
+    meta = grism_metadata(filename="exposure_uncal.fits")
+    references = extraction(None, {"extraction_type": "optimal"}, **files)
+    assert light_of(meta, references).shape == (2,)
+    with pytest.raises(StepError, match=r"exposure_uncal.*extraction_type=optimal, which is not available"):
+        light_of(meta, {**references, "psf": references["specwcs"]})
+    with pytest.raises(StepError, match="no wavelengthrange reference for NRC_TSGRISM"):
+        light_of(meta, {**references, "wavelengthrange": None})
+    row = [TARGET | {"src_coeff": [[26.2, 0.9], [36.1, 1.1]], "independent_var": "wavelength"}]
+    references = extraction(row, {}, **files)
+    with pytest.raises(StepError, match="the specwcs reference is missing"):
+        light_of(meta, {**references, "specwcs": None})
+    references = extraction(None, {}, **references_of(paths, "PRISM"))
+    with pytest.raises(StepError, match="no camera reference for NRS_BRIGHTOBJ"):
+        light_of(slit_metadata(), {**references, "camera": None})
+    with pytest.raises(CleaningError, match="lamp"):
+        light_of(slit_metadata(instrument__filter="OPAQUE"), references)
+    correction = open_reference(write_correction(tmp_path / "apcorr.fits", "pixels", "F290LP", "G395H"), "apcorr")
+    with pytest.raises(CleaningError, match="0 rows for CLEAR, PRISM, S1600A1"):
+        light_of(slit_metadata(), {**references, "apcorr": correction})
+
+
+def test_references_that_are_needed(monkeypatch):
+    monkeypatch.delenv("STPIPE_DISABLE_CRDS_STEPPARS", raising=False)
+    slit = median_images.references_for({"meta.exposure.type": "NRS_BRIGHTOBJ"})
+    assert {"msa", "extract1d", "apcorr", "psf", "pars-extract1dstep"} <= set(slit)
+    grism = {"meta.exposure.type": "NRC_TSGRISM"}
+    assert median_images.references_for(grism) == (
+        "specwcs", "wavelengthrange", "extract1d", "psf", "pars-extract1dstep",
+    )  # fmt: skip
+    monkeypatch.setenv("STPIPE_DISABLE_CRDS_STEPPARS", "true")
+    assert "pars-extract1dstep" not in median_images.references_for(grism)
