@@ -46,7 +46,10 @@ STEP_CLASSES = (
 
 @dataclass(frozen=True)
 class Rule:
-    """One line of a reference map: values of the keys (strings, ``|`` joins alternatives) and the file they select."""
+    """One line of a reference map: values of the keys (strings, ``|`` joins alternatives) and the file they select.
+
+    The file ``N/A`` says that there is none to use.
+    """
 
     match: tuple[str, ...]
     file: str
@@ -108,6 +111,9 @@ def rmap_text(name: str, instrument: str, reference_map: ReferenceMap) -> str:
     lines = ["selector = Match({"]
     for match, files in sorted(groups.items()):
         key = repr(match[0]) if len(match) == 1 else repr(match)
+        if set(files.values()) == {"N/A"}:
+            lines.append(f"    {key} : 'N/A',")
+            continue
         lines.append(f"    {key} : UseAfter({{")
         lines += [f"        {date!r} : {file!r}," for date, file in sorted(files.items())]
         lines.append("    }),")

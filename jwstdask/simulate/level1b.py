@@ -222,6 +222,8 @@ def exposure_headers(
         DETMODE="EXPOSURE", NOUTPUTS=instrument.outputs(aperture), EXSEGNUM=1, EXSEGTOT=1, INTSTART=1, INTEND=nints,
         SCTARATE=0.0,
     )  # fmt: skip
+    if exp_type == "NRC_TSGRISM":
+        p.header["PUPIL"] = "GRISMR"
     if pattern.interleaved:
         p.header["NOUTPUTS"] = 5
         p.add(NRS_NORM=NORMAL, NRS_REF=REFERENCE)

@@ -231,6 +231,7 @@ _NIRSPEC = _stage1(
     {},
     _SNOWBALLS,
     refpix={"skip": False, "odd_even_columns": True, "ovr_corr_mitigation_ftr": 3.0},
+    extract_1d={"skip": False, "extraction_type": "box", "smoothing_length": 5},
 )
 _FGS = _stage1({"charge_migration": ("ChargeMigrationStep", {"skip": True})}, {}, _SNOWBALLS, refpix=_REFPIX)
 

@@ -156,7 +156,8 @@ def make_cache(
 ) -> Cache:
     """Make a CRDS cache with references for some detectors.
 
-    Those of NIRCam serve all three stages of imaging, those of the other instruments Stage 1.
+    Those of NIRCam serve all three stages of imaging, those of the other instruments, and of grisms (SUBGRISM
+    subarrays), Stage 1.
 
     Parameters
     ----------
@@ -473,7 +474,8 @@ def make_program(
     psf = PointSource(filter_.wavelength, filter_.width, scale, PSF_RADIUS)
     nominal_area = scale**2 * ARCSEC**2
     unit_flux = filter_.photmjsr * 1e6 * nominal_area
-    if filter_.dispersed:
+    dispersed = "x" if exp_type == "NRC_TSGRISM" else filter_.dispersed
+    if dispersed:
         stars = galaxies = 0
 
     if rates is None:
@@ -534,9 +536,9 @@ def make_program(
             brightness, seen = render(sky, Pointing(aperture, distortion, real_here, va_scale), psf)
             rate = brightness / filter_.photmjsr * np.where(maps.reference_pixels, 0, maps.flat)
             rng = np.random.default_rng([seed, 103, detector.sca_num, exposure])
-            if filter_.dispersed:
+            if dispersed:
                 full = detector.full_well / timing.integration
-                light = spectra(np.random.default_rng([seed, 104, detector.sca_num]), aperture, filter_.dispersed, full)
+                light = spectra(np.random.default_rng([seed, 104, detector.sca_num]), aperture, dispersed, full)
                 rate = rate + light * np.where(maps.reference_pixels, 0, maps.flat)
             ramp = simulate_ramp(
                 rng, rate * maps.gain, arrays, table, aperture, pattern, ngroups, nints, effects,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from astropy.modeling import models
 from astropy.table import Table
 from scipy.interpolate import RectBivariateSpline
 
-from jwstdask.simulate import nirspec
+from jwstdask.simulate import extraction, nirspec
 from jwstdask.simulate.crds import STEP_CLASSES, USEAFTER, ReferenceMap, Rule
 from jwstdask.simulate.detector import DetectorMaps, make_maps
 from jwstdask.simulate.geometry import ARCSEC, Distortion
@@ -528,6 +529,42 @@ def _optics(request: Request) -> dict[str, Path]:
     return nirspec.write_references(request.folder, gratings, meta)
 
 
+def _apertures(request: Request, exposure_type: str) -> Path:
+    """Where the spectrum of a time series is summed."""
+    path = request.file("extract1d", 1, "json")
+    about = {
+        "REFTYPE": "EXTRACT1D", "INSTRUME": request.instrument.name, "TELESCOP": "JWST", "EXP_TYPE": exposure_type,
+        "PEDIGREE": "GROUND", "DESCRIP": "Synthetic extract1d with known truth", "AUTHOR": "jwstdask.simulate",
+        "USEAFTER": USEAFTER.replace(" ", "T"), "apertures": extraction.APERTURES[exposure_type],
+    }  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(about, indent=1) + "\n")
+    return path
+
+
+def _slit_correction(request: Request) -> Path:
+    header = _reference_header(request, "apcorr", "NrsFsApcorrModel", None, None)
+    header.update(EXP_TYPE="NRS_BRIGHTOBJ", P_EXP_TY="NRS_BRIGHTOBJ|")
+    keywords = [dict(filter_.keywords or {}) for filter_ in request.filters]
+    path = request.file("apcorr", 1)
+    _save(path, header, [extraction.slit_correction([(str(k["FILTER"]), str(k["GRATING"])) for k in keywords])])
+    return path
+
+
+def _grism(request: Request) -> dict[str, Path]:
+    """What spectra of NIRCam's long wave grism are found and summed with, by reference type."""
+    paths = {"extract1d": _apertures(request, "NRC_TSGRISM")}
+    models = {"specwcs": "NIRCAMGrismModel", "wavelengthrange": "WavelengthrangeModel"}
+    for kind, tree in extraction.grism().items():
+        meta = _asdf_meta(
+            request, kind, model_type=models[kind], exposure={"type": "NRC_TSGRISM", "p_exptype": "NRC_TSGRISM|"},
+            instrument={"module": "A"},
+        )  # fmt: skip
+        paths[kind] = request.file(kind, 1, "asdf")
+        _save_asdf(paths[kind], {"meta": meta, **tree})
+    return paths
+
+
 _DETECTOR, _SUBARRAY = "META.INSTRUMENT.DETECTOR", "META.SUBARRAY.NAME"
 _READPATT, _EXP_TYPE = "META.EXPOSURE.READPATT", "META.EXPOSURE.TYPE"
 _CHANNEL, _BAND = "META.INSTRUMENT.CHANNEL", "META.INSTRUMENT.BAND"
@@ -543,7 +580,8 @@ _KEYS: Mapping[str, tuple[str, ...]] = {
     "area": (_DETECTOR, _FILTER, _PUPIL, _EXP_TYPE), "photom": (_DETECTOR, _EXP_TYPE),
     "distortion": (_EXP_TYPE, _DETECTOR, _CHANNEL, _PUPIL, _FILTER), "flat": (_DETECTOR, _FILTER, _PUPIL),
     **dict.fromkeys((*nirspec.MAKERS, "msaoper"), (_EXP_TYPE,)), "disperser": ("META.INSTRUMENT.GRATING",),
-    "filteroffset": (_CHANNEL, "META.INSTRUMENT.MODULE"), "apcorr": (_EXP_TYPE,), "abvegaoffset": (),
+    "extract1d": (_EXP_TYPE,), "specwcs": (_EXP_TYPE,), "filteroffset": (_CHANNEL, "META.INSTRUMENT.MODULE"),
+    "apcorr": (_EXP_TYPE,), "abvegaoffset": (),
 }  # fmt: skip
 """Keys of the reference maps."""
 
@@ -644,10 +682,19 @@ def make_references(
             rules.setdefault("filteroffset", []).append(Rule(group, path.name))
         rules["apcorr"] = [Rule(("NRC_IMAGE|NRC_TSIMAGE",), _apcorr(request, 1).name)]
         rules["abvegaoffset"] = [Rule((), _abvegaoffset(request, 1).name)]
+    if imaging and any(name.startswith("SUBGRISM") for name in request.subarrays):
+        for kind, path in _grism(request).items():
+            rules[kind] = [Rule(("NRC_TSGRISM",), path.name)]
+        rules["apcorr"].append(Rule(("NRC_TSGRISM",), "N/A"))
+        # Distortion and flat are those of images.
+        rules["distortion"] += [Rule(("NRC_TSGRISM", *rule.match[1:]), rule.file) for rule in rules["distortion"]]
+        rules["flat"] += [Rule((*rule.match[:2], "GRISMR"), rule.file) for rule in rules["flat"]]
     if request.instrument.name == "NIRSPEC":
         for kind, path in _optics(request).items():
             kind, _, grating = kind.partition(":")
             rules.setdefault(kind, []).append(Rule((grating or nirspec.EXPOSURES,), path.name))
+        rules["extract1d"] = [Rule(("NRS_BRIGHTOBJ",), _apertures(request, "NRS_BRIGHTOBJ").name)]
+        rules["apcorr"] = [Rule(("NRS_BRIGHTOBJ",), _slit_correction(request).name)]
     generic = {"mask", "gain", "linearity", "readnoise", "superbias", "dark", "saturation", "reset"}
     maps_ = [
         ReferenceMap(

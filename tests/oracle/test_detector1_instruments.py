@@ -1,4 +1,4 @@
-"""Stage 1 equals jwst's for MIRI, NIRISS, NIRSpec and FGS: flags, values, keywords, tables."""
+"""Stage 1 equals jwst's for MIRI, NIRISS, NIRSpec, FGS and grisms of NIRCam: flags, values, keywords, tables."""
 
 from __future__ import annotations
 
@@ -26,6 +26,11 @@ class Mode:
     program: Mapping[str, Any] = field(default_factory=dict)
     steps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
+    @property
+    def process(self) -> str:
+        """Which process makes the products: one an instrument, but none for NIRCam alone."""
+        return "fgs" if self.instrument == "nircam" else self.instrument
+
 
 SOSS = {"subarray": "SUBSTRIP96", "filters": ["GR700XD"]}
 IRS2 = {"subarray": "FULL", "readpatt": "NRSIRS2RAPID", "dark_groups": 3}
@@ -50,6 +55,10 @@ MODES: Mapping[str, Mode] = {
     "MIRIMAGE SLITLESSPRISM FASTR1 4x10, two segments": Mode(
         "miri", PRISM, {"ngroups": 10, "nints": 4, "tso": True, "exp_type": "MIR_LRS-SLITLESS", "segments": 2}
     ),
+    "MIRIMAGE SLITLESSPRISM FASTR1 2x5, 1/f noise of spectra": Mode(
+        "miri", PRISM, {"ngroups": 5, "nints": 2, "exp_type": "MIR_LRS-SLITLESS"},
+        {"clean_flicker_noise": {"skip": False, "apply_flat_field": True}},
+    ),
     "MIRIFUSHORT FULL SLOWR1 1x6, reference pixels": Mode(
         "miri",
         {
@@ -66,6 +75,10 @@ MODES: Mapping[str, Mode] = {
     "NIS SUB80 AMI NISRAPID 3x6": Mode(
         "niriss", {"subarray": "SUB80", "filters": ["F380M"]}, {"ngroups": 6, "nints": 3, "exp_type": "NIS_AMI"}
     ),
+    "NIS SUB80 NISRAPID 2x2, every step": Mode(
+        "niriss", {"subarray": "SUB80", "filters": ["F380M"]}, {"ngroups": 2, "nints": 2},
+        {"clean_flicker_noise": {"skip": False}},
+    ),
     "NIS SUBSTRIP96 SOSS NISRAPID 4x4, two segments": Mode(
         "niriss", SOSS, {"ngroups": 4, "nints": 4, "tso": True, "exp_type": "NIS_SOSS", "segments": 2}
     ),
@@ -79,6 +92,16 @@ MODES: Mapping[str, Mode] = {
         {"ngroups": 5, "nints": 30, "tso": True, "exp_type": "NRS_BRIGHTOBJ"},
         {"clean_flicker_noise": {"skip": False, "mask_science_regions": True, "single_mask": False, "n_sigma": 0.0}},
     ),
+    "NRS1 SUB512 NRSRAPID 4x4, 1/f noise and median image": Mode(
+        "nirspec",
+        {},
+        {"ngroups": 4, "nints": 4, "tso": True, "exp_type": "NRS_BRIGHTOBJ"},
+        {"clean_flicker_noise": {"skip": False, "background_method": "median_image", "mask_science_regions": True}},
+    ),
+    "NRS1 SUB512S NRSRAPIDD2 3x2, every step, noise in frequency space": Mode(
+        "nirspec", {"subarray": "SUB512S"}, {"ngroups": 2, "nints": 3, "readpatt": "NRSRAPIDD2"},
+        {"clean_flicker_noise": {"skip": False, "fit_method": "fft", "background_method": None, "n_sigma": 2.0}},
+    ),
     "NRS2 SUB2048 NRS 1x5": Mode(
         "nirspec", {"subarray": "SUB2048", "detectors": ["nrs2"]}, {"ngroups": 5, "readpatt": "NRS"}
     ),
@@ -88,6 +111,12 @@ MODES: Mapping[str, Mode] = {
         {**IRS2, "detectors": ["nrs1"]},
         {"ngroups": 3, "exp_type": "NRS_MSASPEC"},
         {"picture_frame": {"skip": False}, "clean_flicker_noise": {"skip": False, "mask_science_regions": True}},
+    ),
+    "NRCALONG SUBGRISM64 F322W2 RAPID 3x3, 1/f noise and median image": Mode(
+        "nircam",
+        {"subarray": "SUBGRISM64", "detectors": ["nrcalong"], "filters": ["F322W2"]},
+        {"filter": "F322W2", "ngroups": 3, "nints": 3, "tso": True, "exp_type": "NRC_TSGRISM"},
+        {"clean_flicker_noise": {"skip": False, "background_method": "median_image"}},
     ),
     "GUIDER1 SUB128LL FGSRAPID 2x6": Mode("fgs", {}, {"ngroups": 6, "nints": 2}),
     "GUIDER2 SUB128CNTR FGS 1x5": Mode(
@@ -119,12 +148,12 @@ def _program(products: Any, name: str) -> Any:
 
 def _products(products: Any, who: str, name: str) -> Path:
     """Products of all modes of an instrument, made by one process; the folder of a mode."""
-    instrument = MODES[name].instrument
+    process = MODES[name].process
 
     def work(_: Path) -> list[Call]:
         calls = []
         for other, mode in MODES.items():
-            if mode.instrument == instrument:
+            if mode.process == process:
                 program = _program(products, other)
                 # what is saved besides: in full frames only what has to be
                 steps = {"jump": {"save_results": "FULL" not in other}, **mode.steps}
@@ -142,7 +171,7 @@ def _products(products: Any, who: str, name: str) -> Path:
         return calls
 
     environment = _program(products, name).cache.environment
-    return products.make(who, f"detector1_{instrument}", work, environment) / _folder(name)
+    return products.make(who, f"detector1_{process}", work, environment) / _folder(name)
 
 
 NOISE = 1e-5
@@ -173,7 +202,7 @@ def _within_noise(ours: Path, oracle: Path, found: Comparison) -> Iterator[str]:
 
 # What an instrument's tests wait for is made by one process: no second worker waits with them.
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.xdist_group(mode.instrument)) for name, mode in MODES.items()]
+    "name", [pytest.param(name, marks=pytest.mark.xdist_group(mode.process)) for name, mode in MODES.items()]
 )
 def test_products_equal_the_oracles(products, name, record_property):
     ours, oracle = (_products(products, who, name) for who in ("ours", "jwst"))
