@@ -85,6 +85,11 @@ def ends_at_msa(meta: Mapping[str, Any]) -> bool:
     return meta.get("meta.instrument.filter") == "OPAQUE" or meta.get("meta.exposure.type") in LAMPS
 
 
+def is_image(meta: Mapping[str, Any]) -> bool:
+    """Whether light is not dispersed: a mirror is in the place of the gratings."""
+    return str(meta.get("meta.instrument.grating")).lower() == "mirror"
+
+
 def spectral_order(meta: Mapping[str, Any], tree: Mapping[str, Any]) -> tuple[int, tuple[float, float]]:
     """Order and range of wavelengths [m] of filter (or lamp) and grating, of the wavelengthrange reference."""
     grating = str(meta.get("meta.instrument.grating"))
@@ -368,6 +373,10 @@ class Optics:
     @property
     def is_prism(self) -> bool:
         return str(self.meta["meta.instrument.grating"]).lower() == "prism"
+
+    @property
+    def is_mirror(self) -> bool:
+        return is_image(self.meta)
 
     @cached_property
     def temperature(self) -> float:
@@ -869,6 +878,21 @@ class Cutout:
         return float(here.separation(there).arcsec)
 
 
+def check_slices(meta: Mapping[str, Any]) -> None:
+    """Whether light of the slices of the IFU falls on the detector.
+
+    Raises
+    ------
+    NoSlitError
+        If filter and grating leave nothing for it.
+    """
+    grating, filter_ = (str(meta.get(f"meta.instrument.{name}")) for name in ("grating", "filter"))
+    if meta["meta.instrument.detector"].upper() == "NRS2" and (
+        grating.endswith("M") or (grating, filter_) == ("G140H", "F070LP")
+    ):
+        raise NoSlitError("no slice falls on detector NRS2")
+
+
 def slice_traces(optics: Optics, y_range: tuple[float, float] = Y_RANGE) -> Iterator[Trace]:
     """Where each slice of the IFU falls.
 
@@ -877,12 +901,7 @@ def slice_traces(optics: Optics, y_range: tuple[float, float] = Y_RANGE) -> Iter
     NoSlitError
         If filter and grating leave nothing for the detector.
     """
-    meta = optics.meta
-    grating, filter_ = (str(meta.get(f"meta.instrument.{name}")) for name in ("grating", "filter"))
-    if meta["meta.instrument.detector"].upper() == "NRS2" and (
-        grating.endswith("M") or (grating, filter_) == ("G140H", "F070LP")
-    ):
-        raise NoSlitError("no slice falls on detector NRS2")
+    check_slices(optics.meta)
     for number in range(SLICES):
         yield Trace(optics, optics.grating_to_slice(number, y_range), Y_RANGE)
 
@@ -908,6 +927,19 @@ def slits_mask(optics: Optics, slits: Sequence[Slit], shape: tuple[int, int]) ->
 def failed_open_mask(optics: Optics, shutters: Sequence[Slit], shape: tuple[int, int]) -> np.ndarray:
     """Pixels that light of shutters that cannot be closed falls on, bool (y, x)."""
     mask = np.zeros(shape, np.bool_)
+    if optics.is_mirror:
+        wcs = slits_wcs(optics, shutters).forward_transform
     for shutter in shutters:
-        _slit_trace(optics, shutter).mark(mask)
+        trace = _slit_trace(optics, shutter)
+        if not optics.is_mirror:
+            trace.mark(mask)
+            continue
+        # Light that a mirror reflects has no wavelength: the last frame that does without it tells.
+        with np.errstate(all="ignore"):
+            (left, right), (low, high) = trace.box
+            x = np.arange(max(np.ceil(left), 0), min(np.floor(right) + 1, shape[1]), dtype=np.intp)
+            y = np.arange(max(np.ceil(low), 0), min(np.floor(high) + 1, shape[0]), dtype=np.intp)
+            if x.size and y.size:
+                place = wcs(*np.meshgrid(x, y), shutter.slit_id)[0]
+                mask[np.ix_(y, x)] |= ~np.isnan(place)
     return mask

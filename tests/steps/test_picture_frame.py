@@ -8,7 +8,7 @@ from astropy.io import fits
 
 from jwstdask.core import dq
 from jwstdask.core.block import ImageBlock, Window
-from jwstdask.core.errors import ParameterError, StepUndone
+from jwstdask.core.errors import StepUndone
 from jwstdask.steps.detector.clean_flicker_noise import draft_rate
 from jwstdask.steps.detector.picture_frame import PictureFrameStep
 from tests.steps.fakes import FakeReference, Ramp, metadata, oracle_ramp
@@ -164,12 +164,3 @@ def test_skip_rules():
     step = PictureFrameStep(skip=False, mask_science_regions=False)
     assert step.references_for(metadata_of(3)) == ("pictureframe", "readnoise", "gain")
     assert step.references_for(metadata_of(3, cal_step__ramp_fit="COMPLETE")) == ("pictureframe",)
-
-
-def test_what_is_not_available_is_refused_when_planning():
-    for exposure_type in ("NRS_DARK", "NRS_LAMP", "NRS_MSATA"):
-        with pytest.raises(ParameterError, match=f"the default, is not available for {exposure_type}"):
-            PictureFrameStep(skip=False).check(metadata_of(3, exposure__type=exposure_type))
-    PictureFrameStep(skip=False).check(metadata_of(3))
-    PictureFrameStep(skip=False).check(metadata_of(3, instrument__name="NIRCAM"))
-    PictureFrameStep(skip=False, mask_science_regions=False, save_mask=True, save_correction=True).check(metadata_of(3))

@@ -16,7 +16,7 @@ from jwstdask.refs.reference import open_reference
 from jwstdask.simulate import nirspec as optics_of
 from jwstdask.steps.detector.clean_flicker_noise import CleanFlickerNoiseStep
 from jwstdask.steps.detector.picture_frame import PictureFrameStep
-from jwstdask.steps.detector.science_regions import msa_metadata_path
+from jwstdask.steps.detector.science_regions import NoSlitError, msa_metadata_path, science_regions
 from tests.steps.fakes import FakeReference
 from tests.wcs.test_nirspec import metadata, paths, references_of
 
@@ -157,6 +157,103 @@ def test_picture_frame_beside_spectra_as_the_oracle(oracle_steps, paths, detecto
     np.testing.assert_array_equal(shared.mask, mask.data.astype(bool))
     step.frame_integration(meta, prepared, shared, block, 0)
     np.testing.assert_array_equal(block.sci, model.data)
+
+
+@pytest.fixture(scope="module")
+def mirror(paths):
+    """A wheel without grooves, whose image of the shutters falls on the detectors."""
+    import asdf
+
+    meta = {"telescope": "JWST", "author": "tests", "pedigree": "DUMMY", "useafter": "2022-01-01T00:00:00",
+            "reftype": "disperser", "instrument": {"name": "NIRSPEC"}, "exposure": {"type": "N/A"}}  # fmt: skip
+    flat = dict.fromkeys(("theta_x", "theta_y", "theta_z", "tilt_x", "tilt_y", "groovedensity"), 0.0)
+    path = paths["msa"].parent / "jwst_nirspec_disperser_0099.asdf"
+    asdf.AsdfFile({**optics_of.disperser("G235M"), **flat, "meta": meta}).write_to(path)
+    return path
+
+
+OTHERS = {
+    "image": ("NRS1", "NRS_MSATA", {"instrument__grating": "MIRROR", "instrument__filter": "CLEAR"}, 0),
+    "image of a lamp": (
+        "NRS2", "NRS_TASLIT",
+        {"instrument__grating": "MIRROR", "instrument__filter": "OPAQUE", "instrument__lamp_state": "TEST"}, 20,
+    ),
+    "dark": ("NRS1", "NRS_DARK", {"instrument__filter": "OPAQUE", "instrument__lamp_state": "LINE2"}, 1000),
+    "lamp on shutters": ("NRS1", "NRS_AUTOWAVE", {"instrument__lamp_mode": "MSASPEC"}, 1000),
+    "lamp on a slit that the detector does not see": (
+        "NRS1", "NRS_LAMP", {"instrument__lamp_mode": "FIXEDSLIT", "subarray__name": "SUBS200B1"}, None,
+    ),
+    "lamp on slices that the detector does not see": ("NRS2", "NRS_LAMP", {"instrument__lamp_mode": "IFU"}, None),
+    "flat without metadata": ("NRS1", "NRS_AUTOFLAT", {"instrument__lamp_mode": "MSASPEC"}, "FAILED"),
+}  # fmt: skip
+"""Detector, EXP_TYPE, keywords, and the least number of pixels that are masked; None if no slit is on the detector."""
+
+
+@pytest.mark.parametrize(("detector", "exposure_type", "more", "least"), OTHERS.values(), ids=OTHERS)
+def test_lamps_darks_and_images_as_the_oracle(
+    oracle_steps, monkeypatch, paths, mirror, detector, exposure_type, more, least
+):
+    """Only shutters that cannot be closed are masked, and of images light without a wavelength where it ends there."""
+    from jwst.assign_wcs.util import MSAFileError, NoDataOnDetectorError
+    from jwst.clean_flicker_noise.clean_flicker_noise import create_mask, post_process_rate
+    from stdatamodels.jwst import datamodels
+
+    lamp = {"instrument__filter": "OPAQUE", "instrument__lamp_state": "LINE2"} if "LAMP" in exposure_type else {}
+    lamp |= {"instrument__filter": "OPAQUE", "instrument__lamp_state": "FLAT1"} if "AUTO" in exposure_type else {}
+    meta = metadata(detector, "G235M", exposure_type, **(lamp | more))
+    files = references_of(paths, "G235M")
+    if more.get("instrument__grating") == "MIRROR":
+        files["disperser"] = mirror
+    if exposure_type == "NRS_AUTOWAVE":
+        # jwst takes the path as it is.
+        meta["meta.instrument.msa_metadata_file"] = str(files["msametafile"])
+    oracle_steps(files)
+    # What FITS keywords say of the WCS of an image is not of interest here.
+    monkeypatch.setattr("jwst.assign_wcs.assign_wcs_step.update_fits_wcsinfo", lambda *_, **__: None)
+    model = datamodels.ImageModel(data=np.ones((2048, 2048), np.float32))
+    model.dq = np.zeros(model.data.shape, np.uint32)
+    for name, value in meta.items():
+        model[name] = value
+    step, references = opened(PictureFrameStep(skip=False), meta, files)
+    arguments = "picture_frame", meta, references, step.msa_metadata_path, (2048, 2048)
+
+    def theirs():
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            return post_process_rate(model, assign_wcs=True, msaflagopen=True)
+
+    if least is None:
+        with pytest.raises(NoDataOnDetectorError):
+            theirs()
+        with pytest.raises(NoSlitError, match=f"falls on detector {detector}"):
+            science_regions(*arguments, failed_open=True)
+        return
+    if least == "FAILED":
+        with pytest.raises(MSAFileError):
+            theirs()
+        with pytest.raises(StepUndone, match="slits of the MSA are not known") as caught:
+            science_regions(*arguments, failed_open=True)
+        assert caught.value.status == "FAILED"
+        return
+    expected = ~create_mask(theirs(), mask_science_regions=True, n_sigma=0)
+    own = science_regions(*arguments, failed_open=True)
+    np.testing.assert_array_equal(own, expected)
+    assert own.sum() >= least and (own.any() == (least > 0))
+
+
+def test_lamps_without_a_list_of_shutters(paths):
+    """Only slits that a lamp lights take references then."""
+    files = references_of(paths, "G235M")
+    for exposure_type, lamp_mode, needed in (("NRS_DARK", None, False), ("NRS_LAMP", "FIXEDSLIT", True)):
+        more = {"instrument__lamp_mode": lamp_mode, "instrument__lamp_state": "LINE2", "instrument__filter": "OPAQUE"}
+        meta = metadata("NRS1", "G235M", exposure_type, **more)
+        _, references = opened(PictureFrameStep(skip=False), meta, files)
+        few = {"wavelengthrange": references["wavelengthrange"]}
+        if needed:
+            with pytest.raises(StepError, match="no camera, collimator"):
+                science_regions("picture_frame", meta, few, None, (2048, 2048), failed_open=True)
+        few = few if not needed else {**references, "msaoper": None}
+        assert not science_regions("picture_frame", meta, few, None, (2048, 2048), failed_open=True).any()
 
 
 @pytest.mark.parametrize("name", ["missing_msa.fits", None])

@@ -21,7 +21,6 @@ from jwstdask.kernels.flat_field import flat_field
 from jwstdask.steps.detector import median_image as median_images
 from jwstdask.steps.detector.ramp_fit import RampFitData, RampFitStep
 from jwstdask.steps.detector.science_regions import (
-    EXPOSURE_TYPES,
     NoSlitError,
     msa_metadata_path,
     references_for,
@@ -327,12 +326,11 @@ class CleanFlickerNoiseStep(Step):
             excluded = kernels.soss_traces(draft.sci.shape[-2:], prepared.traces, angle, subarray)
         elif self.mask_science_regions and str(meta.get("meta.exposure.type")).startswith("NRS"):
             excluded = (draft.dq & flags.MSA_FAILED_OPEN) != 0
-            if meta.get("meta.exposure.type") in EXPOSURE_TYPES:
-                arguments = self.alias, meta, prepared.references, self.msa_metadata_path, draft.sci.shape[-2:]
-                try:
-                    excluded |= science_regions(*arguments)
-                except NoSlitError as error:
-                    raise CleaningError(str(error)) from error
+            arguments = self.alias, meta, prepared.references, self.msa_metadata_path, draft.sci.shape[-2:]
+            try:
+                excluded |= science_regions(*arguments)
+            except NoSlitError as error:
+                raise CleaningError(str(error)) from error
         rate = draft.sci if flat is None else draft.sci / flat
         return kernels.scene_mask(rate, excluded, self.n_sigma, self.fit_histogram, self.single_mask)
 

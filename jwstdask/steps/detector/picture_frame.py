@@ -11,7 +11,7 @@ import numpy as np
 
 from jwstdask.core import dq as flags
 from jwstdask.core.block import RampBlock
-from jwstdask.core.errors import ParameterError, StepUndone
+from jwstdask.core.errors import StepUndone
 from jwstdask.core.params import par
 from jwstdask.core.step import Meta, SidePath, Step
 from jwstdask.kernels.clean_flicker_noise import scene_mask
@@ -19,7 +19,6 @@ from jwstdask.kernels.picture_frame import Pattern
 from jwstdask.steps.detector.clean_flicker_noise import draft_rate
 from jwstdask.steps.detector.ramp_fit import RampFitData, RampFitStep
 from jwstdask.steps.detector.science_regions import (
-    EXPOSURE_TYPES,
     NoSlitError,
     msa_metadata_path,
     references_for,
@@ -108,14 +107,6 @@ class PictureFrameStep(Step):
             mask_path=path("pctfrm_mask", "") if self.save_mask else None,
             correction_path=path("pctfrm_correction", "") if self.save_correction else None,
         )
-
-    def check(self, meta: Meta) -> None:
-        exposure_type = meta.get("meta.exposure.type")
-        if self.mask_science_regions and self.skip_reason(meta) is None and exposure_type not in EXPOSURE_TYPES:
-            raise ParameterError(
-                f"picture_frame: mask_science_regions=True, the default, is not available for {exposure_type}",
-                "Set mask_science_regions to False: sources are masked by their signal alone.",
-            )
 
     def skip_reason(self, meta: Meta) -> str | None:
         instrument, subarray = (str(meta.get(f"meta.{name}")).upper() for name in ("instrument.name", "subarray.name"))

@@ -20,19 +20,41 @@ FIXED_SLIT_ROWS = slice(922, 1116)
 _WITH_SHUTTERS = ("NRS_IFU", "NRS_MSASPEC")
 """Exposures that see light through the micro-shutters, wanted or not."""
 
-EXPOSURE_TYPES = frozenset((*_WITH_SHUTTERS, "NRS_FIXEDSLIT", "NRS_BRIGHTOBJ"))
-"""Exposures with such regions."""
+SPECTRA = frozenset((*_WITH_SHUTTERS, "NRS_FIXEDSLIT", "NRS_BRIGHTOBJ"))
+"""Exposures with spectra of targets. Of others only light of shutters that cannot be closed counts."""
+
+_OPENINGS = {
+    "NRS_IFU": "slices", "NRS_MSASPEC": "shutters", "NRS_AUTOFLAT": "shutters", "NRS_FIXEDSLIT": "slits",
+    "NRS_BRIGHTOBJ": "slits",
+}  # fmt: skip
+_OPENINGS_OF_LAMPS = {"IFU": "slices", "MSASPEC": "shutters", "FIXEDSLIT": "slits", "BRIGHTOBJ": "slits"}
+
+
+def _opening(meta: Meta) -> str:
+    """What spectra enter through: slices, shutters or slits; empty for images, darks and lamps that light no slit."""
+    exposure_type = str(meta.get("meta.exposure.type"))
+    if exposure_type not in SPECTRA and str(meta.get("meta.instrument.grating")).upper() == "MIRROR":
+        return ""
+    if exposure_type in ("NRS_LAMP", "NRS_AUTOWAVE"):
+        return _OPENINGS_OF_LAMPS.get(str(meta.get("meta.instrument.lamp_mode")).upper(), "")
+    return _OPENINGS.get(exposure_type, "")
 
 
 def references_for(meta: Meta, failed_open: bool | None = None) -> tuple[str, ...]:
     """Reference types that :func:`science_regions` needs."""
     exposure_type = str(meta.get("meta.exposure.type"))
-    if exposure_type not in EXPOSURE_TYPES:
+    if not exposure_type.startswith("NRS"):
         return ()
     from jwstdask.wcs import nirspec
 
-    types = list(nirspec.SLICE_REFERENCES if exposure_type == "NRS_IFU" else nirspec.SLIT_REFERENCES)
-    if exposure_type in _WITH_SHUTTERS if failed_open is None else failed_open:
+    if failed_open is None:
+        failed_open = exposure_type in _WITH_SHUTTERS
+    types: list[str] = []
+    if exposure_type == "NRS_IFU":
+        types += nirspec.SLICE_REFERENCES
+    elif failed_open or _opening(meta) in ("slits", "shutters"):
+        types += nirspec.SLIT_REFERENCES
+    if failed_open:
         types += [name for name in ("msa", "msaoper") if name not in types]
     return tuple(types)
 
@@ -40,7 +62,7 @@ def references_for(meta: Meta, failed_open: bool | None = None) -> tuple[str, ..
 def msa_metadata_path(meta: Meta, exposure: str) -> str | None:
     """The MSA metadata file that an exposure names, beside it if the name has no folder; None if it needs none."""
     name = str(meta.get("meta.instrument.msa_metadata_file") or "").strip()
-    if meta.get("meta.exposure.type") != "NRS_MSASPEC" or name in ("", "N/A"):
+    if _opening(meta) != "shutters" or name in ("", "N/A"):
         return None
     if is_url(name) or os.path.dirname(name):
         return name
@@ -58,7 +80,8 @@ def science_regions(
     """Pixels that see sources, by the geometry of the instrument alone.
 
     These are slices of the IFU, the bounding boxes of slits, the pixels lit by shutters that cannot be closed, and with
-    the IFU or shutters the rows of the fixed slits, unless one of these has a target.
+    the IFU or shutters the rows of the fixed slits, unless one of these has a target. In exposures of lamps, darks and
+    images shutters that cannot be closed alone count, but slits that a lamp lights must fall on the detector.
 
     Parameters
     ----------
@@ -91,15 +114,13 @@ def science_regions(
     """
     exposure_type = str(meta["meta.exposure.type"])
     name = str(meta.get("meta.filename") or "exposure")
-    missing = sorted(kind for kind in references_for(meta, failed_open) if references.get(kind) is None)
     if failed_open is None:
         failed_open = exposure_type in _WITH_SHUTTERS
+    # As in jwst: without the reference no such shutters are known.
+    failed_open = failed_open and references.get("msaoper") is not None
+    missing = sorted(kind for kind in references_for(meta, failed_open) if references.get(kind) is None)
     from jwstdask.wcs import nirspec
 
-    if "msaoper" in missing:
-        # As in jwst: no such shutters are known.
-        missing.remove("msaoper")
-        failed_open = False
     if missing:
         raise StepError(
             name,
@@ -109,19 +130,27 @@ def science_regions(
         )
     files = {kind: item for kind, item in references.items() if item is not None}
     trees = {kind: item.asdf for kind, item in files.items() if item.kind == "asdf"}
+    opening = _opening(meta)
+    mask = np.zeros(shape, np.bool_)
     try:
+        if opening == "slices":
+            nirspec.check_slices(meta)
+        if not (failed_open or exposure_type in SPECTRA or opening in ("slits", "shutters")):
+            return mask
         optics = nirspec.Optics(meta, trees)
         if exposure_type == "NRS_IFU":
             mask = nirspec.slices_mask(optics, shape)
             mask[FIXED_SLIT_ROWS] = True
-        elif exposure_type == "NRS_MSASPEC":
-            slits = nirspec.on_detector(optics, _open_slitlets(meta, msa_metadata, trees["msa"]))
-            mask = nirspec.slits_mask(optics, slits, shape)
-            if not any(slit.quadrant == nirspec.FIXED_SLIT_QUADRANT for slit in slits):
+        elif opening in ("slits", "shutters"):
+            lit = nirspec.fixed_slits(meta)
+            if opening == "shutters":
+                lit = _open_slitlets(meta, msa_metadata, trees["msa"])
+            slits = nirspec.on_detector(optics, lit)
+            if exposure_type in SPECTRA:
+                mask = nirspec.slits_mask(optics, slits, shape)
+            fixed = any(slit.quadrant == nirspec.FIXED_SLIT_QUADRANT for slit in slits)
+            if exposure_type == "NRS_MSASPEC" and not fixed:
                 mask[FIXED_SLIT_ROWS] = True
-        else:
-            slits = nirspec.on_detector(optics, nirspec.fixed_slits(meta))
-            mask = nirspec.slits_mask(optics, slits, shape)
         if failed_open:
             shutters = nirspec.failed_open_shutters(files["msaoper"].json)
             mask |= nirspec.failed_open_mask(optics, shutters, shape)
@@ -146,8 +175,8 @@ def _open_slitlets(meta: Meta, path: str | None, msa: Mapping[str, Any]) -> list
 
 
 __all__ = [
-    "EXPOSURE_TYPES",
     "FIXED_SLIT_ROWS",
+    "SPECTRA",
     "NoSlitError",
     "msa_metadata_path",
     "references_for",
