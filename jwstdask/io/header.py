@@ -7,6 +7,7 @@ standard (FITS 4.0, section 4).
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -146,7 +147,7 @@ def card_text(keyword: str, value: Any, comment: str = "") -> str:
     ValueError
         If the value cannot stand in a FITS header (NaN, infinity, control characters).
     """
-    # The common short string and integer are formatted here: same text, a tenth of the time.
+    # Common short strings, integers and floats are formatted here: same text, a tenth of the time.
     if len(keyword) <= 8:
         kind = type(value)
         if kind is int or kind is bool:
@@ -154,6 +155,9 @@ def card_text(keyword: str, value: Any, comment: str = "") -> str:
         elif kind is str and 0 < len(value) <= 60 and "'" not in value and value.isascii() and value.isprintable():
             quoted = f"'{value.rstrip():8}'"
             body = f"{quoted:20}"
+        elif kind is float and math.isfinite(value):
+            body = str(value).replace("e", "E")
+            body = f"{body:>20}" if len(body) <= 20 else ""
         else:
             body = ""
         if body and comment.isascii():

@@ -40,15 +40,15 @@ def scatter_sources(
     rng: np.random.Generator, half_width: float, separation: float, number: int, occupied: np.ndarray
 ) -> np.ndarray:
     """Random offsets (n, 2) [arcsec] in a square, no two (and none of ``occupied``) closer than ``separation``."""
-    kept = list(occupied)
-    found: list[np.ndarray] = []
+    kept = np.concatenate((np.reshape(occupied, (-1, 2)), np.empty((number, 2))))
+    first = count = len(occupied)
     for candidate in rng.uniform(-half_width, half_width, (60 * number, 2)):
-        if len(found) == number:
+        if count == first + number:
             break
-        if not kept or np.min(np.hypot(*(np.asarray(kept) - candidate).T)) > separation:
-            kept.append(candidate)
-            found.append(candidate)
-    return np.asarray(found).reshape(-1, 2)
+        if not count or np.min(np.hypot(*(kept[:count] - candidate).T)) > separation:
+            kept[count] = candidate
+            count += 1
+    return kept[first:count]
 
 
 def sersic(radius: np.ndarray, half_light: float, index: float) -> np.ndarray:

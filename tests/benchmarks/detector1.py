@@ -65,7 +65,7 @@ _CASES = {
     "snowballs": Case(
         "the same, snowballs on, crowded field",
         _NIRCAM,
-        {"readpatt": "BRIGHT2", "ngroups": 10, "stars": 20_000},
+        {"readpatt": "BRIGHT2", "ngroups": 10, "stars": 20_000, "separation": 0.06},
         60,
         {"steps.jump.expand_large_events": True},
         theirs=1,
