@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-from jwstdask.core.errors import JwstdaskError
+from jwstdask.core.errors import ClusterError, JwstdaskError
+from jwstdask.engine.events import hear, unsent
 from jwstdask.engine.limits import available_cores, available_memory
 from jwstdask.engine.resources import (
     MEMORY,
@@ -170,6 +171,9 @@ _CAPACITY_SECONDS = 5.0
 _MOST_AT_ONCE = 500
 """Tasks in a message."""
 
+_LINGER, _LOOK = 0.1, 0.02
+"""Seconds that results wait for others to be fetched with, and between looks."""
+
 
 @dataclass
 class _Flight:
@@ -206,6 +210,7 @@ class Cluster:
 
     def __init__(self, client: Any, owner: Any = None, window: int = 8) -> None:
         self.client, self.owner, self.window = client, owner, window
+        self._address = client.scheduler.address
         self._calls: dict[Any, tuple[Callable[..., Any], tuple[Any, ...]]] = {}
         self._capacity: tuple[int, int | None] = (1, None)
         self._known = -_CAPACITY_SECONDS
@@ -295,13 +300,16 @@ class Cluster:
                     if ready or held:
                         continue
                     break
-                batch = running.next_batch()
+                batch = self._batch(running, len(flights))
                 arrived = self.client.gather({future: future for future in batch}, errors="skip")
+                said = [message for found in arrived.values() if found is not None for message in found[1]]
+                if said:
+                    hear(said)
                 for future in batch:
                     flight = flights.pop(future)
                     # A result that was lost with its worker may have failed the second time.
                     if future.status == "finished":
-                        result = arrived[future]
+                        result = arrived[future][0]
                         if needs is None or not needs.short(result) or not self._more(flight):
                             done(flight, result)
                             continue
@@ -313,10 +321,26 @@ class Cluster:
                     ready.append(flight)
                 # What is done is forgotten.
                 del future, batch, arrived
-        except BaseException:
+        except BaseException as error:
+            if self.client.status != "running" and not isinstance(error, KeyboardInterrupt | JwstdaskError):
+                raise ClusterError(
+                    f"the scheduler {self._address} is lost",
+                    "see its log, start one again, and give the same command: what is finished is not done again",
+                ) from error
             self.client.cancel(list(flights), force=True)
             raise
         return [results[index] for index in range(len(results))]
+
+    def _batch(self, running: Any, count: int) -> list[Any]:
+        """Tasks that have ended; several together, as long as workers have others at hand."""
+        threads = self.capacity()[0]
+        enough = self.window * threads // 4
+        found = running.next_batch()
+        ended = time.monotonic() + _LINGER
+        while len(found) < enough and count - len(found) > 2 * threads and time.monotonic() < ended:
+            time.sleep(_LOOK)
+            found += running.next_batch(block=False)
+        return list(found)
 
     def _more(self, flight: _Flight) -> bool:
         """Give a task more memory; False if there is no more."""
@@ -360,10 +384,10 @@ class Cluster:
                 function(*arguments)
 
 
-def _task(function: Function, item: Any) -> Any:
-    """What a worker does of a map."""
+def _task(function: Function, item: Any) -> tuple[Any, list[str]]:
+    """What a worker does of a map: the result, and what has been told and is not on its way yet."""
     try:
-        return patiently(partial(function, item))
+        return patiently(partial(function, item)), unsent()
     except Exception as error:
         if lacked_memory(error) and not isinstance(error, MemoryError):
             raise MemoryError(str(error)) from error

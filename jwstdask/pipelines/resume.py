@@ -15,7 +15,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -70,19 +70,6 @@ def known_stamp(path: str) -> Stamp:
     return _stamps[key]
 
 
-@dataclass(frozen=True)
-class Witnessed(Outcome):
-    """An outcome with what its files held.
-
-    Attributes
-    ----------
-    evidence
-        Of the record of the task being finished.
-    """
-
-    evidence: Mapping[str, Any] = field(default_factory=dict)
-
-
 def witness(
     plan: Plan,
     executor: Executor | None = None,
@@ -117,7 +104,6 @@ def _witnessed(
                     # The work will say so in its own words.
                     continue
     outcome = work(plan, executor)
-    evidence: dict[str, Any] = {}
     if outcome.error is None:
         try:
             products, detail = _products(plan, outcome, executor)
@@ -137,9 +123,8 @@ def _witnessed(
         if not outcome.short:
             tell(json.dumps({"folder": folder, "record": "failed", "task": name, **failure_json(outcome)}))
         return outcome
-    found = Witnessed(**{**vars(outcome), "evidence": evidence})
     tell(json.dumps({"folder": folder, "record": "finished", "task": name, **evidence}))
-    return found
+    return outcome
 
 
 def _products(
@@ -271,6 +256,8 @@ class Ledger:
         self._known_settings: set[str] = set()
         self._running: dict[str, threading.Thread] = {}
         self._guard = threading.Condition()
+        self._names: dict[tuple[str, str], str] = {}
+        self.handle: Callable[[], None] = lambda: None
 
     @property
     def work(self) -> Callable[..., Outcome]:
@@ -370,6 +357,7 @@ class Ledger:
     def _task(self, plan: Plan) -> Task:
         task = Task(plan, task_name(plan, self.folder))
         self.tasks[task.name] = task
+        self._names[plan.pipeline, plan.path] = task.name
         for kind, path in all_products(plan).items():
             self._maker[os.path.abspath(path)] = (task, kind)
         return task
@@ -468,14 +456,21 @@ class Ledger:
         self._write([item for item in found if item.pop("folder", None) == self.folder and item["task"] in self.tasks])
 
     def settle(self, plan: Plan, outcome: Outcome) -> None:
-        """Write down an outcome whose message has not come; at the end it is in the journal."""
-        name = task_name(plan, self.folder)
-        if outcome.error is not None:
-            self._write([{"record": "failed", "task": name, **failure_json(outcome)}])
-        elif isinstance(outcome, Witnessed):
-            self._write([{"record": "finished", "task": name, **outcome.evidence}])
+        """See to it that an outcome is in the journal: its message, which came before it, or what is known without."""
+        name = self._name(plan)
+        if name not in self._told:
+            self.handle()
+        if name not in self._told:
+            if outcome.error is not None:
+                self._write([{"record": "failed", "task": name, **failure_json(outcome)}])
+            else:
+                # Without what its files held: the next run does it again.
+                self._write([{"record": "finished", "task": name, **outcome_json(outcome)}])
         with self._guard:
             self._guard.wait_for(lambda: name not in self._writing)
+
+    def _name(self, plan: Plan) -> str:
+        return self._names.get((plan.pipeline, plan.path)) or task_name(plan, self.folder)
 
     def _write(self, records: Sequence[Mapping[str, Any]]) -> None:
         new, ends = [], set()
@@ -494,9 +489,11 @@ class Ledger:
             return
         try:
             self.journal.add_all(new, sync=bool(ends))
-            for record in new if self.log is not None else ():
-                plan = self.tasks[record["task"]].plan
-                self.log.add({**record, "pipeline": plan.pipeline, "path": plan.path})  # type: ignore[union-attr]
+            if self.log is not None:
+                plans = (self.tasks[record["task"]].plan for record in new)
+                self.log.add_all(
+                    [{**record, "pipeline": plan.pipeline, "path": plan.path} for record, plan in zip(new, plans)]
+                )
             self._told |= ends
         finally:
             for record in new:
@@ -528,7 +525,7 @@ def opened_ledger(folder: str, resume: Resume, executor: Executor) -> Iterator[L
         log.add({"record": "run", **facts, **place})
         status = "stopped"
         try:
-            with listening(executor, ledger.hear):
+            with listening(executor, ledger.hear) as ledger.handle:
                 try:
                     yield ledger
                     status = ledger.status

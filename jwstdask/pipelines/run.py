@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -812,8 +812,7 @@ class _Run:
             if self.ledger is not None:
                 self.ledger.settle(plans[outcome.pipeline, outcome.path], outcome)
             with self._guard:
-                # Without the evidence, which is in the journal now.
-                self.outcomes.append(Outcome(**{item.name: getattr(outcome, item.name) for item in fields(Outcome)}))
+                self.outcomes.append(outcome)
             if self.report is not None:
                 self.report(outcome)
             if self.stop and outcome.error is not None:

@@ -18,6 +18,7 @@ import os
 import socket
 import threading
 import time
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,7 +55,14 @@ def _merged(own: bytes, other: bytes) -> bytes:
 
 def line_of(record: Mapping[str, Any]) -> bytes:
     """A record as a line of the journal."""
-    text = json.dumps(record, separators=(",", ":"), ensure_ascii=True, default=str)[:-1]
+    return _line(_text(record))
+
+
+_text = json.JSONEncoder(separators=(",", ":"), default=str).encode
+
+
+def _line(text: str) -> bytes:
+    text = text[:-1]
     return f'{text}{_SUM}{_checksum(text)}"}}\n'.encode()
 
 
@@ -103,7 +111,7 @@ class TaskState:
     state
         ``planned``, ``running``, ``done``, ``up to date`` or ``failed``.
     text
-        The last record of it being finished, in whatever run, as JSON: there may be many tasks.
+        The last record of it being finished, in whatever run, as compressed JSON: there may be many tasks.
     wall, ended
         Seconds that it took, and since 1970 when it was finished.
     reason, trace
@@ -116,7 +124,7 @@ class TaskState:
     pipeline: str = ""
     path: str = ""
     state: str = "planned"
-    text: str = ""
+    text: bytes = b""
     wall: float = 0.0
     ended: float = 0.0
     reason: str = ""
@@ -130,7 +138,7 @@ class TaskState:
     @property
     def finished(self) -> dict[str, Any] | None:
         """The last record of it being finished; None if it has not been, or failed later."""
-        return json.loads(self.text) if self.text else None
+        return json.loads(zlib.decompress(self.text)) if self.text else None
 
 
 @dataclass
@@ -154,8 +162,8 @@ class History:
     files: dict[tuple[str, int, int], str] = field(default_factory=dict)
     written: dict[str, tuple[int, int, str]] = field(default_factory=dict)
 
-    def add(self, record: Mapping[str, Any]) -> None:
-        """Take a record into account."""
+    def add(self, record: Mapping[str, Any], text: str = "") -> None:
+        """Take a record into account; ``text`` is its JSON, if that is known."""
         kind = record.get("record")
         if kind == "run":
             self.runs.append(dict(record))
@@ -176,9 +184,9 @@ class History:
                 state.started = record["time"]
             elif kind == "failed":
                 state.reason, state.trace = record.get("reason", ""), record.get("trace", "")
-                state.text = ""
+                state.text = b""
             elif kind == "finished":
-                state.text = json.dumps(record, separators=(",", ":"), default=str)
+                state.text = zlib.compress((text or _text(record)).encode(), 1)
                 state.reason = state.trace = ""
                 state.wall, state.ended = record.get("wall", 0.0), record.get("time", 0.0)
                 self._remember(record)
@@ -318,11 +326,12 @@ class Journal:
         """Append records in one piece."""
         now = round(time.time(), 3)
         stamped = [{**record, "time": now} for record in records]
+        texts = list(map(_text, stamped))
         with self._guard:
-            for record in stamped:
-                self.history.add(record)
+            for record, text in zip(stamped, texts, strict=True):
+                self.history.add(record, text)
             if self._file >= 0 and stamped:
-                self._write(b"".join(map(line_of, stamped)), sync)
+                self._write(b"".join(map(_line, texts)), sync)
                 if is_url(self.folder) and time.monotonic() - self._sent > INTERVAL:
                     self._send()
 

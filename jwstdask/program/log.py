@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,11 +86,14 @@ def events(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     yield {"event": kind, **task, **facts}
 
 
-def line_of(event: Mapping[str, Any]) -> str:
+_encode = json.JSONEncoder(default=str).encode
+
+
+def line_of(event: Mapping[str, Any], now: float | None = None) -> str:
     """An event as a line."""
-    now = time.time()
+    now = time.time() if now is None else now
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
-    return json.dumps({"time": stamp, **event}, default=str)
+    return _encode({"time": stamp, **event})
 
 
 class RunLog:
@@ -109,7 +112,12 @@ class RunLog:
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Add what a record of the journal tells."""
-        text = "".join(f"{line_of(event)}\n" for event in events(record))
+        self.add_all([record])
+
+    def add_all(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Add what records of the journal tell, in one piece."""
+        now = time.time()
+        text = "".join(f"{line_of(event, now)}\n" for record in records for event in events(record))
         with contextlib.suppress(OSError), open(self.path, "a", encoding="utf-8") as file:
             file.write(text)
 

@@ -1,8 +1,9 @@
-"""Chaos: workers and the leading process of a program are killed at seeded moments, and the command given again.
+"""Chaos: workers, scheduler and leading process of a program are killed at seeded moments, and the command given again.
 
 ``python -m tests.benchmarks.chaos --rounds 20 --exposures 40`` makes a synthetic program, runs it undisturbed, and then
 in rounds with kills at seeded moments. After each round the products must be those of the undisturbed run, and no task
-whose record had been written may have been done again.
+whose record had been written may have been done again. In every fourth round (``--apart``) scheduler and workers are
+processes that somebody else started, so that the scheduler is killed without the leading process.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from tests.program.processes import worker_processes
 
 def contents(out: Path) -> dict[str, dict[str, str]]:
     """What is in the products, but for times of writing."""
-    return {path.name: parts(str(path)) for path in sorted(out.iterdir()) if not path.name.startswith(".")}
+    return {path.name: parts(str(path)) for path in sorted(out.glob("*.*")) if path.is_file()}
 
 
 def workers_of(process: int) -> list[psutil.Process]:
@@ -50,6 +51,56 @@ def finished(out: Path) -> int:
         return 0
 
 
+class Apart:
+    """A scheduler and workers of its own, on plain TCP, that no run has started.
+
+    Parameters
+    ----------
+    folder
+        For the scheduler file.
+    """
+
+    def __init__(self, folder: Path, workers: int, environment: dict[str, str]) -> None:
+        self.folder, self.count, self.environment = folder, workers, environment
+        self.file = folder / "scheduler.json"
+        self.scheduler: subprocess.Popen | None = None
+        self.workers: subprocess.Popen | None = None
+
+    def start(self) -> None:
+        """Have both, if they are not there."""
+        if self.scheduler is not None and self.scheduler.poll() is None:
+            return
+        self.end()
+        self.file.unlink(missing_ok=True)
+        quiet: Any = {"env": self.environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        address = ["--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0"]
+        command = [sys.executable, "-m", "distributed.cli.dask_scheduler", *address, "--scheduler-file", str(self.file)]
+        self.scheduler = subprocess.Popen(command, **quiet)
+        while not self.file.exists() or not self.file.read_text().strip():
+            time.sleep(0.05)
+        address = ["--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0", "--nthreads", "1"]
+        command = [sys.executable, "-m", "distributed.cli.dask_worker", *address, "--nworkers", str(self.count)]
+        command += ["--scheduler-file", str(self.file), "--local-directory", str(self.folder)]
+        self.workers = subprocess.Popen(command, **quiet)
+
+    def end(self) -> None:
+        """End both, and what they have started."""
+        for process in filter(None, (self.workers, self.scheduler)):
+            family = [*psutil.Process(process.pid).children(recursive=True)] if process.poll() is None else []
+            for member in [*family, process]:
+                with contextlib.suppress(psutil.Error):
+                    member.kill()
+            process.wait()
+        self.scheduler = self.workers = None
+
+    def processes(self) -> list[psutil.Process]:
+        """The workers."""
+        with contextlib.suppress(psutil.Error, AttributeError):
+            found = psutil.Process(self.workers.pid).children(recursive=True)  # type: ignore[union-attr]
+            return [item for item in found if "spawn_main" in " ".join(item.cmdline())]
+        return []
+
+
 class Chaos:
     """Rounds of kills.
 
@@ -61,21 +112,29 @@ class Chaos:
         Of the command.
     total
         Tasks of an undisturbed run.
+    workers
+        How many there are.
     """
 
-    def __init__(self, command: list[str], environment: dict[str, str], total: int, seed: int) -> None:
-        self.command, self.environment, self.total = command, environment, total
+    def __init__(self, command: list[str], environment: dict[str, str], total: int, workers: int, seed: int) -> None:
+        self.command, self.environment, self.total, self.workers = command, environment, total, workers
         self.random = np.random.default_rng(seed)
 
-    def round(self, out: Path) -> dict[str, Any]:
+    def round(self, out: Path, apart: Apart | None = None) -> dict[str, Any]:
         """Kill once to three times; what happened."""
         kills: list[str] = []
         left = int(self.random.integers(1, 4))
         while True:
+            where = [f"--workers={self.workers}"]
+            if apart is not None:
+                apart.start()
+                where = [f"--scheduler={apart.file}", "--insecure"]
             process = subprocess.Popen(
-                [*self.command, f"--output_dir={out}"], env=self.environment, stderr=subprocess.PIPE, text=True
+                [*self.command, *where, f"--output_dir={out}"], env=self.environment, stderr=subprocess.PIPE, text=True
             )
             victim = str(self.random.choice(["client", "worker", "interrupt"], p=[0.5, 0.3, 0.2]))
+            if apart is not None and (not kills or self.random.random() < 0.5):
+                victim = "scheduler"
             # After so many more tasks, and a moment: at once while the run starts, too.
             more = int(self.random.integers(0, self.total // 2))
             moment = self.random.uniform(0, 3 if more == 0 else 1)
@@ -86,18 +145,21 @@ class Chaos:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(moment)
                 if process.poll() is None:
-                    kills.append(self._strike(process, victim))
+                    kills.append(self._strike(process, victim, apart))
                     left -= 1
             printed = process.communicate()[1]
             if process.returncode == 0:
                 return {"kills": kills, **self._redone(out)}
-            if not kills or process.returncode not in (-signal.SIGKILL, 130):
+            lost = bool(kills) and kills[-1] == "scheduler" and process.returncode in (1, 2) and "scheduler" in printed
+            if not kills or not (lost or process.returncode in (-signal.SIGKILL, 130)):
                 raise SystemExit(f"a run failed by itself ({process.returncode}):\n{printed}")
 
-    def _strike(self, process: subprocess.Popen, victim: str) -> str:
+    def _strike(self, process: subprocess.Popen, victim: str, apart: Apart | None) -> str:
         if victim == "interrupt":
             process.send_signal(signal.SIGINT)
-        elif victim == "worker" and (found := workers_of(process.pid)):
+        elif victim == "scheduler":
+            apart.scheduler.kill()  # type: ignore[union-attr]
+        elif victim == "worker" and (found := workers_of(process.pid) if apart is None else apart.processes()):
             try:
                 found[int(self.random.integers(len(found)))].kill()
             except psutil.Error:
@@ -126,6 +188,7 @@ def main() -> int:
     parser.add_argument("--exposures", type=int, default=40)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--through", type=int, default=2, choices=(1, 2, 3))
+    parser.add_argument("--apart", type=int, default=4, help="every which round has a scheduler of its own; 0: none")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", metavar="FILE", help="write the facts here")
     options = parser.parse_args()
@@ -142,18 +205,28 @@ def main() -> int:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CRDS_")}
         environment |= {**cache.environment, "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "jwstdask", "run", str(folder / "in"), f"--through={options.through}"]
-        command += ["--no-report", f"--workers={options.workers}"]
+        command += ["--no-report"]
         started = time.perf_counter()
         subprocess.run(
-            [*command, f"--output_dir={folder / 'undisturbed'}"], env=environment, check=True, capture_output=True
+            [*command, f"--workers={options.workers}", f"--output_dir={folder / 'undisturbed'}"],
+            env=environment,
+            check=True,
+            capture_output=True,
         )
         seconds = time.perf_counter() - started
         expected = contents(folder / "undisturbed")
         print(f"undisturbed: {len(expected)} products in {seconds:.1f} s", flush=True)
-        chaos = Chaos(command, environment, finished(folder / "undisturbed"), options.seed)
+        chaos = Chaos(command, environment, finished(folder / "undisturbed"), options.workers, options.seed)
         for number in range(options.rounds):
             out = folder / f"round{number}"
-            found = chaos.round(out)
+            apart = None
+            if options.apart and number % options.apart == options.apart - 1:
+                apart = Apart(folder, options.workers, environment)
+            try:
+                found = chaos.round(out, apart)
+            finally:
+                if apart is not None:
+                    apart.end()
             found["same"] = contents(out) == expected
             facts.append(found)
             kills = ", ".join(found["kills"]) or "nothing"
