@@ -36,7 +36,7 @@ from jwstdask.io.metadata import read_metadata
 from jwstdask.io.naming import file_name, product_path
 from jwstdask.pipelines.cost import predict
 from jwstdask.program.associations import Association, Product
-from jwstdask.refs.crds import ReferenceChoice, resolve
+from jwstdask.refs.crds import NOT_APPLICABLE, ReferenceChoice, resolve
 from jwstdask.refs.parameters import ParameterLayers, crds_parameters_disabled, parameter_layers, parameter_reftype
 from jwstdask.refs.stripes import Superstripes, superstripes
 from jwstdask.steps.registry import CLASSES, step_class
@@ -522,6 +522,9 @@ def choose_steps(target: type, drafts: list[Draft], settings: Settings) -> None:
             draft.error = f"{draft.request.path}: {name}: {reason_of(error)}"
 
 
+_DISPENSABLE = frozenset(("psf",))
+
+
 def choose_references(drafts: list[Draft], settings: Settings) -> None:
     """Best references of the steps that run, of all exposures at once."""
     wanted = []
@@ -543,7 +546,7 @@ def choose_references(drafts: list[Draft], settings: Settings) -> None:
             overrides = draft.configured.overrides[item.name]
             paths: dict[str, str | None] = {}
             for reftype in item.step.references_for(draft.meta):
-                choice = chosen[reftype]
+                choice = decided(chosen[reftype])
                 if reftype in overrides:
                     override = {reftype: overrides[reftype]}
                     choice = resolve([draft.meta], [reftype], settings.context, override)[0][reftype]
@@ -559,6 +562,13 @@ def choose_references(drafts: list[Draft], settings: Settings) -> None:
                     draft.reference_names[reftype] = _recorded(choice)
             steps.append(replace(item, references=paths))
         draft.steps = steps
+
+
+def decided(choice: ReferenceChoice) -> ReferenceChoice:
+    """A choice, or that the type does not apply, where jwst does without what a context does not know."""
+    if choice.error is None or choice.reftype not in _DISPENSABLE:
+        return choice
+    return replace(choice, name=NOT_APPLICABLE, error=None)
 
 
 def _problem(choice: ReferenceChoice, path: str, step: str) -> str | None:

@@ -368,3 +368,13 @@ def test_references_that_are_needed(monkeypatch):
     )  # fmt: skip
     monkeypatch.setenv("STPIPE_DISABLE_CRDS_STEPPARS", "true")
     assert "pars-extract1dstep" not in median_images.references_for(grism)
+
+
+def test_a_context_may_know_nothing_of_point_sources():
+    from jwstdask.pipelines.planner import decided
+    from jwstdask.refs.crds import ReferenceChoice
+
+    unknown = ReferenceChoice("psf", error="no match found", origin="jwst_0999.pmap")
+    assert decided(unknown).not_applicable and decided(unknown).origin == "jwst_0999.pmap"
+    for choice in (ReferenceChoice("gain", error="no match found"), ReferenceChoice("psf", name="psf.fits")):
+        assert decided(choice) is choice
