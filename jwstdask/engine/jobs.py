@@ -68,8 +68,9 @@ class System:
         What dask-jobqueue calls the account.
     directives
         Options that every job needs.
-    folder
-        Shell command that goes to the folder of submission, where the system does not start jobs there.
+    among_logs
+        Whether jobs are submitted in the folder for what they say, for some systems of this kind leave it in the
+        folder of submission whatever a script asks for. Jobs go to that of the command by themselves.
     """
 
     cluster: str
@@ -79,7 +80,7 @@ class System:
     stuck: str = r"$^"
     account: str = "account"
     directives: tuple[str, ...] = ()
-    folder: str = ""
+    among_logs: bool = False
 
 
 SYSTEMS: Mapping[str, System] = {
@@ -91,7 +92,7 @@ SYSTEMS: Mapping[str, System] = {
         ("qstat",),
         ended=r"\s[CFX]\s+\S+\s*$",
         directives=("-V",),
-        folder='cd "${PBS_O_WORKDIR:-.}"',
+        among_logs=True,
     ),
     "sge": System(
         "SGECluster", "qsub", ("qstat", "-u", "{user}"), stuck=r"\sE\S*qw\s", account="project", directives=("-V",)
@@ -316,9 +317,8 @@ def _prologue(profile: Profile, keys: tuple[str, str] | None) -> list[str]:
     environment = worker_environment(profile)
     for name, value in settings_of(profile, keys).items():
         environment["DASK_" + name.replace(".", "__").replace("-", "_").upper()] = str(value)
-    folder = SYSTEMS[profile.kind].folder
     return [
-        *([folder] if folder else []),
+        *([f"cd {shlex.quote(os.getcwd())}"] if SYSTEMS[profile.kind].among_logs else []),
         *dask.config.get(f"jobqueue.{profile.kind}.job-script-prologue"),
         *profile.prologue,
         *(f"export {name}={shlex.quote(value)}" for name, value in environment.items()),
@@ -375,6 +375,11 @@ def _classes(profile: Profile, watch: Watch | None) -> tuple[Any, Any]:
                 watch.refusals.clear()
                 watch.submitted += 1
 
+        async def _submit_job(self, script_filename: str) -> Any:
+            assert watch is not None
+            folder = watch.logs if watch.system.among_logs else None
+            return await self._call([*shlex.split(self.submit_command), script_filename], cwd=folder)
+
         async def close(self) -> None:
             await super().close()
             self.status = Status.closed
@@ -412,7 +417,7 @@ def start_jobs(profile: Profile, say: Say) -> Jobs:
         warn_insecure()
     else:
         keys = folder.write_keys()
-    logs = Path(os.path.expanduser(profile.log_directory)) if profile.log_directory else folder.path / "logs"
+    logs = Path(profile.log_directory).expanduser().absolute() if profile.log_directory else folder.path / "logs"
     watch = Watch(system, profile.seconds("check"), logs, say)
     cluster, job = _classes(profile, watch)
     jobs = None

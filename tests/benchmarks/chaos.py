@@ -29,6 +29,8 @@ from jwstdask.program.journal import journal_path, read_records
 from jwstdask.simulate import make_cache, make_program
 from tests.program.processes import worker_processes
 
+_WAIT = "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT"
+
 
 def contents(out: Path) -> dict[str, dict[str, str]]:
     """What is in the products, but for times of writing."""
@@ -129,8 +131,10 @@ class Chaos:
             if apart is not None:
                 apart.start()
                 where = [f"--scheduler={apart.file}", "--insecure"]
+            # So long a client waits for a scheduler that is lost.
+            environment = {**self.environment, **({} if apart is None else {_WAIT: "8 s"})}
             process = subprocess.Popen(
-                [*self.command, *where, f"--output_dir={out}"], env=self.environment, stderr=subprocess.PIPE, text=True
+                [*self.command, *where, f"--output_dir={out}"], env=environment, stderr=subprocess.PIPE, text=True
             )
             victim = str(self.random.choice(["client", "worker", "interrupt"], p=[0.5, 0.3, 0.2]))
             if apart is not None and (not kills or self.random.random() < 0.5):

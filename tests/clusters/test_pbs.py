@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 
@@ -17,10 +18,14 @@ pytestmark = [
 ]
 
 
-def test_lost_jobs_come_back(slurm, profile_file, capsys):
-    """The list has those that have ended, too."""
+def test_lost_jobs_come_back(slurm, profile_file, capsys, tmp_path, monkeypatch):
+    """The list has those that have ended, too; what jobs say is in its folder, and jobs are in that of the command."""
+    here, logs = tmp_path / "here", tmp_path / "logs"
+    here.mkdir()
+    monkeypatch.chdir(here)
     options = {"resource_spec": "nodes=1:ppn=1"}
-    executor = start(read_profile(profile_file("pbs", interface="lo", workers="3", options=options)))
+    profile = profile_file("pbs", interface="lo", workers="3", options=options, log_directory=str(logs))
+    executor = start(read_profile(profile))
     try:
         executor.client.wait_for_workers(2)
         (pending,) = (job for job, state in slurm.jobs().items() if state == "PENDING")
@@ -28,7 +33,10 @@ def test_lost_jobs_come_back(slurm, profile_file, capsys):
         subprocess.run(["qdel", pending, running], check=True)
         wait_for(lambda: len(slurm.jobs()) == 3 and not {pending, running} & set(slurm.jobs()))
         assert executor.map(abs, range(-20, 0)) == list(range(20, 0, -1))
+        assert set(executor.client.run(os.getcwd).values()) == {str(here)}
     finally:
         executor.close()
     wait_for(lambda: not slurm.jobs())
     assert "submitted again" in capsys.readouterr().err
+    assert any("distributed" in path.read_text() for path in logs.iterdir())
+    assert list(here.iterdir()) == []
