@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 if all went well, 1 if an exposure failed, 2 if the command was wrong, 130 after Ctrl-C.
     """
     if argv is None:
-        # Hundreds of thousands of objects of imported modules live as long as the process: they are looked at less often.
+        # What modules are made of, some 10^5 objects, lives as long as the process and need not be looked at often.
         gc.set_threshold(10_000)
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):

@@ -32,8 +32,8 @@ from jwstdask.refs.stripes import superstripes
 TILE_BYTES = 1_600_000
 """Science bytes of a tile (float32).
 
-A tile of half the size leaves room for flags and scratch in a second-level cache of 1 MB, but costs more: what is called
-for every tile takes about a millisecond, and the third-level cache holds the rest.
+Half of it would leave room for flags and scratch in a second-level cache of 1 MB, but cost more: what is called for
+every tile takes about a millisecond, and the third-level cache holds the rest.
 """
 
 LONG_TILE_BYTES = 32_000_000

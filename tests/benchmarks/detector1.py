@@ -5,6 +5,9 @@
 thread. The oracle is given one exposure where that takes minutes, after a very small one; of long series, of which it
 keeps many times the raw file in memory, one of fewer integrations, and its cost is scaled by their number.
 
+The *floor* is what moving the bytes alone would take: raw file, references and products, once each, at the measured
+bandwidth of a copy. ``--update`` also puts the numbers into chapter 4 of the book, which plots them.
+
 ``--prepare`` makes the exposures, runs each case once and measures nothing; ``--folder`` keeps them.
 """
 
@@ -18,7 +21,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.measure import HEADER, ORACLE, OURS, Cost, between, folder_of, line, marginal, parser, run
+from tests.benchmarks.measure import (
+    HEADER,
+    ORACLE,
+    OURS,
+    Cost,
+    between,
+    copy_bandwidth,
+    folder_of,
+    line,
+    marginal,
+    parser,
+    run,
+)
 
 PIPELINE = "calwebb_detector1"
 
@@ -138,6 +153,10 @@ _CASES = {
 }
 
 
+_CHAPTER = "notebooks/04-stage-1-near-infrared.ipynb"
+_CELL = "speed"
+
+
 @dataclass(frozen=True)
 class Exposures:
     """Raw files of a case.
@@ -218,8 +237,23 @@ def run_theirs(case: Case, exposures: Exposures, folder: Path) -> tuple[Cost, Co
     return more, None if case.theirs == 1 else Cost(*times[0], *memory)
 
 
-def measure(case: Case, folder: Path) -> tuple[dict[str, tuple[Cost, Cost]], int]:
-    """Costs of both programs by kind, and the size of the raw file [bytes]."""
+def moved(uncal: Path, products: Path, cache: Path) -> int:
+    """Bytes of an exposure, its products and the references that these name."""
+    from astropy.io import fits
+
+    made = list(products.glob(f"{uncal.name.removesuffix('_uncal.fits')}_*.fits"))
+    names = {
+        value.removeprefix("crds://")
+        for path in made
+        for value in fits.getheader(path).values()
+        if isinstance(value, str) and value.startswith("crds://")
+    }
+    references = [path for path in cache.rglob("*") if path.name in names]
+    return sum(path.stat().st_size for path in (uncal, *made, *references))
+
+
+def measure(case: Case, folder: Path) -> tuple[dict[str, tuple[Cost, Cost]], int, int]:
+    """Costs of both programs by kind, and bytes of the raw file and of all that is moved."""
     exposures = prepare(case, folder)
     for path in (folder / "ours", folder / "theirs"):
         shutil.rmtree(path, ignore_errors=True)
@@ -227,19 +261,20 @@ def measure(case: Case, folder: Path) -> tuple[dict[str, tuple[Cost, Cost]], int
     theirs, command = run_theirs(case, exposures, folder)
     shutil.rmtree(folder / "theirs")
     runs = [run_ours(case, exposures, folder, count) for count in (1, case.ours)]
+    size = moved(exposures.ours[0], folder / "ours", folder / "cache")
     shutil.rmtree(folder / "ours")
     pairs = {"one more exposure": (theirs, marginal(runs[0], runs[1], case.ours))}
     if command is not None:
         pairs["one command"] = (command, runs[0])
-    return pairs, exposures.ours[0].stat().st_size
+    return pairs, exposures.ours[0].stat().st_size, size
 
 
-def rows(case: Case, pairs: Mapping[str, tuple[Cost, Cost]], raw: int) -> list[str]:
+def rows(case: Case, pairs: Mapping[str, tuple[Cost, Cost]], raw: int, floor: float) -> list[str]:
     """Lines of the table."""
     scaled = f"; jwst: {case.fewer} integrations, scaled" if case.fewer else ""
     return [
         line(
-            f"{case.title} ({raw / 1e6:.0f} MB{scaled}): {kind}",
+            f"{case.title} ({raw / 1e6:.0f} MB, floor {floor:.2f} s{scaled}): {kind}",
             *costs,
             goal=f" (goal {case.goal})" if kind == "one more exposure" else "",
         )
@@ -247,12 +282,24 @@ def rows(case: Case, pairs: Mapping[str, tuple[Cost, Cost]], raw: int) -> list[s
     ]
 
 
+def into_chapter(path: Path, found: list[str]) -> None:
+    """Put the numbers, a line a case, into the cell of a chapter that plots them."""
+    import nbformat
+
+    book = nbformat.read(path, as_version=4)
+    cell = next(cell for cell in book.cells if cell.id == _CELL)
+    before, opening, rest = cell.source.partition('"""\n')
+    _, closing, after = rest.partition('"""')
+    cell.source = before + opening + "".join(f"{line}\n" for line in found) + closing + after
+    nbformat.write(book, path)
+
+
 def main() -> None:
     options_parser = parser(__doc__)
     options_parser.add_argument("cases", nargs="*", default=list(_CASES), metavar="CASE", help=", ".join(_CASES))
     options_parser.add_argument("--prepare", action="store_true", help="make the exposures, compile the kernels")
     options = options_parser.parse_args()
-    lines = [HEADER]
+    lines, found, bandwidth = [HEADER], list[str](), copy_bandwidth()
     with folder_of(options) as parent:
         for name in options.cases:
             print(name, file=sys.stderr)
@@ -262,12 +309,16 @@ def main() -> None:
                 run_ours(case, prepare(case, folder), folder, 1)
                 shutil.rmtree(folder / "ours")
             if not options.prepare:
-                lines += rows(case, *measure(case, folder))
+                pairs, raw, size = measure(case, folder)
+                lines += rows(case, pairs, raw, size / bandwidth)
+                theirs, own = pairs["one more exposure"]
+                found.append(f"{theirs.cpu:7.2f} {own.cpu:7.3f} {size / bandwidth:7.3f} {case.goal:4d}  {case.title}")
                 print(lines[-1], file=sys.stderr, flush=True)
     if options.prepare:
         return
     print("\n".join(lines))
     if options.update:
+        into_chapter(options.update.resolve().parent / _CHAPTER, found)
         between(options.update, "<!-- stage 1 speed table -->\n", "\n".join(lines))
 
 

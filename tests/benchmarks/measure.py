@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 OURS = [sys.executable, "-m", "jwstdask"]
 STRUN = str(Path(sys.executable).with_name("strun"))
 ORACLE = [sys.executable, str(Path(__file__).with_name("oracle.py"))]
@@ -134,3 +136,15 @@ def between(readme: Path, marker: str, text: str) -> None:
     before, _, rest = readme.read_text().partition(marker)
     _, _, after = rest.partition("<!-- end -->")
     readme.write_text(f"{before}{marker}{text}\n<!-- end -->{after}")
+
+
+def copy_bandwidth() -> float:
+    """Bytes that one core reads and writes in a second of copying."""
+    source = np.ones(1 << 25)
+    target = np.ones_like(source)
+    seconds = []
+    for _ in range(5):
+        started = time.process_time()
+        np.copyto(target, source)
+        seconds.append(time.process_time() - started)
+    return 2 * source.nbytes / min(seconds)
