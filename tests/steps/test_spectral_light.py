@@ -178,15 +178,11 @@ SLITS = {
         [POSITIONED | {"bkg_coeff": [[-0.5], [3.5], [17.2, 0.001], [22.9]], "bkg_order": 1, "extract_width": 5}],
         {}, {},
     ),
-    "limits and a median, smoothed": (
+    "limits by wavelength, a smoothed median, no offsets": (
         [POSITIONED | {
-            "src_coeff": [[6.3, 0.003], [15.1, 0.002]], "bkg_coeff": [[-0.5], [3.4]], "bkg_fit": "median",
-            "smoothing_length": 6,
-        }], {}, {},
-    ),
-    "limits by wavelength, no offsets": (
-        [POSITIONED | {"src_coeff": [[8.2, 0.3], [17.4, 0.2]], "independent_var": "wavelength"}], {},
-        {"dither__x_offset": None},
+            "src_coeff": [[8.2, 0.3], [17.4, 0.2]], "independent_var": "wavelength", "bkg_coeff": [[-0.5], [0.4, 0.3]],
+            "bkg_fit": "median", "smoothing_length": 6,
+        }], {}, {"dither__x_offset": None},
     ),
     "parameters": (
         [POSITIONED | {"bkg_coeff": [[-0.5], [4.5]], "bkg_order": 2}],
