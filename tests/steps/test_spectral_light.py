@@ -180,7 +180,7 @@ SLITS = {
     ),
     "limits by wavelength, a smoothed median, no offsets": (
         [POSITIONED | {
-            "src_coeff": [[8.2, 0.3], [17.4, 0.2]], "independent_var": "wavelength", "bkg_coeff": [[-0.5], [0.4, 0.3]],
+            "src_coeff": [[8.2, 0.3], [17.4, 0.2]], "independent_var": "wavelength", "bkg_coeff": [[4.5], [7.2, 0.2]],
             "bkg_fit": "median", "smoothing_length": 6,
         }], {}, {"dither__x_offset": None},
     ),
