@@ -20,6 +20,7 @@ import numba
 import numpy as np
 
 from jwstdask.core.dq import DO_NOT_USE, JUMP_DET, SATURATED
+from jwstdask.kernels.jump import sort_columns
 from jwstdask.kernels.ramp_fit import Slopes
 
 MIN_GROUPS = 4
@@ -103,229 +104,282 @@ class Fit(NamedTuple):
     groupdq: np.ndarray
 
 
-# One ramp -------------------------------------------------------------------------------------------------------------
+# Ramps side by side ---------------------------------------------------------------------------------------------------
+#
+# Arrays are (difference, lane) or (lane,), a lane being a ramp; the first ``count`` lanes are in use. What is done to a
+# difference in all lanes is a loop that becomes vector instructions if it writes to one array and reads at most eight.
+
+_LANES = 64
 
 
 @numba.njit(**_OPTIONS)
-def _fit(diff, use, guess, scale, gain, noise, photon, read, photon_next, read_next, work):
+def _fit(diff, use, guess, scale, gain, noise, photon, read, photon_next, read_next, count, work, sums):
     """Fit one rate to the differences in ``use``, for a covariance at rate ``guess``, divided by ``scale``.
 
-    ``work`` (9, difference + 1) gets, in this order: alpha, beta, theta, phi, C(i), B(i); the rest is scratch.
-
-    Returns
-    -------
-    A, B, C
-        Quadratic forms of the covariance divided by ``scale``.
+    ``work`` (9, difference + 1, lane) gets, in this order: alpha, beta, theta, phi, C(i), B(i); the rest is scratch.
+    ``sums`` (9, lane) gets A, B, C, the quadratic forms of the covariance divided by ``scale``; the rest is scratch.
     """
-    n = diff.size
+    n = diff.shape[0]
     alpha, beta, theta, phi, row_c, row_b, back, back_d, front_d = (
         work[0], work[1], work[2], work[3], work[4], work[5], work[6], work[7], work[8]
     )  # fmt: skip
-    electrons = guess / gain
-    variance = noise * noise
+    total_a, total_b, total_c, electrons, variance, front, cross, squares, value = (
+        sums[0], sums[1], sums[2], sums[3], sums[4], sums[5], sums[6], sums[7], sums[8]
+    )  # fmt: skip
+    for lane in range(count):
+        electrons[lane] = guess[lane] / gain[lane]
+    for lane in range(count):
+        variance[lane] = noise[lane] * noise[lane]
     for i in range(n):
-        alpha[i] = (electrons * photon[i] + variance * read[i]) / scale
+        target, once, twice = alpha[i], photon[i], read[i]
+        for lane in range(count):
+            target[lane] = (electrons[lane] * once + variance[lane] * twice) / scale[lane]
     for i in range(n - 1):
-        beta[i] = (electrons * photon_next[i] + variance * read_next[i]) / scale * use[i + 1] * use[i]
+        target, once, twice, used, next_used = beta[i], photon_next[i], read_next[i], use[i], use[i + 1]
+        for lane in range(count):
+            target[lane] = (
+                (electrons[lane] * once + variance[lane] * twice) / scale[lane] * next_used[lane] * used[lane]
+            )
 
-    theta[0] = 1.0
-    theta[1] = alpha[0]
+    theta[0, :count] = 1.0
+    theta[1, :count] = alpha[0, :count]
     for i in range(2, n + 1):
-        theta[i] = alpha[i - 1] * theta[i - 1] - beta[i - 2] * beta[i - 2] * theta[i - 2]
-    phi[n] = 1.0
-    phi[n - 1] = alpha[n - 1]
+        target, own, off, last, before = theta[i], alpha[i - 1], beta[i - 2], theta[i - 1], theta[i - 2]
+        for lane in range(count):
+            target[lane] = own[lane] * last[lane] - off[lane] * off[lane] * before[lane]
+    phi[n, :count] = 1.0
+    phi[n - 1, :count] = alpha[n - 1, :count]
     for i in range(n - 2, -1, -1):
-        phi[i] = alpha[i] * phi[i + 1] - beta[i] * beta[i] * phi[i + 2]
+        target, own, off, last, before = phi[i], alpha[i], beta[i], phi[i + 1], phi[i + 2]
+        for lane in range(count):
+            target[lane] = own[lane] * last[lane] - off[lane] * off[lane] * before[lane]
 
     # Sums with alternating signs from the back, of ones and of differences.
-    back[n - 1] = 0.0
-    back_d[n - 1] = 0.0
+    back[n - 1, :count] = 0.0
+    back_d[n - 1, :count] = 0.0
     for i in range(n - 2, -1, -1):
         sign = -1.0 if (i + 1) % 2 == 0 else 1.0
-        back[i] = back[i + 1] * beta[i] + sign * beta[i] * phi[i + 2]
-        back_d[i] = (back_d[i + 1] + sign * (diff[i + 1] * use[i + 1]) * phi[i + 2]) * beta[i]
+        target, last, off, factor = back[i], back[i + 1], beta[i], phi[i + 2]
+        for lane in range(count):
+            target[lane] = last[lane] * off[lane] + sign * off[lane] * factor[lane]
+        target, last, values, used = back_d[i], back_d[i + 1], diff[i + 1], use[i + 1]
+        for lane in range(count):
+            target[lane] = (last[lane] + sign * (values[lane] * used[lane]) * factor[lane]) * off[lane]
 
     # The same from the front, and the products with the rows of the inverse.
     determinant = theta[n]
-    front = 0.0
-    front_d[0] = 0.0
-    cross = 0.0
-    squares = 0.0
-    total_b = 0.0
-    total_c = 0.0
+    front_d[0, :count] = 0.0
+    cross[:count] = 0.0
+    squares[:count] = 0.0
+    total_b[:count] = 0.0
+    total_c[:count] = 0.0
     for i in range(n):
         sign = -1.0 if i % 2 == 0 else 1.0
-        value = diff[i] * use[i]
-        coupling = beta[i - 1] if i > 0 else 1.0
-        front = front * coupling + sign * theta[i] if i > 0 else -theta[0]
-        front_d[i + 1] = coupling * front_d[i] + sign * value * theta[i] if i > 0 else -value * theta[0]
-        row_c[i] = sign / determinant * (phi[i + 1] * front + theta[i] * back[i]) * use[i]
-        row_b[i] = sign / determinant * (phi[i + 1] * front_d[i + 1] + theta[i] * back_d[i])
-        cross += value * sign / determinant * coupling * phi[i + 1] * front_d[i]
-        squares += value * value * theta[i] * phi[i + 1] / determinant
-        total_b += value * row_c[i]
-        total_c += row_c[i]
-    return 2.0 * cross + squares, total_b, total_c
-
-
-@numba.njit(**_OPTIONS)
-def _omissions(use, a_sum, b_sum, c_sum, scale, work, chisq_one, chisq_two, rate_one, rate_two):
-    """Chi squared and rate without each difference, and without each pair of neighbours (paper II, section 3)."""
-    n = use.size
-    beta, theta, phi, row_c, row_b = work[1], work[2], work[3], work[4], work[5]
-    determinant = theta[n]
-    chisq = (a_sum - b_sum * b_sum / c_sum) / scale
-    rate = b_sum * (1.0 / c_sum)
-    for i in range(n):
-        if use[i] == 0.0:
-            chisq_one[i] = chisq
-            rate_one[i] = rate
-            continue
-        inverse = theta[i] * phi[i + 1] / determinant
-        below = c_sum * inverse - row_c[i] * row_c[i]
-        a = (inverse * b_sum - row_b[i] * row_c[i]) / below
-        b = (row_b[i] - a * row_c[i]) / inverse
-        rate_one[i] = a
-        chisq_one[i] = (
-            a_sum + a * a * c_sum - 2 * a * b_sum + b * b * inverse - 2 * b * row_b[i] + 2 * a * b * row_c[i]
-        ) / scale
-    for i in range(n - 1):
-        if use[i] == 0.0:
-            chisq_two[i] = chisq_one[i + 1]
-            rate_two[i] = rate_one[i + 1]
-            continue
-        if use[i + 1] == 0.0:
-            chisq_two[i] = chisq_one[i]
-            rate_two[i] = rate_one[i]
-            continue
-        here = theta[i] * phi[i + 1] / determinant
-        there = theta[i + 1] * phi[i + 2] / determinant
-        between = -beta[i] * theta[i] * phi[i + 2] / determinant
-        own = row_c[i] * row_c[i] - c_sum * here
-        mixed = row_c[i] * row_c[i + 1] - c_sum * between
-        right = b_sum * row_c[i] - row_b[i] * c_sum
-        c = right / own - (b_sum * row_c[i + 1] - row_b[i + 1] * c_sum) / mixed
-        c /= mixed / own - (row_c[i + 1] * row_c[i + 1] - c_sum * there) / mixed
-        b = (right - c * mixed) / own
-        a = (b_sum - b * row_c[i] - c * row_c[i + 1]) / c_sum
-        rate_two[i] = a
-        chisq_two[i] = (
-            a_sum + a * a * c_sum + b * b * here + c * c * there
-            - (2 * a * b_sum + 2 * b * row_b[i] + 2 * c * row_b[i + 1])
-            + (2 * a * b * row_c[i] + 2 * a * c * row_c[i + 1] + 2 * b * c * between)
-        ) / scale  # fmt: skip
-    return chisq, rate
-
-
-@numba.njit(**_OPTIONS)
-def _largest(improvements, allowed):
-    """Largest improvement where allowed, 0 at least if some are not; NaN if one is NaN."""
-    best = -np.inf
-    for i in range(improvements.size):
-        value = improvements[i] * allowed[i]
-        if np.isnan(value):
-            return np.nan
-        best = max(best, value)
-    return best
-
-
-@numba.njit(**_OPTIONS)
-def _omit_jumps(
-    diff, use, guess, scale, gain, noise, photon, read, photon_next, read_next, pairs, limit_one, limit_two, work,
-    one, two, rate_one, rate_two, always,
-):  # fmt: skip
-    """Set ``use`` to 0 for differences with jumps, and return a rate without them for the covariance."""
-    n = diff.size
-    result = 0.0
-    for turn in range(n):
-        a_sum, b_sum, c_sum = _fit(
-            diff, use, guess, scale, gain, noise, photon, read, photon_next, read_next, work
-        )  # fmt: skip
-        chisq, rate = _omissions(use, a_sum, b_sum, c_sum, scale, work, one, two, rate_one, rate_two)
-        if turn == 0:
-            result = rate
-        for i in range(n):
-            one[i] = chisq - one[i]
-        for i in range(n - 1):
-            two[i] = chisq - two[i]
-        best_one = _largest(one, always)
-        best_two = _largest(two[: n - 1], pairs)
-        single = best_one - limit_one > best_two - limit_two
-        best = best_one * (best_one > limit_one) * single + best_two * (best_two > limit_two) * (not single)
-        if np.isnan(best) or best == 0.0:
-            break
-        dropped = 0
-        value = 0.0
-        if single:
-            for i in range(n):
-                hit = one[i] == best
-                value += rate_one[i] * hit
-                if hit:
-                    use[i] = 0.0
-                    dropped += 1
+        values, used, first, second, target = diff[i], use[i], theta[i], phi[i + 1], front_d[i + 1]
+        off = beta[max(i - 1, 0)]
+        for lane in range(count):
+            value[lane] = values[lane] * used[lane]
+        before = front_d[i]
+        if i == 0:
+            for lane in range(count):
+                front[lane] = -first[lane]
+            for lane in range(count):
+                target[lane] = -value[lane] * first[lane]
+            for lane in range(count):
+                cross[lane] += value[lane] * sign / determinant[lane] * second[lane] * before[lane]
         else:
-            for i in range(n - 1):
-                hit = two[i] == best
-                value += rate_two[i] * hit
-                if hit:
-                    use[i] = 0.0
-                    use[i + 1] = 0.0
-                    dropped += 1
-        if dropped == 0:
-            break
-        result = result * 0.0 + value
-        # With three differences left there is no telling which one is good.
-        if use.sum() <= 3:
-            break
-    return result
+            for lane in range(count):
+                front[lane] = front[lane] * off[lane] + sign * first[lane]
+            for lane in range(count):
+                target[lane] = off[lane] * before[lane] + sign * value[lane] * first[lane]
+            for lane in range(count):
+                cross[lane] += value[lane] * sign / determinant[lane] * off[lane] * second[lane] * before[lane]
+        row, behind = row_c[i], back[i]
+        for lane in range(count):
+            row[lane] = (
+                sign / determinant[lane] * (second[lane] * front[lane] + first[lane] * behind[lane]) * used[lane]
+            )
+        for lane in range(count):
+            total_b[lane] += value[lane] * row[lane]
+        for lane in range(count):
+            total_c[lane] += row[lane]
+        row, behind = row_b[i], back_d[i]
+        for lane in range(count):
+            row[lane] = sign / determinant[lane] * (second[lane] * target[lane] + first[lane] * behind[lane])
+        for lane in range(count):
+            squares[lane] += value[lane] * value[lane] * first[lane] * second[lane] / determinant[lane]
+    for lane in range(count):
+        total_a[lane] = 2.0 * cross[lane] + squares[lane]
 
 
 @numba.njit(**_OPTIONS)
-def _median(values, scratch):
-    """Median; NaN if a value is NaN."""
-    n = values.size
+def _omissions(use, scale, count, work, sums, one, two, rate_one, rate_two, chisq, rate):
+    """Chi squared and rate with all differences, without each, and without each pair of neighbours (paper II, sec. 3).
+
+    After :func:`_fit`, whose ``work`` and ``sums`` are scratch afterwards.
+    """
+    n = use.shape[0]
+    beta, theta, phi, row_c, row_b, inverse = work[1], work[2], work[3], work[4], work[5], work[6]
+    a_sum, b_sum, c_sum, between, own, mixed, right, b, c = (
+        sums[0], sums[1], sums[2], sums[3], sums[4], sums[5], sums[6], sums[7], sums[8]
+    )  # fmt: skip
+    total, less, more, free = work[7, 0], work[7, 1], work[7, 2], work[7, 3]
+    determinant = theta[n]
+    for lane in range(count):
+        chisq[lane] = (a_sum[lane] - b_sum[lane] * b_sum[lane] / c_sum[lane]) / scale[lane]
+    for lane in range(count):
+        rate[lane] = b_sum[lane] * (1.0 / c_sum[lane])
     for i in range(n):
-        value = values[i]
-        if np.isnan(value):
-            return np.nan
-        j = i
-        while j > 0 and scratch[j - 1] > value:
-            scratch[j] = scratch[j - 1]
-            j -= 1
-        scratch[j] = value
-    return scratch[n // 2] if n % 2 else (scratch[n // 2 - 1] + scratch[n // 2]) / 2.0
+        own_c, own_b, here, first, second, used = row_c[i], row_b[i], inverse[i], theta[i], phi[i + 1], use[i]
+        a, target = rate_one[i], one[i]
+        for lane in range(count):
+            here[lane] = first[lane] * second[lane] / determinant[lane]
+        for lane in range(count):
+            a[lane] = (here[lane] * b_sum[lane] - own_b[lane] * own_c[lane]) / (
+                c_sum[lane] * here[lane] - own_c[lane] * own_c[lane]
+            )
+        for lane in range(count):
+            b[lane] = (own_b[lane] - a[lane] * own_c[lane]) / here[lane]
+        for lane in range(count):
+            total[lane] = a_sum[lane] + a[lane] * a[lane] * c_sum[lane] - 2 * a[lane] * b_sum[lane]
+        for lane in range(count):
+            total[lane] = (
+                total[lane] + b[lane] * b[lane] * here[lane] - 2 * b[lane] * own_b[lane]
+                + 2 * a[lane] * b[lane] * own_c[lane]
+            )  # fmt: skip
+        for lane in range(count):
+            target[lane] = chisq[lane] if used[lane] == 0.0 else total[lane] / scale[lane]
+        for lane in range(count):
+            a[lane] = rate[lane] if used[lane] == 0.0 else a[lane]
+    for i in range(n - 1):
+        own_c, next_c, own_b, next_b = row_c[i], row_c[i + 1], row_b[i], row_b[i + 1]
+        here, there, off, first, second = inverse[i], inverse[i + 1], beta[i], theta[i], phi[i + 2]
+        for lane in range(count):
+            between[lane] = -off[lane] * first[lane] * second[lane] / determinant[lane]
+        for lane in range(count):
+            own[lane] = own_c[lane] * own_c[lane] - c_sum[lane] * here[lane]
+        for lane in range(count):
+            mixed[lane] = own_c[lane] * next_c[lane] - c_sum[lane] * between[lane]
+        for lane in range(count):
+            right[lane] = b_sum[lane] * own_c[lane] - own_b[lane] * c_sum[lane]
+        for lane in range(count):
+            c[lane] = right[lane] / own[lane] - (b_sum[lane] * next_c[lane] - next_b[lane] * c_sum[lane]) / mixed[lane]
+        for lane in range(count):
+            c[lane] /= mixed[lane] / own[lane] - (next_c[lane] * next_c[lane] - c_sum[lane] * there[lane]) / mixed[lane]
+        for lane in range(count):
+            b[lane] = (right[lane] - c[lane] * mixed[lane]) / own[lane]
+        for lane in range(count):
+            free[lane] = (b_sum[lane] - b[lane] * own_c[lane] - c[lane] * next_c[lane]) / c_sum[lane]
+        for lane in range(count):
+            total[lane] = (
+                a_sum[lane] + free[lane] * free[lane] * c_sum[lane] + b[lane] * b[lane] * here[lane]
+                + c[lane] * c[lane] * there[lane]
+            )  # fmt: skip
+        for lane in range(count):
+            less[lane] = 2 * free[lane] * b_sum[lane] + 2 * b[lane] * own_b[lane] + 2 * c[lane] * next_b[lane]
+        for lane in range(count):
+            more[lane] = (
+                2 * free[lane] * b[lane] * own_c[lane] + 2 * free[lane] * c[lane] * next_c[lane]
+                + 2 * b[lane] * c[lane] * between[lane]
+            )  # fmt: skip
+        for lane in range(count):
+            total[lane] = (total[lane] - less[lane] + more[lane]) / scale[lane]
+        used, next_used = use[i], use[i + 1]
+        target, single, next_single = two[i], one[i], one[i + 1]
+        for lane in range(count):
+            alone = single[lane] if next_used[lane] == 0.0 else total[lane]
+            target[lane] = next_single[lane] if used[lane] == 0.0 else alone
+        target, single, next_single = rate_two[i], rate_one[i], rate_one[i + 1]
+        for lane in range(count):
+            alone = single[lane] if next_used[lane] == 0.0 else free[lane]
+            target[lane] = next_single[lane] if used[lane] == 0.0 else alone
 
 
 @numba.njit(**_OPTIONS)
-def _load(sci, groupdq, found, zeroframe, nframes, delta_t, i, y, x, values, flags, diff, use):
-    """Differences of a ramp [DN/s], and 1 where both groups are without flags and no jump was found, else 0."""
+def _improve(chisq, without, allowed, count, best):
+    """Improvements in place of chi squared; the largest where allowed, 0 at least if some are not; NaN if one is."""
+    best[:count] = -np.inf
+    for i in range(without.shape[0]):
+        row, factor = without[i], 1.0 if allowed[i] else 0.0
+        for lane in range(count):
+            row[lane] = chisq[lane] - row[lane]
+        for lane in range(count):
+            value = row[lane] * factor
+            best[lane] = value if (value > best[lane]) | (value != value) else best[lane]
+
+
+@numba.njit(**_OPTIONS)
+def _omit(best, improvement, rates, use, lane, width, start, found):
+    """Leave out the differences of a lane whose omission is the best one: their number, and the sum of the rates.
+
+    ``found`` (group, lane) gets the jumps; ``start`` is the group after the first difference, ``width`` differences are
+    left out together.
+    """
+    dropped = 0
+    value = 0.0
+    for i in range(use.shape[0] + 1 - width):
+        hit = improvement[i, lane] == best
+        value += rates[i, lane] * hit
+        if hit:
+            dropped += 1
+            for k in range(i, i + width):
+                if use[k, lane] != 0.0:
+                    found[k + start] |= np.uint8(JUMP_DET)
+                use[k, lane] = 0.0
+    return dropped, value
+
+
+@numba.njit(**_OPTIONS)
+def _load(sci, groupdq, found, zeroframe, nframes, delta_t, i, y, x, count, values, diff, use):
+    """Differences of ramps [DN/s], and 1 where both groups are without flags and no jump was found, else 0.
+
+    ``values`` is scratch, float32 (difference + 1, lane).
+    """
     ngroups = sci.shape[1]
-    extra = values.size - ngroups
+    extra = values.shape[0] - ngroups
     for group in range(ngroups):
-        values[group + extra] = sci[i, group, y, x]
-        flags[group + extra] = groupdq[i, group, y, x]
+        values[group + extra, :count] = sci[i, group, y, x : x + count]
     if extra:
         # The zero frame is taken out of the average of the first group, and shares its flags.
-        zero = zeroframe[i, y, x]
-        values[0] = zero
-        values[1] = (values[1] * np.float32(nframes) - zero) / np.float32(nframes - 1)
-        flags[0] = flags[1]
-    for k in range(diff.size):
-        diff[k] = np.float64(values[k + 1] - values[k]) / delta_t[k]
-        good = flags[k] == 0 and flags[k + 1] == 0 and found[i, k + 1 - extra, y, x] & JUMP_DET == 0
-        use[k] = 1.0 if good else 0.0
+        for lane in range(count):
+            zero = zeroframe[i, y, x + lane]
+            values[0, lane] = zero
+            values[1, lane] = (values[1, lane] * np.float32(nframes) - zero) / np.float32(nframes - 1)
+    for k in range(diff.shape[0]):
+        target, used, low, high, step = diff[k], use[k], values[k], values[k + 1], delta_t[k]
+        for lane in range(count):
+            target[lane] = np.float64(high[lane] - low[lane]) / step
+        before = groupdq[i, max(k - extra, 0), y, x : x + count]
+        after = groupdq[i, k + 1 - extra, y, x : x + count]
+        jumps = found[i, k + 1 - extra, y, x : x + count]
+        for lane in range(count):
+            flags = before[lane] | after[lane] | (jumps[lane] & JUMP_DET)
+            used[lane] = 1.0 if flags == 0 else 0.0
 
 
 @numba.njit(**_OPTIONS)
 def _guess(sci, groupdq, zeroframe, nframes, delta_t, out):
     """Median difference of every ramp [DN/s], not below 0."""
     n = delta_t.size
-    values, flags = np.empty(n + 1, np.float32), np.empty(n + 1, np.uint8)
-    diff, use, scratch = np.empty(n), np.empty(n), np.empty(n)
-    for i, y, x in np.ndindex(out.shape):
-        _load(sci, groupdq, groupdq, zeroframe, nframes, delta_t, i, y, x, values, flags, diff, use)
-        median = _median(diff, scratch)
-        out[i, y, x] = median * (median > 0.0)
+    values = np.empty((n + 1, _LANES), np.float32)
+    keys, use = np.zeros(n * _LANES), np.empty((n, _LANES))
+    diff = keys.reshape((n, _LANES))
+    for i, y in np.ndindex(out.shape[:2]):
+        for x in range(0, out.shape[2], _LANES):
+            count = min(_LANES, out.shape[2] - x)
+            _load(sci, groupdq, groupdq, zeroframe, nframes, delta_t, i, y, x, count, values, diff, use)
+            # Numbers that are none, whose ramp has no median.
+            check = use[0]
+            check[:count] = 0.0
+            for k in range(n):
+                row = diff[k]
+                for lane in range(count):
+                    check[lane] += 1.0 if row[lane] != row[lane] else 0.0
+            sort_columns(keys, n, _LANES)
+            low, high = diff[(n - 1) // 2], diff[n // 2]
+            for lane in range(count):
+                median = (low[lane] + high[lane]) / 2.0 if n % 2 == 0 else high[lane]
+                out[i, y, x + lane] = median * (median > 0.0) if check[lane] == 0.0 else np.nan
 
 
 @numba.njit(**_OPTIONS)
@@ -335,23 +389,63 @@ def _find_jumps(
 ):  # fmt: skip
     """Mark jumps in ``found`` (flags of all groups), and a rate without them."""
     n = delta_t.size
-    values, flags = np.empty(n + 1, np.float32), np.empty(n + 1, np.uint8)
-    diff, use, before = np.empty(n), np.empty(n), np.empty(n)
-    one, two, rate_one, rate_two = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
-    work = np.empty((9, n + 1))
+    values = np.empty((n + 1, _LANES), np.float32)
+    diff, use = np.empty((n, _LANES)), np.empty((n, _LANES))
+    one, two, rate_one, rate_two = (
+        np.empty((n, _LANES)), np.empty((n - 1, _LANES)), np.empty((n, _LANES)), np.empty((n - 1, _LANES))
+    )  # fmt: skip
+    work, sums = np.empty((9, n + 1, _LANES)), np.empty((9, _LANES))
+    constants = np.empty((4, _LANES))
+    chisq, rates, best_one, best_two = np.empty(_LANES), np.empty(_LANES), np.empty(_LANES), np.empty(_LANES)
+    column = np.empty(_LANES, np.int64)
     always = np.ones(n, np.bool_)
-    extra = n + 1 - sci.shape[1]
-    for i, y, x in np.ndindex(rate.shape):
-        _load(sci, groupdq, groupdq, zeroframe, nframes, delta_t, i, y, x, values, flags, diff, use)
-        before[:] = use
-        rate[i, y, x] = _omit_jumps(
-            diff, use, guess[i, y, x], scale[i, y, x], np.float64(gain[y, x]), noise[y, x],
-            photon, read, photon_next, read_next, pairs, limit_one, limit_two,
-            work, one, two, rate_one, rate_two, always,
-        )  # fmt: skip
-        for k in range(n):
-            if use[k] != before[k]:
-                found[i, k + 1 - extra, y, x] |= np.uint8(JUMP_DET)
+    start = sci.shape[1] - n
+    for i, y in np.ndindex(rate.shape[:2]):
+        for x in range(0, rate.shape[2], _LANES):
+            count = min(_LANES, rate.shape[2] - x)
+            _load(sci, groupdq, groupdq, zeroframe, nframes, delta_t, i, y, x, count, values, diff, use)
+            for lane in range(count):
+                column[lane] = x + lane
+                constants[0, lane], constants[1, lane] = guess[i, y, x + lane], scale[i, y, x + lane]
+                constants[2, lane], constants[3, lane] = gain[y, x + lane], noise[y, x + lane]
+            for turn in range(n):
+                _fit(
+                    diff, use, constants[0], constants[1], constants[2], constants[3],
+                    photon, read, photon_next, read_next, count, work, sums,
+                )  # fmt: skip
+                _omissions(use, constants[1], count, work, sums, one, two, rate_one, rate_two, chisq, rates)
+                _improve(chisq, one, always, count, best_one)
+                _improve(chisq, two, pairs, count, best_two)
+                left = 0
+                for lane in range(count):
+                    place = column[lane]
+                    if turn == 0:
+                        rate[i, y, place] = rates[lane]
+                    first, second = best_one[lane], best_two[lane]
+                    single = first - limit_one > second - limit_two
+                    best = first * (first > limit_one) * single + second * (second > limit_two) * (not single)
+                    if np.isnan(best) or best == 0.0:
+                        continue
+                    flags = found[i, :, y, place]
+                    if single:
+                        dropped, value = _omit(best, one, rate_one, use, lane, 1, start, flags)
+                    else:
+                        dropped, value = _omit(best, two, rate_two, use, lane, 2, start, flags)
+                    if dropped == 0:
+                        continue
+                    rate[i, y, place] = rate[i, y, place] * 0.0 + value
+                    # With three differences left there is no telling which one is good.
+                    if use[:, lane].sum() <= 3:
+                        continue
+                    # Ramps that may have more jumps move together.
+                    column[left] = place
+                    constants[:, left] = constants[:, lane]
+                    diff[:, left] = diff[:, lane]
+                    use[:, left] = use[:, lane]
+                    left += 1
+                count = left
+                if count == 0:
+                    break
 
 
 @numba.njit(**_OPTIONS)
@@ -361,34 +455,49 @@ def _fit_rates(
 ):  # fmt: skip
     """Rates, their errors and variances, and chi squared of all ramps, without the jumps in ``found``."""
     n = delta_t.size
-    values, flags = np.empty(n + 1, np.float32), np.empty(n + 1, np.uint8)
-    diff, use = np.empty(n), np.empty(n)
-    work = np.empty((9, n + 1))
-    for i, y, x in np.ndindex(out_sci.shape):
-        _load(sci, groupdq, found, zeroframe, nframes, delta_t, i, y, x, values, flags, diff, use)
-        g, sigma = np.float64(gain[y, x]), noise[y, x]
-        factor = scale[i, y, x]
-        a_sum, b_sum, c_sum = _fit(
-            diff, use, guess[i, y, x], factor, g, sigma, photon, read, photon_next, read_next, work
-        )  # fmt: skip
-        electrons = guess[i, y, x] / g
-        poisson = 0.0
-        poisson_next = 0.0
-        variance = 0.0
-        variance_next = 0.0
-        for k in range(n):
-            weight = work[4, k] / c_sum
-            poisson += weight * weight * (electrons * photon[k])
-            variance += weight * weight * (sigma * sigma * read[k])
-            if k + 1 < n:
-                following = work[4, k + 1] / c_sum
-                poisson_next += following * weight * (electrons * photon_next[k])
-                variance_next += following * weight * (sigma * sigma * read_next[k])
-        out_sci[i, y, x] = b_sum * (1.0 / c_sum)
-        out_err[i, y, x] = np.sqrt(factor / c_sum)
-        out_poisson[i, y, x] = poisson + 2.0 * poisson_next
-        out_rnoise[i, y, x] = variance + 2.0 * variance_next
-        out_chisq[i, y, x] = (a_sum - b_sum * b_sum / c_sum) / factor
+    values = np.empty((n + 1, _LANES), np.float32)
+    diff, use = np.empty((n, _LANES)), np.empty((n, _LANES))
+    work, sums = np.empty((9, n + 1, _LANES)), np.empty((9, _LANES))
+    own_gain = np.empty(_LANES)
+    parts = np.empty((4, _LANES))
+    for i, y in np.ndindex(out_sci.shape[:2]):
+        for x in range(0, out_sci.shape[2], _LANES):
+            count = min(_LANES, out_sci.shape[2] - x)
+            _load(sci, groupdq, found, zeroframe, nframes, delta_t, i, y, x, count, values, diff, use)
+            for lane in range(count):
+                own_gain[lane] = gain[y, x + lane]
+            place = slice(x, x + count)
+            factor, sigma = scale[i, y, place], noise[y, place]
+            _fit(
+                diff, use, guess[i, y, place], factor, own_gain, sigma,
+                photon, read, photon_next, read_next, count, work, sums,
+            )  # fmt: skip
+            a_sum, b_sum, c_sum, electrons = sums[0], sums[1], sums[2], sums[3]
+            poisson, poisson_next, variance, variance_next = parts[0], parts[1], parts[2], parts[3]
+            parts[:] = 0.0
+            for k in range(n):
+                row, weight = work[4, k], work[6, k]
+                for lane in range(count):
+                    weight[lane] = row[lane] / c_sum[lane]
+            for k in range(n):
+                weight, once, twice = work[6, k], photon[k], read[k]
+                for lane in range(count):
+                    poisson[lane] += weight[lane] * weight[lane] * (electrons[lane] * once)
+                for lane in range(count):
+                    variance[lane] += weight[lane] * weight[lane] * (sigma[lane] * sigma[lane] * twice)
+            for k in range(n - 1):
+                weight, following, once, twice = work[6, k], work[6, k + 1], photon_next[k], read_next[k]
+                for lane in range(count):
+                    poisson_next[lane] += following[lane] * weight[lane] * (electrons[lane] * once)
+                for lane in range(count):
+                    variance_next[lane] += following[lane] * weight[lane] * (sigma[lane] * sigma[lane] * twice)
+            for lane in range(count):
+                b, c = b_sum[lane], c_sum[lane]
+                out_sci[i, y, x + lane] = b * (1.0 / c)
+                out_err[i, y, x + lane] = np.sqrt(factor[lane] / c)
+                out_poisson[i, y, x + lane] = poisson[lane] + 2.0 * poisson_next[lane]
+                out_rnoise[i, y, x + lane] = variance[lane] + 2.0 * variance_next[lane]
+                out_chisq[i, y, x + lane] = (a_sum[lane] - b * b / c) / factor[lane]
 
 
 # Frames ---------------------------------------------------------------------------------------------------------------
