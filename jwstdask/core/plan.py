@@ -36,6 +36,12 @@ class StepPlan:
     origins: Mapping[str, str] = field(default_factory=dict)
     recorded: bool = True
 
+    def named_references(self, meta: Mapping[str, Any]) -> tuple[str, ...]:
+        """Reference types that products name: also of a step that asks for them before it finds a reason to skip."""
+        if self.skip is None:
+            return self.step.stated_references(meta)
+        return () if self.step.skip else self.step.references_when_skipped(meta)
+
 
 @dataclass(frozen=True)
 class Chunks:

@@ -100,6 +100,10 @@ class Step(Parameters):
         """Those of :meth:`references_for` that products name."""
         return self.references_for(meta)
 
+    def references_when_skipped(self, meta: Meta) -> tuple[str, ...]:
+        """Reference types that products name although :meth:`skip_reason` keeps the step from running."""
+        return ()
+
     def reference_skip_reason(self, meta: Meta, references: Mapping[str, Any]) -> str | None:
         """Why the step cannot run with these references (such as ``N/A``); None if it runs."""
         return next(

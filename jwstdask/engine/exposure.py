@@ -523,11 +523,11 @@ def tapped_meta(plan: ExposurePlan, last: str, meta: Mapping[str, Any]) -> dict[
     for item in plan.steps:
         if last == f"before:{item.name}":
             break
-        used.update(item.references)
+        used.update(item.named_references(meta))
         kind = "cal" if item.name == "guider_cds" else kind
         if last == item.name:
             break
-    others = {reftype for item in plan.steps for reftype in item.references if reftype not in used}
+    others = {reftype for item in plan.steps for reftype in item.named_references(meta)} - used
     later = {f"meta.ref_file.{reftype}.name" for reftype in others}
     return new_meta(plan, kind, {name: value for name, value in meta.items() if name not in later})
 

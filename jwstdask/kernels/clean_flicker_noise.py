@@ -727,8 +727,6 @@ def _section_noise(image: np.ndarray, mask: np.ndarray, frequencies: tuple[float
     used = np.zeros((ny, line), np.bool_)
     used[:, :nx] = mask
     used = used.ravel()
-    signal = np.zeros((ny, line))
-    signal[:, :nx] = np.where(mask, image, 0)
 
     center = np.float32(ticks // 2 + 1)
     # In single precision as in jwst.
@@ -739,35 +737,20 @@ def _section_noise(image: np.ndarray, mask: np.ndarray, frequencies: tuple[float
     with np.errstate(divide="ignore"):
         weight = np.where(used, 1 / density, 0.0)
     weight[~np.isfinite(weight)] = 0.0
-    square = weight**2
 
     index = np.flatnonzero(gain > 0)
-    spectrum = _spectrum(signal.ravel(), used, square, index)
-    if spectrum is None:
-        spectrum = _spectrum_by_inverse(image[mask], used, weight[used], index)
     full = np.zeros(gain.size, np.complex64)
-    full[index] = spectrum
+    full[index] = _spectrum(image[mask], used, weight[used], index)
     full *= np.float64(ticks / np.count_nonzero(used))
     return np.fft.irfft(full * gain, ticks).reshape(ny, line)[:, :nx]
 
 
-def _spectrum(signal: np.ndarray, used: np.ndarray, square: np.ndarray, index: np.ndarray) -> np.ndarray | None:
-    """Coefficients of Fourier vectors over the number of samples, by normal equations; None if ill-conditioned.
+def _spectrum(values: np.ndarray, used: np.ndarray, weight: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Coefficients of Fourier vectors over the number of samples.
 
-    The matrix of the equations depends only on differences of frequencies.
+    By the inverse of the matrix of the normal equations in single precision, as in jwst: where the samples leave it
+    all but singular, its rounding is what the coefficients are made of.
     """
-    matrix = np.fft.fft(square)[(index[:, np.newaxis] - index[np.newaxis, :]) % signal.size]
-    try:
-        pivots = np.abs(np.diagonal(np.linalg.cholesky(matrix))) ** 2
-    except np.linalg.LinAlgError:
-        return None
-    if pivots.min() < _LEAST_PIVOT * pivots.max():
-        return None
-    return np.linalg.solve(matrix, np.fft.fft(square * signal)[index]) * np.count_nonzero(used)
-
-
-def _spectrum_by_inverse(values: np.ndarray, used: np.ndarray, weight: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """The same by the inverse of the matrix with Fourier vectors in single precision, since here the rounding shows."""
     vectors = (_waves(np.flatnonzero(used), index, used.size) / values.size).astype(np.complex64)
     weighted = weight[:, np.newaxis] * vectors
     adjoint = np.conjugate(weighted.T)

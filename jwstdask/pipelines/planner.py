@@ -280,7 +280,29 @@ def plan_exposures(
     good = [item for item in good if item.error is None]
     choose_steps(target, good, settings)
     choose_references([item for item in good if item.error is None], settings)
-    return [_finished(target, item, settings) for item in opened]
+    return shared([_finished(target, item, settings) for item in opened])
+
+
+def shared(plans: Sequence[ExposurePlan]) -> list[ExposurePlan]:
+    """The plans, with one object for what is the same in many of them: there may be a hundred thousand."""
+    known: dict[Any, Any] = {}
+    steps: dict[int, Any] = {}
+
+    def one(item: StepPlan) -> StepPlan:
+        step = steps.get(id(item.step))
+        if step is None:
+            # With its types: what is equal need not be the same (1, True).
+            step = known.setdefault((type(item.step), repr(vars(item.step))), item.step)
+            # Both are kept: the number of an object that is gone may be given to another.
+            steps[id(item.step)], known[id(item.step)] = step, item.step
+        key = (item.name, id(step), item.skip, item.recorded, repr(item.references), repr(item.origins))
+        return known.setdefault(key, replace(item, step=step))
+
+    found = []
+    for plan in plans:
+        updates = known.setdefault(repr(plan.updates), plan.updates)
+        found.append(replace(plan, steps=tuple(map(one, plan.steps)), updates=updates))
+    return found
 
 
 def reference_choices(
@@ -534,13 +556,16 @@ def choose_references(drafts: list[Draft], settings: Settings) -> None:
         for item in draft.steps:
             if item.skip is None:
                 types.update(dict.fromkeys(item.step.references_for(draft.meta)))
+            types.update(dict.fromkeys(item.named_references(draft.meta)))
         wanted.append(list(types))
     resolved = resolve([draft.meta for draft in drafts], wanted, settings.context) if drafts else []
     for draft, chosen in zip(drafts, resolved, strict=True):
         assert draft.configured is not None
         steps = []
         for item in draft.steps:
+            named = item.named_references(draft.meta)
             if item.skip is not None:
+                draft.reference_names.update({reftype: _recorded(chosen[reftype]) for reftype in named})
                 steps.append(item)
                 continue
             overrides = draft.configured.overrides[item.name]
@@ -558,7 +583,7 @@ def choose_references(drafts: list[Draft], settings: Settings) -> None:
                 draft.choices[reftype] = choice
                 # A file that is not there is an error, told above; the plan names it.
                 paths[reftype] = choice.path
-                if reftype in item.step.stated_references(draft.meta):
+                if reftype in named:
                     draft.reference_names[reftype] = _recorded(choice)
             steps.append(replace(item, references=paths))
         draft.steps = steps

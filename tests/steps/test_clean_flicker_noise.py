@@ -280,14 +280,6 @@ def test_traces_of_soss_are_masked():
         clean(step, meta, references | {"pastasoss": None}, ramp)
 
 
-def assert_close(block, model):
-    """Within 1e-5 of the read noise, or the rounding of the value: the oracle solves in single precision."""
-    finite = np.isfinite(model.data)
-    np.testing.assert_array_equal(finite, np.isfinite(block.sci))
-    limit = 1e-5 * READ_NOISE + 4 * np.spacing(np.abs(model.data[finite]))
-    assert (np.abs(block.sci[finite] - model.data[finite]) <= limit).all()
-
-
 @pytest.mark.parametrize(
     ("seed", "detector", "exposure_type", "subarray"),
     [
@@ -320,7 +312,7 @@ def test_fourier_fit_as_the_oracle(monkeypatch, tmp_path, seed, detector, exposu
     block, shared = clean(step, meta, references, ramp)
     if given:
         np.testing.assert_array_equal(shared.mask, mask == 1)
-    assert_close(block, oracle(monkeypatch, tmp_path, step, meta, references, ramp))
+    np.testing.assert_array_equal(block.sci, oracle(monkeypatch, tmp_path, step, meta, references, ramp).data)
     assert np.nanstd(block.sci - ramp.sci) > 1
 
 
@@ -429,7 +421,7 @@ def test_series_of_images_are_scaled_with_the_light_of_the_source():
     ramp.groupdq[:] = 0
     step = CleanFlickerNoiseStep(background_method="median_image")
     assert "pars-tsophotometrystep" in step.references_for(meta)
-    assert set(step.stated_references(meta)) == {"gain", "readnoise"}
+    assert step.stated_references(meta) == ()
     block, shared = clean(step, meta, references, ramp)
     np.testing.assert_allclose(shared.median.scale / shared.median.scale[0], light, rtol=0.01)
     # A line of 64 pixels has a median of 2.5 / 8 DN; the largest of 1152 is within six times that.

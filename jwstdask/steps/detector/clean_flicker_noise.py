@@ -180,12 +180,8 @@ class CleanFlickerNoiseStep(Step):
 
     def references_for(self, meta: Meta) -> tuple[str, ...]:
         exposure_type = meta.get("meta.exposure.type")
-        types: list[str] = []
-        if (
-            self.apply_flat_field
-            or (self.autoparam and exposure_type in _AUTOMATIC)
-            or (self.mask_science_regions and exposure_type == "MIR_IMAGE")
-        ):
+        types = list(self.references_when_skipped(meta))
+        if not types and self.mask_science_regions and exposure_type == "MIR_IMAGE":
             types.append("flat")
         if exposure_type == "NIS_SOSS":
             # As in jwst the products name it even if it is not used.
@@ -199,9 +195,12 @@ class CleanFlickerNoiseStep(Step):
         return tuple(types)
 
     def stated_references(self, meta: Meta) -> tuple[str, ...]:
-        # In jwst the WCS is assigned to the draft rate, and its light found in that.
-        others = {*references_for(meta), *median_images.references_for(meta)} - set(RampFitStep.reference_types)
-        return tuple(kind for kind in self.references_for(meta) if kind not in others)
+        # In jwst the draft rate is a model of its own, to which the WCS is assigned and whose light is found.
+        return tuple(kind for kind in self.references_for(meta) if kind in self.reference_types)
+
+    def references_when_skipped(self, meta: Meta) -> tuple[str, ...]:
+        automatic = self.autoparam and meta.get("meta.exposure.type") in _AUTOMATIC
+        return ("flat",) if self.apply_flat_field or automatic else ()
 
     @property
     def _masks_spectra(self) -> bool:
