@@ -121,8 +121,8 @@ class PictureFrameStep(Step):
         return self.reference_types + (RampFitStep.reference_types if _is_ramp(meta) else ()) + regions
 
     def stated_references(self, meta: Meta) -> tuple[str, ...]:
-        # The data models have no place for the picture frame, and in jwst the WCS is assigned to the draft rate.
-        return RampFitStep.reference_types if _is_ramp(meta) else ()
+        # The data models have no place for the picture frame, and in jwst the draft rate is a model of its own.
+        return ()
 
     def reference_skip_reason(self, meta: Meta, references: Mapping[str, Any]) -> str | None:
         if references.get("pictureframe") is None:
