@@ -210,7 +210,7 @@ class Cluster:
 
     def __init__(self, client: Any, owner: Any = None, window: int = 8) -> None:
         self.client, self.owner, self.window = client, owner, window
-        self._address = client.scheduler.address
+        self._address = getattr(getattr(client, "scheduler", None), "address", "")
         self._calls: dict[Any, tuple[Callable[..., Any], tuple[Any, ...]]] = {}
         self._capacity: tuple[int, int | None] = (1, None)
         self._known = -_CAPACITY_SECONDS

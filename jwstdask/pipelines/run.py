@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import pickle
+import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from jwstdask.core.errors import InputError, JwstdaskError, PlanError
 from jwstdask.core.plan import AssociationPlan, Cost, ExposurePlan, Outcome
@@ -59,6 +62,10 @@ TSO_TYPES = frozenset(("NRC_TSIMAGE", "NRC_TSGRISM", "NRS_BRIGHTOBJ"))
 """EXP_TYPE values of time series, whatever the visit says."""
 
 
+_AT_ONCE = 1000
+"""Exposures that are planned at once."""
+
+
 def choose_grain(exposures: int, workers: int) -> str:
     """``exposure`` (one task an exposure) where every worker has one to do, else ``strip`` (one task a strip)."""
     return "exposure" if exposures >= workers else "strip"
@@ -85,6 +92,7 @@ def run_chains(
     report: Report | None = None,
     grain: str = "auto",
     work: Work = run_exposure,
+    keep: bool = True,
 ) -> list[Outcome]:
     """Many exposures, each through its own stages; those of a detector in order of time where persistence is saved.
 
@@ -100,6 +108,8 @@ def run_chains(
         ``auto``, ``exposure`` or ``strip``; the products are the same bits.
     work
         What does a plan.
+    keep
+        Whether outcomes are returned; otherwise they are only reported.
     """
 
     paths = [path for chain in chains for plan in chain for path in product_paths(plan)]
@@ -110,6 +120,8 @@ def run_chains(
             ordered.done(index)
             for outcome in outcomes if report is not None else ():
                 report(outcome)  # type: ignore[misc]
+            if not keep:
+                outcomes.clear()
 
         if grain == "auto":
             grain = choose_grain(len(chains) - len(ordered.after), executor.workers)
@@ -463,30 +475,36 @@ def plan_program(
     raw = [path for path, stage in program.exposures.items() if stage == 0]
     rates = [path for path, stage in program.exposures.items() if stage == 1]
     plan.finished = [path for path, stage in program.exposures.items() if stage == 2]
-    drafts: list[Draft] = []
-    first = _plan_first(raw, settings, steps, drafts)
-    chains = [[item] for item in first]
+    chains: list[list[ExposurePlan]] = []
+    image2 = steps.get("calwebb_image2", settings)
 
-    def keep(plans: Sequence[ExposurePlan], kept: Sequence[Draft]) -> None:
-        if foresee:
-            for item, draft in zip(plans, kept, strict=True):
-                plan.bases[item.pipeline, item.path] = Basis.of(draft)
-
-    keep(first, drafts)
-    if through >= 2:
-        requests = [second_request(item, draft.meta) for item, draft in zip(first, drafts, strict=True)]
-        drafts = []
-        image2 = steps.get("calwebb_image2", settings)
-        wanted = [(chain, request) for chain, request in zip(chains, requests, strict=True) if request is not None]
-        seconds = plan_exposures(Image2Pipeline, [request for _, request in wanted], image2, drafts)
-        for (chain, _), second in zip(wanted, seconds, strict=True):
-            chain.append(second)
-        found = plan_exposures(Image2Pipeline, [Request(path) for path in rates], image2, drafts)
-        chains += [[item] for item in found]
-        keep([*seconds, *found], drafts)
-        if foresee and through >= 3:
-            for item, draft in zip([*seconds, *found], drafts, strict=True):
+    def keep(plans: Sequence[ExposurePlan], kept: Sequence[Draft], second: bool) -> None:
+        for item, draft in zip(plans, kept, strict=True) if foresee else ():
+            plan.bases[item.pipeline, item.path] = Basis.of(draft)
+            if second and through >= 3:
                 foreseen(plan.metas, item, draft.meta)
+
+    # In parts: all that headers say takes more memory than the plans made of it.
+    for start in range(0, len(raw), _AT_ONCE):
+        drafts: list[Draft] = []
+        first = _plan_first(raw[start : start + _AT_ONCE], settings, steps, drafts)
+        keep(first, drafts, False)
+        part = [[item] for item in first]
+        chains += part
+        if through >= 2:
+            requests = [second_request(item, draft.meta) for item, draft in zip(first, drafts, strict=True)]
+            drafts = []
+            wanted = [(chain, request) for chain, request in zip(part, requests, strict=True) if request is not None]
+            seconds = plan_exposures(Image2Pipeline, [request for _, request in wanted], image2, drafts)
+            keep(seconds, drafts, True)
+            for (chain, _), second in zip(wanted, seconds, strict=True):
+                chain.append(second)
+    for start in range(0, len(rates) if through >= 2 else 0, _AT_ONCE):
+        drafts = []
+        asked = [Request(path) for path in rates[start : start + _AT_ONCE]]
+        found = plan_exposures(Image2Pipeline, asked, image2, drafts)
+        keep(found, drafts, True)
+        chains += [[item] for item in found]
     plan.chains = one_writer(chains)
     if through >= 3:
         plan.combine = partial(
@@ -628,12 +646,45 @@ def _enough(plan: AssociationPlan, min_members: int | None) -> AssociationPlan:
     return replace(plan, error=f"{plan.name}: only {count} of at least {min_members} members (--min-members) are left")
 
 
+class Outcomes(Sequence[Outcome]):
+    """Outcomes of many tasks, held compressed: as objects each takes as much memory as its plan or more."""
+
+    def __init__(self) -> None:
+        self._packed: list[bytes] = []
+        self.keys: list[tuple[str, str]] = []
+        """Pipeline and path of each."""
+
+    def append(self, outcome: Outcome) -> None:
+        self._packed.append(zlib.compress(pickle.dumps(outcome, pickle.HIGHEST_PROTOCOL), 1))
+        self.keys.append((sys.intern(outcome.pipeline), outcome.path))
+
+    def ordered(self, order: Mapping[tuple[str, str], int]) -> Outcomes:
+        """Sorted by the place of their keys; those without one at the end."""
+        found = Outcomes()
+        for place in sorted(range(len(self)), key=lambda place: order.get(self.keys[place], len(order))):
+            found._packed.append(self._packed[place])
+            found.keys.append(self.keys[place])
+        return found
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+    @overload
+    def __getitem__(self, place: int) -> Outcome: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Outcome]: ...
+    def __getitem__(self, place: int | slice) -> Outcome | list[Outcome]:
+        if isinstance(place, slice):
+            return [self[item] for item in range(*place.indices(len(self)))]
+        return pickle.loads(zlib.decompress(self._packed[place]))
+
+
 @dataclass
 class ProgramResult:
     """What became of a program."""
 
     plan: ProgramPlan
-    outcomes: list[Outcome]
+    outcomes: Sequence[Outcome]
     wall: float
     fresh: int = 0
     """Outcomes of an earlier run that are up to date."""
@@ -775,7 +826,7 @@ class _Run:
     ) -> None:
         self.executor, self.report, self.grain, self.stop = executor, report, grain, on_error == "stop"
         self.ledger, self.say = ledger, say
-        self.outcomes: list[Outcome] = []
+        self.outcomes = Outcomes()
         self.fresh = 0
         self._guard = threading.Lock()
 
@@ -786,7 +837,8 @@ class _Run:
         sorted_tasks = self.ledger.sort(chains)
         tasks = [task for chain in sorted_tasks for task in chain]
         done = [self.ledger.earlier(task) for task in tasks if task.fresh]
-        self.outcomes += done
+        for outcome in done:
+            self.outcomes.append(outcome)
         self.fresh += len(done)
         if done:
             self.say(f"{len(done)} of {len(tasks)} are up to date")
@@ -797,7 +849,7 @@ class _Run:
         chains = [chain for chain in chains if chain]
         work = run_exposure if self.ledger is None else self.ledger.work
         if chains:
-            run_chains(chains, self.executor, self._tell(chains), self.grain, work)
+            run_chains(chains, self.executor, self._tell(chains), self.grain, work, keep=False)
 
     def associations(self, plans: Sequence[AssociationPlan]) -> None:
         """Stage 3."""
@@ -823,12 +875,12 @@ class _Run:
 
         return tell
 
-    def ordered(self, plan: ProgramPlan) -> list[Outcome]:
+    def ordered(self, plan: ProgramPlan) -> Outcomes:
         """All outcomes in the order of the plan."""
         plans = [*(item for chain in plan.chains for item in chain), *plan.associations]
-        order = {(item.pipeline, item.path): place for place, item in enumerate(plans)}
+        order = {(item.pipeline, item.path): place for place, item in enumerate(plans)}  # type: ignore[attr-defined]
         with self._guard:
-            return sorted(self.outcomes, key=lambda item: order.get((item.pipeline, item.path), len(order)))
+            return self.outcomes.ordered(order)
 
 
 def outcome_errors(outcomes: Iterable[Outcome]) -> list[str]:

@@ -126,7 +126,7 @@ def program(folder: Path, output: Path, executor: Cluster) -> Found:
         if outcome.error is not None:
             raise RuntimeError(outcome.error)
         known.append(len(executor.owner.scheduler.tasks))
-        if len(known) % 50 == 0:
+        if len(known) % 20 == 0:
             samples.append((len(known), anonymous(os.getpid())))
 
     started = time.perf_counter()

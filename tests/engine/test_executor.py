@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import threading
 import time
+from functools import partial
 
 import pytest
 
+from jwstdask.core.errors import ClusterError
 from jwstdask.engine.clusters import connect
+from jwstdask.engine.events import Inbox, listening, tell
 from jwstdask.engine.executor import Cluster, Serial, Threads, available_cores
 from jwstdask.pipelines.run import choose_grain
 
@@ -101,6 +107,77 @@ def test_a_cluster_is_given_tasks_by_a_sliding_window():
         while owner.scheduler.tasks and time.monotonic() < deadline:
             time.sleep(0.01)
         assert not owner.scheduler.tasks
+
+
+def test_a_scheduler_that_is_lost_is_told(tmp_path):
+    """At once in words, not by what Dask meets when it looks for it."""
+    import dask
+
+    file = tmp_path / "scheduler.json"
+    words = ["--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0", "--scheduler-file", str(file)]
+    scheduler = subprocess.Popen(
+        [sys.executable, "-m", "distributed.cli.dask_scheduler", *words], stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not file.exists() or not file.read_text().strip():
+            assert time.monotonic() < deadline and scheduler.poll() is None
+            time.sleep(0.05)
+        with dask.config.set({"distributed.comm.timeouts.connect": "3 s"}):
+            executor = connect(str(file), insecure=True)
+            try:
+                # There are no workers: tasks wait.
+                threading.Timer(0.5, scheduler.kill).start()
+                with pytest.raises(ClusterError, match=r"the scheduler tcp://127\.0\.0\.1:\d+ is lost\. See its log"):
+                    executor.map(abs, [1, 2])
+            finally:
+                executor.close()
+    finally:
+        scheduler.kill()
+        scheduler.wait()
+
+
+def said(folder, item):
+    """Tells something, and more after a while."""
+    tell(f"begun {item}")
+    if item % 2:
+        time.sleep(0.7)
+    tell(f"ended {item}")
+    return item
+
+
+def test_messages_are_there_before_the_results(executor, tmp_path):
+    """Each once and in order; those of short tasks come with their results, those of long ones while they last."""
+    heard, late = [], []
+
+    def arrived(index, result):
+        handle()
+        if f"ended {result}" not in heard or f"begun {result}" not in heard:
+            late.append(result)
+
+    with listening(executor, heard.extend) as handle:
+        assert executor.map(partial(said, tmp_path), range(6), arrived) == list(range(6))
+    assert not late
+    assert sorted(heard) == sorted(f"{word} {item}" for word in ("begun", "ended") for item in range(6))
+    assert all(heard.index(f"begun {item}") < heard.index(f"ended {item}") for item in range(6))
+
+
+def test_messages_that_cannot_be_written_are_met_by_who_leads():
+    tried = []
+
+    def full(messages):
+        tried.append(list(messages))
+        raise OSError("the disk is full")
+
+    inbox = Inbox(full)
+    try:
+        inbox.put(["one"])
+        inbox.put(["two"])
+        with pytest.raises(OSError, match="full"):
+            inbox.handle()
+        assert tried[-1] == ["one", "two"]
+    finally:
+        inbox.close()
 
 
 def test_local_workers_keep_no_call_stacks():

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
+import signal
 import threading
 import time
 from collections import Counter
 from functools import partial
 
+import numpy as np
+import psutil
 import pytest
 
 from jwstdask.core.errors import InputError, JwstdaskError
@@ -171,8 +175,30 @@ def deadly(folder, item):
     count = len(mark.read_text()) if mark.exists() else 0
     mark.write_text("x" * (count + 1))
     if item == 2 or (item == 1 and count == 0):
-        os._exit(1)
+        # As a machine does that runs out of memory.
+        os.kill(os.getpid(), signal.SIGKILL)
     return given()
+
+
+def greedy(item):
+    """Takes 200 MB in a process that can have so much more than it was given only then."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    taken = psutil.Process().memory_info().vms
+    resource.setrlimit(resource.RLIMIT_AS, (taken + given(), before[1]))
+    try:
+        return int(np.ones(200 * MB, np.uint8)[-1]) * given()
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def test_a_worker_that_really_lacks_memory_gives_the_task_twice_as_much():
+    executor = local_cluster(1, memory=2_000 * MB, insecure=True)
+    try:
+        # 64, 128, 256 MiB, or 112, 224.
+        assert executor.map(greedy, [0], needs=needs(64 << 20)) == [256 << 20]
+        assert executor.map(greedy, [0], needs=needs(112 << 20)) == [224 << 20]
+    finally:
+        executor.close()
 
 
 def test_lost_workers_cost_time_and_those_who_end_them_are_told(tmp_path, monkeypatch):
