@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import sys
 from collections.abc import Sequence
@@ -41,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         # What modules are made of, some 10^5 objects, lives as long as the process and need not be looked at often.
         gc.set_threshold(10_000)
+        # Nor when it ends, where the collector looks at everything several times.
+        atexit.register(gc.freeze)
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_USAGE)
