@@ -39,7 +39,8 @@ def wave(name: str) -> np.ndarray:
     """One period of the interference at a frequency, amplitude about 1."""
     bins = min(int(5e4 / FREQUENCIES[name]), 500)
     phase = 2 * np.pi * (np.arange(bins) + 0.5) / bins
-    return np.sin(phase) + 0.3 * np.cos(3 * phase)
+    # With odd harmonics alone, half a turn and a negative amplitude would fit as well.
+    return np.sin(phase) + 0.2 * np.sin(2 * phase + 0.7) + 0.3 * np.cos(3 * phase)
 
 
 def reset_anomaly(strength: np.ndarray, integration: int, group: int) -> np.ndarray:
