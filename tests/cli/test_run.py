@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -14,9 +15,11 @@ from astropy.io import fits
 import jwstdask
 from jwstdask.core.params import declared
 from jwstdask.pipelines.registry import PIPELINES, find
+from jwstdask.simulate import Cache
 from jwstdask.step import JumpStep, SaturationStep
 from jwstdask.steps.registry import CLASSES
 from jwstdask.testing import assert_same_bits
+from tests.using import crds_of
 
 
 def names(folder):
@@ -140,22 +143,25 @@ def test_explain_names_parameters(command):
     assert status == 2 and "Did you mean 'jump'" in printed
 
 
-def test_refs_check(command, programs, program, uncal):
+def test_refs_check(command, programs, uncal, tmp_path):
+    # A cache of its own: others are at work with the shared one at the same time.
+    shared = programs.cache("bright2").path
+    own = Cache.open(shutil.copytree(shared, tmp_path / "cache", copy_function=os.symlink))
+    with crds_of(own):
+        _check_refs(command, own.reference("nrcb1", "gain"), uncal)
+
+
+def _check_refs(command, gain, uncal):
     status, printed = command("refs", "check", uncal, "--through", "2")
     assert status == 0, printed
     assert "jwst_nircam_gain" in printed
-    gain = programs.cache("bright2").reference("nrcb1", "gain")
-    hidden = gain.with_suffix(".hidden")
-    gain.rename(hidden)
-    try:
-        status, printed = command("refs", "check", uncal, "--through", "2")
-        assert status == 1
-        assert "missing" in next(line for line in printed.splitlines() if gain.name in line)
-        status, printed = command("run", "calwebb_detector1", uncal)
-        assert status == 1
-        assert f"needs {gain.name} (gain), which is not in the cache" in printed and "refs sync" in printed
-    finally:
-        hidden.rename(gain)
+    gain.unlink()
+    status, printed = command("refs", "check", uncal, "--through", "2")
+    assert status == 1
+    assert "missing" in next(line for line in printed.splitlines() if gain.name in line)
+    status, printed = command("run", "calwebb_detector1", uncal)
+    assert status == 1
+    assert f"needs {gain.name} (gain), which is not in the cache" in printed and "refs sync" in printed
 
 
 def test_from_cmdline(uncal, tmp_path):
