@@ -71,8 +71,6 @@ class Step(Parameters):
     """False for a step whose place and parameters are known but which this version cannot run."""
     streams: ClassVar[bool] = False
     """Whether the step gathers by :meth:`gather_stream`, block after block, not by :meth:`gather`."""
-    gathers_alone: ClassVar[bool] = False
-    """Whether what the step gathers does not depend on the pixels around its windows."""
     counted: ClassVar[tuple[str, ...]] = ()
     """Metadata that :meth:`finish` derives from counts over the whole frame."""
     equations: ClassVar[str] = ""
@@ -129,6 +127,10 @@ class Step(Parameters):
     def gather_windows(self, meta: Meta) -> list[Window]:
         """Windows whose blocks, after all earlier steps, this step must see before it can run."""
         return []
+
+    def gathers_alone(self, meta: Meta) -> bool:
+        """Whether what the step gathers does not depend on the pixels around its windows."""
+        return False
 
     def gather(self, meta: Meta, prepared: Any, blocks: list[RampBlock]) -> Any:
         """Small quantities from the gathered blocks, handed to :meth:`apply`."""

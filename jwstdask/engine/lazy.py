@@ -209,7 +209,7 @@ def _demand(plan: ExposurePlan, meta: Mapping[str, Any], shape: tuple[int, ...])
     for item in plan.active:
         if item.step.kind != "block":
             continue
-        around = 0 if item.step.gathers_alone else halo
+        around = 0 if item.step.gathers_alone(meta) else halo
         found += [
             Window.around(window.y0, window.y1, window.x0, window.x1, around, (shape[-2], shape[-1]))
             for window in item.step.gather_windows(meta)

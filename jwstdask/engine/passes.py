@@ -388,7 +388,7 @@ class Pass:
 
     def _walks(self, windows: list[Window], stop: int) -> Callable[..., Iterator[RampBlock]]:
         """Walks over windows that have gone through the steps before ``stop``, of some integrations where given."""
-        alone = self.steps[stop].step.gathers_alone
+        alone = self.steps[stop].step.gathers_alone(self.meta)
         halo = 0 if alone else sum(item.step.halo for item in self.steps[:stop])
         in_parts = self.source.in_parts and all(item.step.by_integration(self.meta) for item in self.steps[:stop])
         held: list[RampBlock] = []

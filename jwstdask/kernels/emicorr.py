@@ -16,6 +16,7 @@ slopes, and the normal equations of the lines are eliminated as usual.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -40,6 +41,8 @@ _BAD_PACKETS = (1, 2)
 """Packets of a row that are not used: their columns are unsteady after the reference pixels."""
 
 _INTEGRATIONS_AT_ONCE = 64
+_TIE = 1e-9
+"""Relative difference of chi^2 that rounding may make."""
 
 
 @dataclass(frozen=True)
@@ -418,18 +421,21 @@ def _add_ramps(sci, found, pixeldq, limit, index, x0, sums, counts):
                 counts[i, index[y, p]] += 1
 
 
-def fit_wave(sums: PhaseSums, pieces: np.ndarray, separately: bool = False, turn: bool = False) -> Wave:
+def fit_wave(sums: PhaseSums, wave: np.ndarray, separately: bool = False, turn: bool = False) -> Wave:
     """Phase and amplitude of a wave that leave the straightest ramps.
 
     For ramps y of the same first phase, with lines of their own and the wave z(phase) times c, chi^2 is quadratic in c:
     a c^2 + b c + constant. The two coefficients are tabulated for each integration and each of the trial phases.
 
+    Where groups follow each other by half a turn, half a turn more and an amplitude of the other sign fit as well:
+    rounding decides, and here that of jwst.
+
     Parameters
     ----------
     sums
         All blocks added, and finished.
-    pieces
-        From `spline_pieces`, of a wave with as many bins as ``sums`` has.
+    wave
+        float (bin,): one period, with as many bins as ``sums`` has.
     separately
         A phase and an amplitude for each integration, not one for all.
     turn
@@ -443,16 +449,69 @@ def fit_wave(sums: PhaseSums, pieces: np.ndarray, separately: bool = False, turn
     integrations, _, groups = sums.sums.shape
     step = (readout.frame / period) % 1
     leap = step * groups + readout.reset / period
+    pieces = spline_pieces(wave)
     a, b = _chi_squared(sums.sums, sums.counts, pieces, step)
+
+    def best(chosen: range) -> tuple[float, float]:
+        """Phase of the first integration, and amplitude."""
+        trials, numbers = _trial_phases(), np.array(chosen)
+        chi_squared, _ = _solve(*_add_integrations(a, b, trials, leap, numbers, turn))
+        chi_squared = _settled(chi_squared, lambda trial: _rounded(sums, wave, step, leap, numbers, trial))
+        phase = best_phase(trials, chi_squared, turn)
+        _, amplitude = _solve(*_add_integrations(a, b, np.array([phase]), leap, numbers, turn))
+        return phase, float(amplitude[0])
+
     if separately:
-        found = [_best(a, b, leap, [i], turn) for i in range(integrations)]
+        found = [best(range(i, i + 1)) for i in range(integrations)]
         phases = np.array([phase + i * leap for i, (phase, _) in enumerate(found)])
         amplitudes = np.array([amplitude for _, amplitude in found])
     else:
-        phase, amplitude = _best(a, b, leap, range(integrations), turn)
+        phase, amplitude = best(range(integrations))
         phases = (phase + np.arange(integrations) * leap) % 1
         amplitudes = np.full(integrations, amplitude)
     return Wave(period, pieces, step, phases, amplitudes)
+
+
+def _settled(chi_squared: np.ndarray, again: Callable[[int], float]) -> np.ndarray:
+    """chi^2 with that of trial phases that tie for the least computed ``again``."""
+    if not np.isfinite(chi_squared).any():
+        return chi_squared
+    least = np.nanmin(chi_squared)
+    tied = np.flatnonzero(chi_squared <= least + _TIE * abs(least))
+    if tied.size < 2:
+        return chi_squared
+    settled = chi_squared.copy()
+    settled[tied] = [again(int(trial)) for trial in tied]
+    return settled
+
+
+def _rounded(
+    sums: PhaseSums, wave: np.ndarray, step: float, leap: float, integrations: np.ndarray, trial: int
+) -> float:
+    """Least chi^2 (less a constant) at a trial phase from the normal equations written out.
+
+    They cancel, so that the last digits depend on the order of operations: this is that of jwst.
+    """
+    _, bins, groups = sums.sums.shape
+    middles = (np.arange(bins + 2) - 0.5) / bins
+    spline = make_interp_spline(middles, np.concatenate([wave[-1:], wave, wave[:1]]), k=3)
+    time, trials = np.arange(groups), _trial_phases()
+    phases = (middles[1:-1, np.newaxis] + time * step) % 1
+    t, tt = np.sum(time), np.sum(time**2)
+    delta = groups * tt - t**2
+    a = b = 0.0
+    for i in integrations:
+        later = trials[_next_trial(trials[trial], leap * i, trials.size)]
+        z, y, n = spline((phases.T + later) % 1).T, sums.sums[i], sums.counts[i]
+        sum_z, sum_tz, sum_zz = np.sum(z, axis=1), np.sum(time * z, axis=1), np.sum(z**2, axis=1)
+        sum_y, sum_ty = np.sum(y, axis=1), np.sum(y * time, axis=1)
+        a += np.sum(n / delta * (-tt * sum_z**2 + 2 * t * sum_z * sum_tz - groups * sum_tz**2 + sum_zz * delta))
+        b += (2 / delta) * np.sum(
+            tt * sum_z * sum_y - t * sum_tz * sum_y - t * sum_z * sum_ty + groups * sum_tz * sum_ty
+        )
+        b -= 2 * np.sum(np.sum(z * y, axis=1))
+    amplitude = -b / (2 * a)
+    return float(a * amplitude**2 + b * amplitude)
 
 
 def _trial_phases() -> np.ndarray:
@@ -509,17 +568,6 @@ def _add_bins(sums, counts, pieces, phase, trials, a, b):
                     total_b[trial, i] -= 2 * left[group] * ramps[group, i]
     a[...] = total_a.T
     b[...] = total_b.T
-
-
-def _best(
-    a: np.ndarray, b: np.ndarray, leap: float, integrations: list[int] | range, turn: bool
-) -> tuple[float, float]:
-    """Phase of the first integration, and amplitude."""
-    trials = _trial_phases()
-    chi_squared, _ = _solve(*_add_integrations(a, b, trials, leap, np.array(integrations), turn))
-    phase = best_phase(trials, chi_squared, turn)
-    _, amplitude = _solve(*_add_integrations(a, b, np.array([phase]), leap, np.array(integrations), turn))
-    return phase, float(amplitude[0])
 
 
 def _solve(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -146,7 +146,7 @@ def test_fit_finds_the_wave(separately, period, seed):
     readout = Readout(ny=64, nx=72, groups=8, samples=1, row=28, reset=8512)
     ramp, pixeldq = exposure(readout, 3, seed, period)
     sums = collected(readout, ramp, pixeldq, period, 64, (64, 72))
-    wave = emicorr.fit_wave(sums, emicorr.spline_pieces(shape_of(64)), separately)
+    wave = emicorr.fit_wave(sums, shape_of(64), separately)
     noise = emicorr.wave_at(wave.pieces, turns(readout, 3, period) + 0.37) * 5.0
     fitted = np.zeros((3, readout.groups, readout.ny, readout.nx), np.float32)
     emicorr.subtract_waves(fitted, readout, [wave], slice(0, 64), slice(0, 72), fitted)
@@ -160,7 +160,7 @@ def test_fit_finds_the_wave(separately, period, seed):
 def test_fit_of_nothing_subtracts_nothing():
     ramp, pixeldq = exposure(READOUT, 2, 0)
     sums = collected(READOUT, ramp, np.ones_like(pixeldq), 256.0, 32, (12, 40))
-    wave = emicorr.fit_wave(sums, emicorr.spline_pieces(shape_of(32)))
+    wave = emicorr.fit_wave(sums, shape_of(32))
     np.testing.assert_array_equal(wave.amplitudes, 0)
     np.testing.assert_array_equal(emicorr.subtract_waves(ramp, READOUT, [wave], *WHOLE), ramp)
 

@@ -40,6 +40,7 @@ MODES: Mapping[str, Mode] = {
     "MIRIMAGE SUB128 FASTR1 2x14": Mode("miri", {}, {"ngroups": 14, "nints": 2}),
     "MIRIMAGE SUB64 FASTR1 3x5": Mode("miri", {"subarray": "SUB64"}, {"ngroups": 5, "nints": 3}),
     "MIRIMAGE SUB64 FASTR1 2x3": Mode("miri", {"subarray": "SUB64"}, {"ngroups": 3, "nints": 2}),
+    "MIRIMAGE SUB64 FASTR1 1x1": Mode("miri", {"subarray": "SUB64"}, {"ngroups": 1}),
     "MIRIMAGE SUB64 FASTGRPAVG 2x6": Mode(
         "miri", {"subarray": "SUB64", "dark_groups": 30}, {"ngroups": 6, "nints": 2, "readpatt": "FASTGRPAVG"}
     ),
@@ -100,7 +101,10 @@ MODES: Mapping[str, Mode] = {
     ),
     "NRS1 SUB512S NRSRAPIDD2 3x2, every step, noise in frequency space": Mode(
         "nirspec", {"subarray": "SUB512S"}, {"ngroups": 2, "nints": 3, "readpatt": "NRSRAPIDD2"},
-        {"clean_flicker_noise": {"skip": False, "fit_method": "fft", "background_method": None, "n_sigma": 2.0}},
+        {
+            "ipc": {"skip": False},
+            "clean_flicker_noise": {"skip": False, "fit_method": "fft", "background_method": None, "n_sigma": 2.0},
+        },
     ),
     "NRS2 SUB2048 NRS 1x5": Mode(
         "nirspec", {"subarray": "SUB2048", "detectors": ["nrs2"]}, {"ngroups": 5, "readpatt": "NRS"}

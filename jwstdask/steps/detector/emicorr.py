@@ -218,7 +218,7 @@ class EmiCorrStep(Step):
             for block in blocks():
                 self._subtract(block, prepared, waves)
                 median.count(emicorr.scatter(block.sci))
-            period, pieces = emicorr.period_in_clocks(frequency), emicorr.spline_pieces(reference)
+            period = emicorr.period_in_clocks(frequency)
             for block in blocks():
                 if sums is None:
                     sums = PhaseSums(prepared.readout, period, block.sci.shape[0], reference.size, median)
@@ -226,7 +226,7 @@ class EmiCorrStep(Step):
                 sums.add(block.sci, block.pixeldq, block.window.rows, block.window.columns)
             assert sums is not None
             sums.finish()
-            waves.append(emicorr.fit_wave(sums, pieces, self.fit_ints_separately, turn=not self.as_jwst))
+            waves.append(emicorr.fit_wave(sums, reference, self.fit_ints_separately, turn=not self.as_jwst))
         return waves
 
     def _sequential(self, meta: Meta, prepared: Interference, blocks: Callable[[], Iterator[RampBlock]]) -> list[Table]:

@@ -76,7 +76,6 @@ class PersistenceStep(Step):
     class_name = "PersistenceStep"
     status = "persistence"
     streams = True
-    gathers_alone = True
     equations = (
         "T: end of a pixel's window [s since 1970]; at the time t of each group, in this order:\n"
         "T < t: T = 0; first SATURATED group of an integration: T = t + persistence_time;\n"
@@ -146,6 +145,9 @@ class PersistenceStep(Step):
     def gather_windows(self, meta: Meta) -> list[Window]:
         # Nothing is looked at: this asks for a place for the windows that are open at the end.
         return [] if self.save_persistence is None else [Window.plain(0, 1, 0, 1)]
+
+    def gathers_alone(self, meta: Meta) -> bool:
+        return True
 
     def gather_stream(
         self, meta: Meta, prepared: Windows, blocks: Callable[[], Iterator[RampBlock]], scratch: str | None = None

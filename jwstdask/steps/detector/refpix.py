@@ -188,7 +188,6 @@ class RefPixStep(Step):
         "Moseley et al. 2010, Proc. SPIE 7742, 77421B and Rauscher et al. 2017, PASP 129, 105003 (IRS2)"
     )
     streams = True
-    gathers_alone = True
     superstripes = True
     joins_superstripes = True
 
@@ -270,6 +269,13 @@ class RefPixStep(Step):
             for name in ("gamma", "zeta")
         ]
         return replace(readout, kernels=sides)
+
+    def gathers_alone(self, meta: Meta) -> bool:
+        # No step before changes reference pixels; others do change in ipc, and so do borders of stripes in its frame.
+        if irs2.is_irs2(meta):
+            return True
+        readout = Readout.of(meta)
+        return readout.mode != "stripes" and not readout.edgeless
 
     def gather_windows(self, meta: Meta) -> list[Window]:
         if irs2.is_irs2(meta):

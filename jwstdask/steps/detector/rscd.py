@@ -33,6 +33,10 @@ class RscdStep(Step):
         ngroups = meta.get("meta.exposure.ngroups")
         return f"needs three groups, has {ngroups}" if ngroups is not None and ngroups < 3 else None
 
+    def references_when_skipped(self, meta: Meta) -> tuple[str, ...]:
+        miri = str(meta.get("meta.instrument.detector") or "").startswith("MIR")
+        return self.reference_types if miri else ()
+
     def reference_skip_reason(self, meta: Meta, references: Mapping[str, Any]) -> str | None:
         if references.get("rscd") is None:
             return "No RSCD reference file found"
