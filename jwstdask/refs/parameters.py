@@ -16,14 +16,15 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from jwstdask.core.errors import ReferenceFileError
 from jwstdask.refs.crds import ReferenceChoice, required, resolve
+from jwstdask.refs.reference import Reference
 
 __all__ = [
     "ParameterLayers",
@@ -33,10 +34,13 @@ __all__ = [
     "parameter_reftype",
     "read_parameters",
     "resolve_parameters",
+    "with_parameters",
     "write_parameters",
 ]
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 DISABLE_VARIABLE = "STPIPE_DISABLE_CRDS_STEPPARS"
 
@@ -110,6 +114,13 @@ def read_parameters(path: str | os.PathLike[str]) -> ParameterReference:
             text, f"the parameter file cannot be read: {error.strerror}", "correct the path"
         ) from None
     return _read(text, status.st_mtime_ns, status.st_size)
+
+
+def with_parameters(defaults: T, reference: Reference | None) -> T:
+    """A dataclass with those of its fields replaced that a parameter reference has."""
+    found = {} if reference is None else read_parameters(reference.path).parameters
+    names = {item.name for item in fields(defaults)} & found.keys()  # type: ignore[arg-type]
+    return replace(defaults, **{name: found[name] for name in names})  # type: ignore[type-var]
 
 
 @functools.lru_cache(maxsize=512)

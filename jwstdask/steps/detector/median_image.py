@@ -22,7 +22,7 @@ from jwstdask.kernels.clean_flicker_noise import (
     median_of_integrations,
 )
 from jwstdask.kernels.median_image import background_ramp_time, median_of, soss_background, soss_fluxes
-from jwstdask.refs.parameters import crds_parameters_disabled, read_parameters
+from jwstdask.refs.parameters import crds_parameters_disabled, with_parameters
 from jwstdask.refs.reference import Reference
 from jwstdask.steps.detector import spectral_light
 
@@ -69,14 +69,6 @@ class Aperture:
     search_box_width: int = 41
     fit_box_width: int = 11
     moving_centroid: bool = False
-
-    @classmethod
-    def of(cls, reference: Reference | None) -> Aperture:
-        """As a parameter reference has them."""
-        if reference is None:
-            return cls()
-        found = read_parameters(reference.path).parameters
-        return cls(**{name: found[name] for name in cls.__dataclass_fields__ if name in found})
 
 
 @dataclass(frozen=True)
@@ -219,7 +211,7 @@ def _photometry(
     """Sum in an aperture about the source in each integration, float64 (integration,)."""
     from photutils.aperture import ApertureStats, CircularAperture
 
-    aperture = Aperture.of(references.get(PHOTOMETRY))
+    aperture = with_parameters(Aperture(), references.get(PHOTOMETRY))
     place = [meta.get(f"meta.wcsinfo.siaf_{axis}ref_sci") for axis in "xy"]
     unit = meta.get("meta.bunit_data") if meta.get("meta.cal_step.ramp_fit") == "COMPLETE" else "DN/s"
     if None in place:

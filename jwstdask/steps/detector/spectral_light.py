@@ -17,7 +17,7 @@ from jwstdask.core.step import Meta
 from jwstdask.kernels import extract_1d as kernels
 from jwstdask.kernels.clean_flicker_noise import CleaningError
 from jwstdask.kernels.extract_1d import Box
-from jwstdask.refs.parameters import crds_parameters_disabled, read_parameters
+from jwstdask.refs.parameters import crds_parameters_disabled, with_parameters
 from jwstdask.refs.reference import Reference
 from jwstdask.wcs.errors import NoSlitError
 
@@ -56,14 +56,6 @@ class Extraction:
     smoothing_length: int | None = None
     bkg_fit: str | None = None
     bkg_order: int | None = None
-
-    @classmethod
-    def of(cls, reference: Reference | None) -> Extraction:
-        """As a parameter reference has them."""
-        if reference is None:
-            return cls()
-        found = read_parameters(reference.path).parameters
-        return cls(**{name: found[name] for name in cls.__dataclass_fields__ if name in found})
 
 
 @dataclass(frozen=True)
@@ -208,7 +200,7 @@ def spectral_fluxes(
         If a reference is missing, or asks for what is not available.
     """
     name = str(meta.get("meta.filename") or "exposure")
-    parameters = Extraction.of(references.get(EXTRACTION))
+    parameters = with_parameters(Extraction(), references.get(EXTRACTION))
     if parameters.skip:
         raise CleaningError("extract_1d is skipped, which finds the light to scale the median image with")
     if parameters.extraction_type != "box" and references.get("psf") is not None:
