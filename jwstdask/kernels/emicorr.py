@@ -16,7 +16,6 @@ slopes, and the normal equations of the lines are eliminated as usual.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -43,6 +42,8 @@ _BAD_PACKETS = (1, 2)
 _INTEGRATIONS_AT_ONCE = 64
 _TIE = 1e-9
 """Relative difference of chi^2 that rounding may make."""
+_WRITTEN_OUT = 1000
+"""Most integrations fitted together whose last digits are those of jwst."""
 
 
 @dataclass(frozen=True)
@@ -427,8 +428,9 @@ def fit_wave(sums: PhaseSums, wave: np.ndarray, separately: bool = False, turn: 
     For ramps y of the same first phase, with lines of their own and the wave z(phase) times c, chi^2 is quadratic in c:
     a c^2 + b c + constant. The two coefficients are tabulated for each integration and each of the trial phases.
 
-    Where groups follow each other by half a turn, half a turn more and an amplitude of the other sign fit as well:
-    rounding decides, and here that of jwst.
+    Where groups follow each other by half a turn, half a turn more and an amplitude of the other sign fit as well, and
+    rounding decides. So what is found at the least chi^2 is computed again as jwst rounds it, unless that is many
+    integrations.
 
     Parameters
     ----------
@@ -456,8 +458,14 @@ def fit_wave(sums: PhaseSums, wave: np.ndarray, separately: bool = False, turn: 
         """Phase of the first integration, and amplitude."""
         trials, numbers = _trial_phases(), np.array(chosen)
         chi_squared, _ = _solve(*_add_integrations(a, b, trials, leap, numbers, turn))
-        chi_squared = _settled(chi_squared, lambda trial: _rounded(sums, wave, step, leap, numbers, trial))
+        exact = not turn and numbers.size <= _WRITTEN_OUT and np.isfinite(chi_squared).any()
+        if exact:
+            equations = _Equations(sums, wave, step, leap, numbers)
+            for trial in _around_least(chi_squared):
+                chi_squared[trial], _ = equations.solve(trials[trial])
         phase = best_phase(trials, chi_squared, turn)
+        if exact:
+            return phase, equations.solve(phase)[1]
         _, amplitude = _solve(*_add_integrations(a, b, np.array([phase]), leap, numbers, turn))
         return phase, float(amplitude[0])
 
@@ -472,46 +480,53 @@ def fit_wave(sums: PhaseSums, wave: np.ndarray, separately: bool = False, turn: 
     return Wave(period, pieces, step, phases, amplitudes)
 
 
-def _settled(chi_squared: np.ndarray, again: Callable[[int], float]) -> np.ndarray:
-    """chi^2 with that of trial phases that tie for the least computed ``again``."""
-    if not np.isfinite(chi_squared).any():
-        return chi_squared
+def _around_least(chi_squared: np.ndarray) -> np.ndarray:
+    """Trials that tie for the least chi^2, and the neighbours of these."""
     least = np.nanmin(chi_squared)
     tied = np.flatnonzero(chi_squared <= least + _TIE * abs(least))
-    if tied.size < 2:
-        return chi_squared
-    settled = chi_squared.copy()
-    settled[tied] = [again(int(trial)) for trial in tied]
-    return settled
+    return np.unique((tied[:, np.newaxis] + [-1, 0, 1]) % chi_squared.size)
 
 
-def _rounded(
-    sums: PhaseSums, wave: np.ndarray, step: float, leap: float, integrations: np.ndarray, trial: int
-) -> float:
-    """Least chi^2 (less a constant) at a trial phase from the normal equations written out.
+class _Equations:
+    """The normal equations written out, with the operations in the order of jwst.
 
-    They cancel, so that the last digits depend on the order of operations: this is that of jwst.
+    Terms cancel in them, so that the last digits of phase and amplitude depend on that order, and with them which way
+    groups are rounded.
     """
-    _, bins, groups = sums.sums.shape
-    middles = (np.arange(bins + 2) - 0.5) / bins
-    spline = make_interp_spline(middles, np.concatenate([wave[-1:], wave, wave[:1]]), k=3)
-    time, trials = np.arange(groups), _trial_phases()
-    phases = (middles[1:-1, np.newaxis] + time * step) % 1
-    t, tt = np.sum(time), np.sum(time**2)
-    delta = groups * tt - t**2
-    a = b = 0.0
-    for i in integrations:
-        later = trials[_next_trial(trials[trial], leap * i, trials.size)]
-        z, y, n = spline((phases.T + later) % 1).T, sums.sums[i], sums.counts[i]
-        sum_z, sum_tz, sum_zz = np.sum(z, axis=1), np.sum(time * z, axis=1), np.sum(z**2, axis=1)
-        sum_y, sum_ty = np.sum(y, axis=1), np.sum(y * time, axis=1)
-        a += np.sum(n / delta * (-tt * sum_z**2 + 2 * t * sum_z * sum_tz - groups * sum_tz**2 + sum_zz * delta))
-        b += (2 / delta) * np.sum(
-            tt * sum_z * sum_y - t * sum_tz * sum_y - t * sum_z * sum_ty + groups * sum_tz * sum_ty
-        )
-        b -= 2 * np.sum(np.sum(z * y, axis=1))
-    amplitude = -b / (2 * a)
-    return float(a * amplitude**2 + b * amplitude)
+
+    def __init__(self, sums: PhaseSums, wave: np.ndarray, step: float, leap: float, integrations: np.ndarray) -> None:
+        _, bins, groups = sums.sums.shape
+        self.sums, self.leap, self.integrations = sums, leap, integrations
+        middles = (np.arange(bins + 2) - 0.5) / bins
+        self.spline = make_interp_spline(middles, np.concatenate([wave[-1:], wave, wave[:1]]), k=3)
+        self.time = np.arange(groups)
+        self.phases = ((middles[1:-1, np.newaxis] + self.time * step) % 1).T
+        self._waves: dict[int, tuple[np.ndarray, ...]] = {}
+
+    def wave(self, trial: int) -> tuple[np.ndarray, ...]:
+        """The wave (bin, group) at a trial phase, and its sums over groups: times 1, t, itself."""
+        if trial not in self._waves:
+            z = self.spline((self.phases + _trial_phases()[trial]) % 1).T
+            self._waves[trial] = z, np.sum(z, axis=1), np.sum(self.time * z, axis=1), np.sum(z**2, axis=1)
+        return self._waves[trial]
+
+    def solve(self, phase: float) -> tuple[float, float]:
+        """Least chi^2 (less a constant; NaN where there is none) and the amplitude, at a phase."""
+        time, groups = self.time, self.time.size
+        t, tt = np.sum(time), np.sum(time**2)
+        delta = groups * tt - t**2
+        a = b = 0.0
+        for i in self.integrations:
+            z, sum_z, sum_tz, sum_zz = self.wave(_next_trial(phase, self.leap * i, TRIALS))
+            y, n = self.sums.sums[i], self.sums.counts[i]
+            sum_y, sum_ty = np.sum(y, axis=1), np.sum(y * time, axis=1)
+            a += np.sum(n / delta * (-tt * sum_z**2 + 2 * t * sum_z * sum_tz - groups * sum_tz**2 + sum_zz * delta))
+            b += (2 / delta) * np.sum(
+                tt * sum_z * sum_y - t * sum_tz * sum_y - t * sum_z * sum_ty + groups * sum_tz * sum_ty
+            )
+            b -= 2 * np.sum(np.sum(z * y, axis=1))
+        chi_squared, amplitude = _solve(np.array([a]), np.array([b]))
+        return float(chi_squared[0]), float(amplitude[0])
 
 
 def _trial_phases() -> np.ndarray:
