@@ -178,6 +178,13 @@ class Step(Parameters):
         """
         return None
 
+    def of_frame(self, meta: Meta, prepared: Any, groupdq: np.ndarray) -> Any:
+        """What would be gathered from the flags of the whole frame, uint8 (integration, group, y, x); None for nothing.
+
+        If a frame step before has changed that, all blocks are walked once more with it.
+        """
+        return None
+
     def write_side_products(self, meta: Meta, prepared: Any) -> None:
         """Called once after all blocks, for a step on blocks: write what is saved besides the product."""
 

@@ -407,7 +407,7 @@ def walks(
         touched = work.revise(frame)
         recount_groups(frame.groupdq, tally)
         again = [pair for pair in row_ranges if touched[slice(*pair)].any()]
-        revised = merge_tallies(map_parts(executor, strip(walk, touched), again))
+        revised = merge_tallies(map_parts(executor, strip(walk + 1, touched), again))
         segments = {name: value for name, value in revised.items() if name.startswith(_SEGMENTS)}
         if segments:
             tally = {name: value for name, value in tally.items() if not name.startswith(_SEGMENTS)} | segments

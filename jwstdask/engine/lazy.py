@@ -134,28 +134,28 @@ def _gather(recipe: Recipe, windows: list[Window], *arrays: np.ndarray) -> dict[
 def _strip(
     recipe: Recipe,
     gathered: Mapping[str, Any],
-    revised: np.ndarray | None,
+    revised: tuple[np.ndarray, Mapping[str, Any]] | None,
     rows: tuple[int, int],
     window: Window,
     *arrays: np.ndarray,
 ) -> dict[tuple[str, str], np.ndarray]:
-    work = recipe.work([window], arrays, gathered)
+    work = recipe.work([window], arrays, gathered if revised is None else revised[1])
     sink = MemorySink(rows, recipe.shape[-1], work)
     if revised is None:
         tally = work.strip(rows, sink)
-        start = 0
+        steps = slice(None)
     else:
         everywhere = np.ones(work.shape[-2:], bool)
-        tally = work.strip(rows, sink, whole_frame(work.shape, {"groupdq": revised}), everywhere)
-        start = (work.frame_step or 0) + 1
+        tally = work.strip(rows, sink, whole_frame(work.shape, {"groupdq": revised[0]}), everywhere)
+        steps = slice((work.frame_step or 0) + 1, None)
     # The strip cannot know the counts of the frame: it can only tell that a frame like itself would contradict.
     height, strip = work.shape[-2], rows[1] - rows[0]
-    _refuse(recipe, work, {name: count * height / strip for name, count in tally.items()}, start)
+    _refuse(recipe, work, {name: count * height / strip for name, count in tally.items()}, steps)
     return sink.arrays
 
 
-def _refuse(recipe: Recipe, work: Pass, tally: Mapping[str, float], start: int = 0) -> None:
-    step = work.contradicted(tally, start)
+def _refuse(recipe: Recipe, work: Pass, tally: Mapping[str, float], steps: slice) -> None:
+    step = work.contradicted(tally, steps)
     if step is not None:
         raise StepError(
             recipe.name,
@@ -191,16 +191,14 @@ def _flags(
 
 def _revise(
     recipe: Recipe, gathered: Mapping[str, Any], parts: list[tuple[dict[str, np.ndarray], dict[str, float]]]
-) -> np.ndarray:
-    """Revised flags of the whole frame."""
+) -> tuple[np.ndarray, Mapping[str, Any]]:
+    """Revised flags of the whole frame, and what is gathered with these."""
     work = recipe.work([], (), gathered)
-    end = (work.frame_step or 0) + 1
-    del work.steps[end:]
-    _refuse(recipe, work, merge_tallies(tally for _, tally in parts))
+    _refuse(recipe, work, merge_tallies(tally for _, tally in parts), slice((work.frame_step or 0) + 1))
     arrays = {name: np.concatenate([part[name] for part, _ in parts], axis=-2) for name in parts[0][0]}
     frame = whole_frame(work.shape, arrays)
     work.revise(frame)
-    return frame.groupdq
+    return frame.groupdq, work.shipped()
 
 
 def _demand(plan: ExposurePlan, meta: Mapping[str, Any], shape: tuple[int, ...]) -> list[Window]:

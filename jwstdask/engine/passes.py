@@ -563,9 +563,9 @@ class Pass:
                 item.gathered, changed = found, True
         return changed
 
-    def contradicted(self, tally: Mapping[str, float], start: int = 0) -> str | None:
-        """The first step, from ``start`` on, that counts of the whole frame contradict; None if all is well."""
-        for item in self.steps[start:]:
+    def contradicted(self, tally: Mapping[str, float], steps: slice) -> str | None:
+        """The first of some steps that counts of the whole frame contradict; None if all is well."""
+        for item in self.steps[steps]:
             if item.step.again(self.meta, item.data, item.gathered, tally) is not None:
                 return item.plan.name
         return None
@@ -574,10 +574,15 @@ class Pass:
         """Let the frame step revise the flags of the whole frame in place; bool (y, x) of pixels to process again."""
         index = self.frame_step
         assert index is not None
-        item = self.steps[index]
+        item, later = self.steps[index], self.steps[index + 1 :]
+        before = [step.step.of_frame(self.meta, step.data, frame.groupdq) for step in later]
         clock = time.thread_time()
         touched = item.step.revise(self.meta, item.data, frame.groupdq, frame)  # type: ignore[attr-defined]
         item.seconds += time.thread_time() - clock
+        for step, known in zip(later, before, strict=True):
+            found = step.step.of_frame(self.meta, step.data, frame.groupdq)
+            if found != known:
+                step.gathered, touched = found, np.ones_like(touched)
         names = [step.plan.name for step in self.steps[index:]]
         saved_later = any(name in self.plan.taps or f"before:{name}" in self.plan.taps for name in names)
         # Optional results have as many planes as the most segments of a ramp: those of all tiles are counted anew.

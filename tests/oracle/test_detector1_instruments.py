@@ -44,6 +44,15 @@ MODES: Mapping[str, Mode] = {
     "MIRIMAGE SUB64 FASTGRPAVG 2x6": Mode(
         "miri", {"subarray": "SUB64", "dark_groups": 30}, {"ngroups": 6, "nints": 2, "readpatt": "FASTGRPAVG"}
     ),
+    "MIRIMAGE SUB64 FASTGRPAVG 2x8, large events make the last group count": Mode(
+        "miri",
+        {"subarray": "SUB64", "dark_groups": 30},
+        {"ngroups": 8, "nints": 2, "readpatt": "FASTGRPAVG"},
+        {
+            "charge_migration": {"skip": False},
+            "jump": {"expand_large_events": True, "use_ellipses": False, "min_sat_area": 1.0, "min_jump_area": 5.0},
+        },
+    ),
     "MIRIMAGE SUB256 F1500W FASTR1 1x10, every step": Mode(
         "miri",
         {"subarray": "SUB256", "filters": ["F1500W"]},

@@ -241,6 +241,14 @@ class RampFitStep(Step):
                 return found
         return None
 
+    def of_frame(self, meta: Meta, prepared: RampFitData, groupdq: np.ndarray) -> tuple[int, int] | None:
+        if not prepared.trim:
+            return None
+        size = groupdq.shape[1]
+        outside = {group for groups in self._outside(size) for group in range(*groups.indices(size))}
+        unused = [group in outside or bool((groupdq[:, group] & DO_NOT_USE).all()) for group in range(size)]
+        return (0, 0) if all(unused) else (unused.index(False), int(unused[-1]))
+
     def finish(self, meta: Meta, prepared: RampFitData, tally: Mapping[str, float]) -> dict[str, Any]:
         frame = int(meta["meta.subarray.xsize"]) * int(meta["meta.subarray.ysize"])
         if tally.get("ramp_fit.pixels", 0.0) >= frame:
