@@ -40,7 +40,9 @@ def strips(monkeypatch):
         return original(work, rows, *arguments, flags_only=flags_only, **options)
 
     monkeypatch.setattr(Pass, "strip", strip)
-    return done
+    # In this process, whatever cluster other tests have started.
+    with dask.config.set(scheduler="threads"):
+        yield done
 
 
 @pytest.mark.parametrize("chunks", [None, False, {"y": 50}])
