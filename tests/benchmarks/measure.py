@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -53,6 +55,7 @@ def run(command: Sequence[str], environment: Mapping[str, str], folder: Path, lo
     RuntimeError
         If it fails; the end of its log is in the message.
     """
+    _adopt()
     with log.open("wb") as stream:
         started = time.perf_counter()
         process = subprocess.Popen(
@@ -69,7 +72,31 @@ def run(command: Sequence[str], environment: Mapping[str, str], folder: Path, lo
         watcher.join()
     if process.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} failed: {log.read_text(errors='replace')[-2000:]}")
-    return Cost(usage.ru_utime + usage.ru_stime, wall, peak[0], usage.ru_maxrss * 1024)
+    used = [usage, *_left_behind()]
+    cpu = sum(item.ru_utime + item.ru_stime for item in used)
+    return Cost(cpu, wall, peak[0], max(item.ru_maxrss for item in used) * 1024)
+
+
+def _adopt() -> None:
+    """Become the parent of processes that a command leaves behind, such as the server that forks its workers."""
+    set_child_subreaper = 36
+    if ctypes.CDLL(None, use_errno=True).prctl(set_child_subreaper, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "processes that are left behind cannot be measured")
+
+
+def _left_behind() -> Iterator[resource.struct_rusage]:
+    """What they used, as they end."""
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        try:
+            pid, _, usage = os.wait4(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid:
+            yield usage
+        else:
+            time.sleep(0.05)
+    raise RuntimeError("processes are still there 30 s after the end of the command")
 
 
 def _watch(pid: int, peak: list[int], stop: threading.Event) -> None:
