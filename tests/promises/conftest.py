@@ -55,9 +55,12 @@ def expected(programs, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def one_cluster(programs):
-    """A cluster of processes on this machine; they take seconds to start and load the kernels."""
+    """A cluster of processes on this machine; they take seconds to start and load the kernels.
+
+    It goes with the module: what is computed lazily elsewhere would else be computed there.
+    """
     from jwstdask.engine.clusters import local_cluster
 
     with crds_of(programs.cache("bright2")):
