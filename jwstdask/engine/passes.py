@@ -1,6 +1,6 @@
 """A pass: a run of steps that an exposure goes through tile by tile.
 
-A strip of rows is walked in tiles small enough for the second-level cache, with a halo wide enough for all steps
+A strip of rows is walked in tiles small enough for the caches, with a halo wide enough for all steps
 together. Each tile goes through every step of the pass before the next one is read. Two kinds of coupling break the
 walk: a step that must first see other parts of the frame (reference pixels) is given those windows, processed by the
 steps before it; and a step that must see the flags of the whole frame (snowballs) revises them after all tiles are

@@ -14,7 +14,7 @@ from astropy.io import fits
 from tests.conftest import once
 from tests.oracle.compare import FLAGS, Comparison
 from tests.oracle.conftest import Call
-from tests.oracle.test_detector1 import check
+from tests.oracle.test_detector1 import TOLERANCE, check
 
 
 @dataclass(frozen=True)
@@ -213,10 +213,24 @@ def _within_noise(ours: Path, oracle: Path, found: Comparison) -> Iterator[str]:
                 yield f"{name}: {item}, {beyond.sum()} beyond {NOISE} of ERR, up to {np.nanmax(apart)}"
 
 
+ROUNDING = 1e-9
+"""Of ERR: slopes of MIRI that are all but zero differ by rounding errors of their 64-bit sums, whose abscissae count
+from the first group even where that is left out."""
+
+
+def _within_rounding(ours: Path, oracle: Path, found: Comparison) -> Iterator[str]:
+    """Arrays of a MIRI product that differ by more than `TOLERANCE`, slopes also by more than `ROUNDING`."""
+    for name, item in found.arrays.items():
+        rounding = name == "SCI" and item.sigma is not None and item.sigma <= ROUNDING
+        if item.relative > TOLERANCE and not rounding:
+            yield f"{name}: {item}"
+
+
 # What an instrument's tests wait for is made by one process: no second worker waits with them.
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.xdist_group(mode.process)) for name, mode in MODES.items()]
 )
 def test_products_equal_the_oracles(products, name, record_property):
     ours, oracle = (_products(products, who, name) for who in ("ours", "jwst"))
-    check(ours, oracle, name, record_property, **({"values": _within_noise} if "IRS2" in name else {}))
+    values = {"values": _within_noise} if "IRS2" in name else {"values": _within_rounding} if "MIRI" in name else {}
+    check(ours, oracle, name, record_property, **values)
