@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -443,12 +444,12 @@ def open_products(
             if step in template.taps:
                 found = template.taps[step]
                 model = data_model("", _shapes(found), plan.exp_type)
+                source = read_metadata(arrays.layout, complete=True)
+                given, own = dict(meta), wcs
                 if before_wcs(plan, step):
-                    given = {**read_metadata(arrays.layout, complete=True), **plan.updates}
+                    given = {**source, **plan.updates}
                     own = read_wcs(arrays.layout) if has_wcs(arrays.layout) else None
-                else:
-                    given, own = dict(meta), wcs
-                taps[step] = _writer(path, model, found, arrays.layout, tapped_meta(plan, step, given), own)
+                taps[step] = _writer(path, model, found, arrays.layout, tapped_meta(plan, step, given, source), own)
         yield writers, taps
     finally:
         for writer in (*writers.values(), *taps.values()):
@@ -516,8 +517,16 @@ def before_wcs(plan: ExposurePlan, step: str) -> bool:
     return any(item.step.kind == "metadata" and item.skip is None for item in later)
 
 
-def tapped_meta(plan: ExposurePlan, last: str, meta: Mapping[str, Any]) -> dict[str, Any]:
-    """Metadata of a product saved on the way: it names no reference of the steps after ``last``."""
+_CONTEXT = tuple(f"meta.ref_file.crds.{name}" for name in ("context_used", "sw_version"))
+
+
+def tapped_meta(
+    plan: ExposurePlan, last: str, meta: Mapping[str, Any], source: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Any]:
+    """Metadata of a product saved on the way: it names no reference of the steps after ``last``.
+
+    Before the first reference, the context is that of ``source``, the metadata of the exposure.
+    """
     used: set[str] = set()
     kind = ""
     for item in plan.steps:
@@ -529,7 +538,11 @@ def tapped_meta(plan: ExposurePlan, last: str, meta: Mapping[str, Any]) -> dict[
             break
     others = {reftype for item in plan.steps for reftype in item.named_references(meta)} - used
     later = {f"meta.ref_file.{reftype}.name" for reftype in others}
-    return new_meta(plan, kind, {name: value for name, value in meta.items() if name not in later})
+    kept = {name: value for name, value in meta.items() if name not in later}
+    if not used:
+        kept = {name: value for name, value in kept.items() if name not in _CONTEXT}
+        kept.update({name: source[name] for name in _CONTEXT if name in source})
+    return new_meta(plan, kind, kept)
 
 
 def without_extra(meta: Mapping[str, Any], keep: bool = False) -> dict[str, Any]:

@@ -119,7 +119,7 @@ def process(
     JwstdaskError
         What went wrong.
     """
-    meta = {**meta, **plan.updates}
+    source, meta = meta, {**meta, **plan.updates}
     found_wcs, wcs_updates, records = run_metadata_steps(plan, meta)
     meta.update(wcs_updates)
     walked = walk_parts(plan, meta, arrays, records, executor or Serial())
@@ -135,7 +135,7 @@ def process(
         kind = product_kind(plan, kind)
         if kind == "fitopt":
             values = _trimmed(values, tally)
-        own = tapped_meta(plan, tap, given) if tap else new_meta(plan, kind, given)
+        own = tapped_meta(plan, tap, given, source) if tap else new_meta(plan, kind, given)
         last = tap or LAST_STEP.get(kind)
         own.update(product_updates(plan, work, records, found, last))
         path = plan.taps.get(tap or "") or plan.products.get(kind, "")

@@ -39,7 +39,13 @@ PRISM = {"subarray": "SLITLESSPRISM", "filters": ["P750L"]}
 MODES: Mapping[str, Mode] = {
     "MIRIMAGE SUB128 FASTR1 2x14": Mode("miri", {}, {"ngroups": 14, "nints": 2}),
     "MIRIMAGE SUB64 FASTR1 3x5": Mode("miri", {"subarray": "SUB64"}, {"ngroups": 5, "nints": 3}),
-    "MIRIMAGE SUB64 FASTR1 2x3": Mode("miri", {"subarray": "SUB64"}, {"ngroups": 3, "nints": 2}),
+    "MIRIMAGE SUB64 FASTR1 2x3, 1/f noise in the field": Mode(
+        "miri", {"subarray": "SUB64"}, {"ngroups": 3, "nints": 2},
+        {
+            "group_scale": {"save_results": True},
+            "clean_flicker_noise": {"skip": False, "mask_science_regions": True},
+        },
+    ),
     "MIRIMAGE SUB64 FASTR1 1x1": Mode("miri", {"subarray": "SUB64"}, {"ngroups": 1}),
     "MIRIMAGE SUB64 FASTGRPAVG 2x6": Mode(
         "miri", {"subarray": "SUB64", "dark_groups": 30}, {"ngroups": 6, "nints": 2, "readpatt": "FASTGRPAVG"}

@@ -195,8 +195,9 @@ class CleanFlickerNoiseStep(Step):
         return tuple(types)
 
     def stated_references(self, meta: Meta) -> tuple[str, ...]:
-        # In jwst the draft rate is a model of its own, to which the WCS is assigned and whose light is found.
-        return tuple(kind for kind in self.references_for(meta) if kind in self.reference_types)
+        # In jwst the draft rate is a model of its own, which is flat-fielded and gets a WCS, and whose light is found.
+        own = {*self.references_when_skipped(meta), "pastasoss"}
+        return tuple(kind for kind in self.references_for(meta) if kind in own)
 
     def references_when_skipped(self, meta: Meta) -> tuple[str, ...]:
         automatic = self.autoparam and meta.get("meta.exposure.type") in _AUTOMATIC
