@@ -1037,13 +1037,17 @@ def fit_segments(
     return result
 
 
-def unused_groups(groupdq: np.ndarray) -> tuple[int, int]:
-    """Number of leading groups, and of the trailing group (0 or 1), that are DO_NOT_USE in all pixels and integrations.
+def unused_groups(groupdq: np.ndarray, suppress_one_group: bool = False, used: slice = slice(None)) -> tuple[int, int]:
+    """Number of leading groups, and of the trailing group (0 or 1), that no ramp uses.
 
     Parameters
     ----------
     groupdq
         uint8 (integration, group, y, x).
+    suppress_one_group
+        Ramps with one good group use none.
+    used
+        Groups that count; the others are as if they were DO_NOT_USE.
 
     Returns
     -------
@@ -1051,10 +1055,28 @@ def unused_groups(groupdq: np.ndarray) -> tuple[int, int]:
         If no group is left, ``leading + trailing`` is the number of groups.
     """
     size = groupdq.shape[1]
+    counted = range(*used.indices(size))
+
+    def lone(ramps: np.ndarray) -> np.ndarray:
+        return (
+            np.count_nonzero((ramps[:, counted.start : counted.stop] & np.uint8(255 - PERSISTENCE)) == 0, axis=1) == 1
+        )
+
+    def unused(group: int) -> bool:
+        if group not in counted:
+            return True
+        kept = (groupdq[:, group] & DO_NOT_USE) == 0
+        first = tuple(np.unravel_index(np.argmax(kept), kept.shape))
+        if not kept[first]:
+            return True
+        # one ramp tells of most groups that they are used
+        ramps = np.moveaxis(groupdq, 1, -1)
+        return suppress_one_group and bool(lone(ramps[first][np.newaxis])[0] and lone(ramps[kept]).all())
+
     leading = 0
-    while leading < size and (groupdq[:, leading] & DO_NOT_USE).all():
+    while leading < size and unused(leading):
         leading += 1
-    return leading, int(leading < size and bool((groupdq[:, -1] & DO_NOT_USE).all()))
+    return leading, int(leading < size and unused(size - 1))
 
 
 @numba.njit(**_OPTIONS)

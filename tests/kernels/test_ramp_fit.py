@@ -433,3 +433,18 @@ def test_unused_groups(flags, expected):
     if expected[0] > 0:
         groupdq[1, 0, 2, 3] = 0
         assert kernel.unused_groups(groupdq)[0] == 0
+
+
+def test_groups_that_suppressed_ramps_alone_have_are_unused():
+    groupdq = np.zeros((2, 5, 3, 5), np.uint8) + np.array([1, 0, 0, 0, 1], np.uint8)[:, None, None]
+    groupdq[1, :, 2, 3] = [32, 2, 2, 2, 3]
+    groupdq[0, :, 0, 1] = [2, 2, 2, 2, 0]
+    assert kernel.unused_groups(groupdq) == (0, 0)
+    assert kernel.unused_groups(groupdq, True) == (1, 1)
+    assert kernel.unused_groups(groupdq, True, slice(0, 3)) == (1, 1)
+    assert kernel.unused_groups(groupdq, True, slice(2, 5)) == (2, 1)
+    # a single good group is left
+    assert kernel.unused_groups(groupdq, True, slice(3, 5)) == (5, 0)
+    # two good groups
+    groupdq[0, :, 0, 1] = [0, 0, 2, 2, 0]
+    assert kernel.unused_groups(groupdq, True) == (0, 0)

@@ -38,7 +38,10 @@ PRISM = {"subarray": "SLITLESSPRISM", "filters": ["P750L"]}
 
 MODES: Mapping[str, Mode] = {
     "MIRIMAGE SUB128 FASTR1 2x14": Mode("miri", {}, {"ngroups": 14, "nints": 2}),
-    "MIRIMAGE SUB64 FASTR1 3x5": Mode("miri", {"subarray": "SUB64"}, {"ngroups": 5, "nints": 3}),
+    "MIRIMAGE SUB64 FASTR1 3x5, fits of segments": Mode(
+        "miri", {"subarray": "SUB64"}, {"ngroups": 5, "nints": 3, "background": 300.0},
+        {"firstframe": {"skip": False}, "ramp_fit": {"save_opt": True}},
+    ),
     "MIRIMAGE SUB64 FASTR1 2x3, 1/f noise in the field": Mode(
         "miri", {"subarray": "SUB64"}, {"ngroups": 3, "nints": 2},
         {
@@ -131,10 +134,13 @@ MODES: Mapping[str, Mode] = {
         {"ngroups": 3, "exp_type": "NRS_MSASPEC"},
         {"picture_frame": {"skip": False}, "clean_flicker_noise": {"skip": False, "mask_science_regions": True}},
     ),
-    "NRCALONG SUBGRISM64 F322W2 RAPID 3x3, 1/f noise and median image": Mode(
+    "NRCALONG SUBGRISM64 F322W2 BRIGHT2 3x3, 1/f noise and median image": Mode(
         "nircam",
         {"subarray": "SUBGRISM64", "detectors": ["nrcalong"], "filters": ["F322W2"]},
-        {"filter": "F322W2", "ngroups": 3, "nints": 3, "tso": True, "exp_type": "NRC_TSGRISM"},
+        {
+            "filter": "F322W2", "ngroups": 3, "nints": 3, "tso": True, "exp_type": "NRC_TSGRISM",
+            "readpatt": "BRIGHT2",
+        },
         {"clean_flicker_noise": {"skip": False, "background_method": "median_image"}},
     ),
     "GUIDER1 SUB128LL FGSRAPID 2x6": Mode("fgs", {}, {"ngroups": 6, "nints": 2}),

@@ -192,7 +192,7 @@ class RampFitStep(Step):
         if not prepared.trim or ngroups == 1:
             return 0, 0
         inner = block.window.inner
-        leading, trailing = ramp_fit.unused_groups(block.groupdq[..., inner[0], inner[1]])
+        leading, trailing = ramp_fit.unused_groups(block.groupdq[..., inner[0], inner[1]], suppress)
         pixels = (inner[0].stop - inner[0].start) * (inner[1].stop - inner[1].start)
         if leading == ngroups:
             _add(block, "ramp_fit.unused.all", pixels)
@@ -245,9 +245,10 @@ class RampFitStep(Step):
         if not prepared.trim:
             return None
         size = groupdq.shape[1]
-        outside = {group for groups in self._outside(size) for group in range(*groups.indices(size))}
-        unused = [group in outside or bool((groupdq[:, group] & DO_NOT_USE).all()) for group in range(size)]
-        return (0, 0) if all(unused) else (unused.index(False), int(unused[-1]))
+        before, after = self._outside(size) or (slice(0, 0), slice(size, None))
+        suppress = self.suppress_one_group and size > 1
+        found = ramp_fit.unused_groups(groupdq, suppress, slice(before.stop, after.start))
+        return (0, 0) if sum(found) >= size else found
 
     def finish(self, meta: Meta, prepared: RampFitData, tally: Mapping[str, float]) -> dict[str, Any]:
         frame = int(meta["meta.subarray.xsize"]) * int(meta["meta.subarray.ysize"])

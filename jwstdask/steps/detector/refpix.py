@@ -272,10 +272,11 @@ class RefPixStep(Step):
 
     def gathers_alone(self, meta: Meta) -> bool:
         # No step before changes reference pixels; others do change in ipc, and so do borders of stripes in its frame.
+        # Saturated neighbours do take them out of the first frame.
         if irs2.is_irs2(meta):
             return True
         readout = Readout.of(meta)
-        return readout.mode != "stripes" and not readout.edgeless
+        return readout.mode != "stripes" and not readout.edgeless and not meta.get("meta.exposure.zero_frame")
 
     def gather_windows(self, meta: Meta) -> list[Window]:
         if irs2.is_irs2(meta):
