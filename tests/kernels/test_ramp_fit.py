@@ -441,10 +441,9 @@ def test_groups_that_suppressed_ramps_alone_have_are_unused():
     groupdq[0, :, 0, 1] = [2, 2, 2, 2, 0]
     assert kernel.unused_groups(groupdq) == (0, 0)
     assert kernel.unused_groups(groupdq, True) == (1, 1)
-    assert kernel.unused_groups(groupdq, True, slice(0, 3)) == (1, 1)
     assert kernel.unused_groups(groupdq, True, slice(2, 5)) == (2, 1)
-    # a single good group is left
-    assert kernel.unused_groups(groupdq, True, slice(3, 5)) == (5, 0)
+    # without any good group a ramp is not suppressed
+    assert kernel.unused_groups(groupdq, True, slice(0, 3)) == (0, 1)
     # two good groups
     groupdq[0, :, 0, 1] = [0, 0, 2, 2, 0]
     assert kernel.unused_groups(groupdq, True) == (0, 0)
