@@ -9,12 +9,13 @@ next try, and is not tried again.
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from jwstdask.core.errors import ClusterError, JwstdaskError
 from jwstdask.engine.events import hear, unsent
@@ -29,6 +30,8 @@ from jwstdask.engine.resources import (
     too_large,
 )
 from jwstdask.io.transient import patiently
+
+T = TypeVar("T")
 
 Function = Callable[[Any], Any]
 Notify = Callable[[int, Any], None]
@@ -174,6 +177,9 @@ _MOST_AT_ONCE = 500
 _LINGER, _LOOK = 0.1, 0.02
 """Seconds that results wait for others to be fetched with, and between looks."""
 
+_BUNDLE_SECONDS, _LARGEST_BUNDLE = 0.25, 32
+"""Short tasks go to a worker together: as many as take so long, and no more than that."""
+
 
 @dataclass
 class _Flight:
@@ -187,16 +193,47 @@ class _Flight:
         Bytes that it is given.
     lost
         Workers lost with it.
+    alone
+        Whether it goes by itself: something went wrong with it, or with others beside it.
     """
 
     index: int
     item: Any
     memory: int = 0
     lost: int = 0
+    alone: bool = False
+
+
+class _Pace:
+    """How many short tasks go to a worker together: each message costs client and scheduler as much as 2 ms.
+
+    Parameters
+    ----------
+    total
+        Number of items; None where nobody knows, and each goes by itself.
+    """
+
+    def __init__(self, total: int | None) -> None:
+        self._total, self._taken, self._seconds = total, 0, math.inf
+
+    def took(self, seconds: float, count: int) -> None:
+        """Some have been done together. What they took lately counts most."""
+        each = seconds / max(count, 1)
+        self._seconds = each if self._seconds == math.inf else max(each, 0.7 * self._seconds + 0.3 * each)
+
+    def size(self, threads: int, begun: int) -> int:
+        """How many go together; few towards the end, so that all workers have some."""
+        if self._total is None:
+            return 1
+        enough = _BUNDLE_SECONDS / max(self._seconds, _BUNDLE_SECONDS / _LARGEST_BUNDLE)
+        return max(int(min(enough, (self._total - begun) // (4 * threads))), 1)
 
 
 class Cluster:
     """Tasks on a dask.distributed cluster, submitted with a sliding window so that the scheduler stays small.
+
+    Those that are much shorter than it takes to submit them go to a worker together. What fails, and all that is lost
+    with a worker, goes by itself the next time.
 
     Parameters
     ----------
@@ -240,13 +277,16 @@ class Cluster:
         needs: Needs | None = None,
     ) -> list[Any]:
         from distributed import as_completed
+        from distributed.protocol import pickle
 
         pending = iter(enumerate(items))
+        pace = _Pace(len(items) if isinstance(items, Sized) else None)
         results: dict[int, Any] = {}
-        flights: dict[Any, _Flight] = {}
+        flights: dict[Any, list[_Flight]] = {}
         running = as_completed(loop=self.client.loop)
         after, held = after or {}, defaultdict[int, list[_Flight]](list)
         ready: list[_Flight] = []
+        taken = 0
         self._known = -_CAPACITY_SECONDS
 
         def done(flight: _Flight, result: Any) -> None:
@@ -257,12 +297,16 @@ class Cluster:
 
         def fill() -> None:
             """Have as many tasks in flight as the window takes."""
+            nonlocal taken
             threads, largest = self.capacity()
             room = self.window * threads - len(flights)
             # A message for a few tasks at once: those that workers have at hand last meanwhile.
             if flights and room < max(self.window * threads // 4, 1):
                 room = 0
+            size = pace.size(threads, taken)
+            room *= size
             while len(ready) < room and (pair := next(pending, None)) is not None:
+                taken += 1
                 flight = _Flight(*pair)
                 if needs is not None:
                     flight.memory = needs.memory(flight.item)
@@ -281,17 +325,36 @@ class Cluster:
                     done(flight, _failed(needs, flight.item, too_large(flight.memory, largest)))
             for memory, members in classes.items():
                 resources = {MEMORY: memory} if memory else None
-                for few in _in_pieces(members):
+                bundles = [[flight] for flight in members if flight.alone]
+                bundles += _in_pieces([flight for flight in members if not flight.alone], size)
+                for few in _in_pieces(bundles, _MOST_AT_ONCE):
                     # Not pure: the same plan run again must run again.
                     futures = self.client.map(
-                        partial(_task, function),
-                        [flight.item for flight in few],
+                        partial(_tasks, function),
+                        [pickle.dumps([flight.item for flight in bundle]) for bundle in few],
                         key=_name(function),
                         pure=False,
                         resources=resources,
                     )
                     flights.update(zip(futures, few, strict=True))
                     running.update(futures)
+
+        def again(flight: _Flight) -> None:
+            flight.alone = True
+            ready.append(flight)
+
+        def landed(bundle: list[_Flight], found: _Found) -> None:
+            """What became of the items of a task."""
+            pace.took(found.seconds, len(found.results))
+            for flight, result in zip(bundle, found.results, strict=False):
+                if needs is None or not needs.short(result) or not self._more(flight):
+                    done(flight, result)
+                else:
+                    again(flight)
+            rest = bundle[len(found.results) :]
+            if rest and found.failed:
+                again(rest.pop(0))
+            ready[:0] = rest
 
         try:
             while True:
@@ -302,23 +365,22 @@ class Cluster:
                     break
                 batch = self._batch(running, len(flights))
                 arrived = self.client.gather({future: future for future in batch}, errors="skip")
-                said = [message for found in arrived.values() if found is not None for message in found[1]]
+                said = [message for found in arrived.values() if found is not None for message in found.said]
                 if said:
                     hear(said)
                 for future in batch:
-                    flight = flights.pop(future)
+                    bundle = flights.pop(future)
                     # A result that was lost with its worker may have failed the second time.
                     if future.status == "finished":
-                        result = arrived[future][0]
-                        if needs is None or not needs.short(result) or not self._more(flight):
-                            done(flight, result)
-                            continue
-                    else:
-                        error = _error_of(future)
-                        if not self._again(flight, error):
+                        landed(bundle, arrived[future])
+                        continue
+                    error = _error_of(future)
+                    for flight in bundle:
+                        # Which one ended the worker is known when each goes by itself.
+                        if self._again(flight, error):
+                            again(flight)
+                        else:
                             done(flight, _failed(needs, flight.item, _told(flight, error)))
-                            continue
-                    ready.append(flight)
                 # What is done is forgotten.
                 del future, batch, arrived
         except BaseException as error:
@@ -384,19 +446,55 @@ class Cluster:
                 function(*arguments)
 
 
-def _task(function: Function, item: Any) -> tuple[Any, list[str]]:
-    """What a worker does of a map: the result, and what has been told and is not on its way yet."""
-    try:
-        return patiently(partial(function, item)), unsent()
-    except Exception as error:
-        if lacked_memory(error) and not isinstance(error, MemoryError):
-            raise MemoryError(str(error)) from error
-        raise
+@dataclass(frozen=True)
+class _Found:
+    """What a worker did of a map.
+
+    Attributes
+    ----------
+    results
+        Of the items that it came to: all, unless one failed or they took too long.
+    failed
+        Whether the next one failed, which is tried again by itself.
+    seconds
+        What they took.
+    said
+        Messages that have been told and are not on their way yet.
+    """
+
+    results: list[Any]
+    failed: bool
+    seconds: float
+    said: list[str]
 
 
-def _in_pieces(flights: Sequence[_Flight]) -> Iterator[Sequence[_Flight]]:
-    for first in range(0, len(flights), _MOST_AT_ONCE):
-        yield flights[first : first + _MOST_AT_ONCE]
+def _tasks(function: Function, packed: bytes) -> _Found:
+    """What a worker does of a map: items one after the other."""
+    from distributed.protocol import pickle
+
+    items = pickle.loads(packed)
+    started = time.perf_counter()
+    results: list[Any] = []
+    failed = False
+    for item in items:
+        if results and time.perf_counter() - started > 2 * _BUNDLE_SECONDS:
+            # They are longer than those before: others may help.
+            break
+        try:
+            results.append(patiently(partial(function, item)))
+        except Exception as error:
+            if len(items) > 1:
+                failed = True
+                break
+            if lacked_memory(error) and not isinstance(error, MemoryError):
+                raise MemoryError(str(error)) from error
+            raise
+    return _Found(results, failed, time.perf_counter() - started, unsent())
+
+
+def _in_pieces(members: list[T], size: int) -> Iterator[list[T]]:
+    for first in range(0, len(members), size):
+        yield members[first : first + size]
 
 
 def _name(function: Any) -> str:

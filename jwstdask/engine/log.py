@@ -67,11 +67,16 @@ class TaskLog:
 
     def line(self, text: str, level: str = "INFO", step: str = "") -> None:
         """Add a line, or several with the same beginning. A log that cannot be written is no reason to fail."""
+        self.lines([(text, level, step)])
+
+    def lines(self, said: Iterable[tuple[str, str, str]]) -> None:
+        """Add lines in one piece: text, level and step of each."""
         if self.path is None:
             return
         now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-        begin = f"{now} {level:7} {self.task} {step + ': ' if step else ''}"
-        data = "".join(f"{begin}{part}\n" for part in text.splitlines() or [""]).encode("utf-8", "replace")
+        begun = ((text, f"{now} {level:7} {self.task} {step + ': ' if step else ''}") for text, level, step in said)
+        pieces = (f"{begin}{part}\n" for text, begin in begun for part in text.splitlines() or [""])
+        data = "".join(pieces).encode("utf-8", "replace")
         with contextlib.suppress(OSError):
             file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
             try:
@@ -94,11 +99,10 @@ class TaskLog:
             self.notes[key] = Note(level, step, text, count)
         self.line(text, level, step)
 
-    def repeated(self) -> None:
-        """Say how often the same was said."""
-        for note in list(self.notes.values()):
-            if note.count > 1:
-                self.line(f"{note.text} ({note.count} times)", note.level, note.step)
+    def repeated(self) -> list[tuple[str, str, str]]:
+        """Lines of how often the same was said."""
+        notes = list(self.notes.values())
+        return [(f"{note.text} ({note.count} times)", note.level, note.step) for note in notes if note.count > 1]
 
     @property
     def warnings(self) -> tuple[tuple[str, str, int], ...]:
@@ -286,14 +290,13 @@ def started(log: TaskLog, path: str, words: Sequence[str] = ()) -> None:
 
 def finished(log: TaskLog, outcome: Outcome) -> None:
     """Say what became of a task, a line a step."""
-    for text, step in step_lines(outcome):
-        log.line(text, step=step)
-    log.repeated()
+    said = [*((text, "INFO", step) for text, step in step_lines(outcome)), *log.repeated()]
     if outcome.error is not None:
-        log.line(outcome.error, "ERROR")
+        said.append((outcome.error, "ERROR", ""))
         if outcome.traceback:
-            log.line(outcome.traceback.rstrip(), "ERROR")
-    log.line(outcome_line(outcome), "INFO" if outcome.error is None else "ERROR")
+            said.append((outcome.traceback.rstrip(), "ERROR", ""))
+    said.append((outcome_line(outcome), "INFO" if outcome.error is None else "ERROR", ""))
+    log.lines(said)
 
 
 def step_lines(outcome: Outcome) -> list[tuple[str, str]]:

@@ -144,11 +144,11 @@ def _bytes(path: str, start: int, stop: int | None) -> bytes:
 
 def _pieces(path: str, start: int, stop: int | None) -> Iterator[memoryview]:
     """Bytes of a file, `CHUNK` at a time, in a buffer that is used again."""
-    buffer = bytearray(CHUNK)
     try:
         with open(path, "rb", buffering=0) as file:
             file.seek(start)
             left = os.fstat(file.fileno()).st_size - start if stop is None else stop - start
+            buffer = bytearray(min(CHUNK, max(left, 0)))
             while left > 0:
                 count = _fill(file, memoryview(buffer)[: min(CHUNK, left)])
                 if count == 0:

@@ -79,9 +79,14 @@ def versions() -> dict[str, str]:
     return dict(_versions())
 
 
+_PLAIN = frozenset((type(None), bool, int, float, str))
+
+
 def plain(value: Any) -> Any:
     """A value as JSON has it."""
-    if value is None or isinstance(value, bool | int | float | str):
+    if type(value) in _PLAIN:
+        return value
+    if isinstance(value, bool | int | float | str):
         return value.item() if isinstance(value, np.generic) else value
     if isinstance(value, Mapping):
         return {str(name): plain(item) for name, item in value.items()}
@@ -189,18 +194,14 @@ def _names(value: Any) -> Any:
 
 def plan_json(plan: Plan) -> dict[str, Any]:
     """A plan as JSON; see `plan_of`."""
-    found = {
-        item.name: plain(getattr(plan, item.name))
-        for item in dataclasses.fields(plan)
-        if item.name not in ("steps", "cost", "error")
-    }
+    found = {name: plain(getattr(plan, name)) for name in _fields(type(plan)) if name not in ("steps", "cost", "error")}
     found["kind"] = "exposure" if isinstance(plan, ExposurePlan) else "association"
     found["steps"] = [
         {
             "name": item.name,
             "alias": item.step.alias,
             "skip": item.skip,
-            "parameters": {name.name: plain(getattr(item.step, name.name)) for name in dataclasses.fields(item.step)},
+            "parameters": {name: plain(getattr(item.step, name)) for name in _fields(type(item.step))},
             "origins": dict(item.origins),
             "references": dict(item.references),
             "recorded": item.recorded,
@@ -208,6 +209,11 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         for item in plan.steps
     ]
     return found
+
+
+@functools.cache
+def _fields(cls: type) -> tuple[str, ...]:
+    return tuple(item.name for item in dataclasses.fields(cls))
 
 
 def plan_of(found: Mapping[str, Any]) -> Plan:

@@ -188,4 +188,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    # Functions of a module that is run are sent to workers as code, each time.
+    from tests.benchmarks import scale
+
+    scale.main()

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from functools import partial
 
 import pytest
 
-from jwstdask.core.errors import ClusterError
+from jwstdask.core.errors import ClusterError, InputError
 from jwstdask.engine.clusters import connect
 from jwstdask.engine.events import Inbox, listening, tell
 from jwstdask.engine.executor import Cluster, Serial, Threads, available_cores
+from jwstdask.engine.resources import Needs
 from jwstdask.pipelines.run import choose_grain
 
 
@@ -107,6 +110,72 @@ def test_a_cluster_is_given_tasks_by_a_sliding_window():
         while owner.scheduler.tasks and time.monotonic() < deadline:
             time.sleep(0.01)
         assert not owner.scheduler.tasks
+
+
+@pytest.fixture(scope="module")
+def two_workers():
+    """Two processes of one thread, without encryption."""
+    from jwstdask.engine.clusters import local_cluster
+
+    executor = local_cluster(2, insecure=True)
+    yield executor
+    executor.close()
+
+
+def alone(folder, item):
+    """Process and task in which an item is done. Item 141 ends its worker the first time, 42 takes long."""
+    from distributed import get_worker
+
+    mark = folder / f"{item}"
+    count = len(mark.read_text()) if mark.exists() else 0
+    mark.write_text("x" * (count + 1))
+    if item == 141 and count == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if item == 42:
+        time.sleep(0.7)
+    return os.getpid(), get_worker().get_current_task()
+
+
+def test_short_tasks_go_to_a_worker_together(two_workers, tmp_path):
+    """Many in one task of the scheduler, each with its own result; what is lost goes by itself the next time."""
+    order = []
+    found = two_workers.map(partial(alone, tmp_path), range(300), lambda index, result: order.append(index))
+    assert sorted(order) == list(range(300))
+    together = Counter(task for _, task in found)
+    assert len(together) < 200
+    assert max(together.values()) > 4
+    # What ended a worker, and what had been on its way with it, went by itself.
+    assert len((tmp_path / "141").read_text()) == 2
+    assert together[found[141][1]] == 1
+    # One that takes long does not hold up those that would have come after it.
+    assert found[42][1] not in {task for _, task in found[43:]}
+    # Where few are left, all workers have some.
+    found = two_workers.map(partial(alone, tmp_path), range(300, 400))
+    assert max(Counter(task for _, task in found).values()) <= 100 // 8
+
+
+def sometimes(item):
+    if item == 150:
+        raise ValueError("bad")
+    return item
+
+
+def test_what_fails_among_others_fails_by_itself(two_workers):
+    done = []
+    with pytest.raises(ValueError, match="bad"):
+        two_workers.map(sometimes, range(300), lambda index, result: done.append(index))
+    assert 150 not in done
+    assert set(range(100)) <= set(done)
+    kept = Needs(lambda item: 1, failed=lambda item, error: f"{item}: {error}")
+    assert two_workers.map(refused, range(200), needs=kept) == [
+        "150: jw150.fits: truncated" if item == 150 else item for item in range(200)
+    ]
+
+
+def refused(item):
+    if item == 150:
+        raise InputError("jw150.fits", "truncated")
+    return item
 
 
 def test_a_scheduler_that_is_lost_is_told(tmp_path):

@@ -70,7 +70,7 @@ def test_warnings_of_each_exposure_are_kept(tmp_path: Path, untouched) -> None:
         with attached(TaskLog(str(tmp_path / name), "p")) as log:
             for _ in range(3):
                 assert divide(1.0) == np.inf
-            log.repeated()
+            log.lines(log.repeated())
         found.append(log)
     for log in found:
         ((step, text, count),) = log.warnings
