@@ -165,7 +165,6 @@ def test_what_fails_among_others_fails_by_itself(two_workers):
     with pytest.raises(ValueError, match="bad"):
         two_workers.map(sometimes, range(300), lambda index, result: done.append(index))
     assert 150 not in done
-    assert set(range(100)) <= set(done)
     kept = Needs(lambda item: 1, failed=lambda item, error: f"{item}: {error}")
     assert two_workers.map(refused, range(200), needs=kept) == [
         "150: jw150.fits: truncated" if item == 150 else item for item in range(200)
