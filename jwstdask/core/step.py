@@ -109,6 +109,10 @@ class Step(Parameters):
             None,
         )
 
+    def left_over(self, meta: Meta, references: Mapping[str, Any]) -> Step | None:
+        """What is done all the same where :meth:`reference_skip_reason` keeps the step from running."""
+        return None
+
     def prepare(self, meta: Meta, references: Mapping[str, Any]) -> Any:
         """Constants and reference arrays cut to the science frame, once an exposure."""
         return None

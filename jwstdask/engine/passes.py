@@ -249,7 +249,7 @@ class Pass:
                 references = open_references(item)
                 reason = item.step.reference_skip_reason(self.meta, references)
                 if reason is not None:
-                    self._skip(item, reason)
+                    self._skip(item, reason, item.step.left_over(self.meta, references))
                     continue
                 prepared = Prepared(item, item.step.prepare(self.meta, references))
                 self.steps.append(prepared)
@@ -317,10 +317,10 @@ class Pass:
         """Rows of a strip in what is saved after a step (as for :meth:`shape_after`)."""
         return rows if self.kept is None or self._dropped(step) else self.kept.span(rows)
 
-    def _skip(self, item: StepPlan, reason: str) -> None:
+    def _skip(self, item: StepPlan, reason: str, instead: Step | None = None) -> None:
         self.skipped[item.name] = reason
-        if item.name in self.plan.taps:
-            self.steps.append(Prepared(replace(item, step=Idle()), None))
+        if instead is not None or item.name in self.plan.taps:
+            self.steps.append(Prepared(replace(item, step=instead or Idle()), None))
 
     def block(self, window: Window, integrations: slice = slice(None)) -> Block:
         """A fresh block of the window, as its EXP_TYPE wants it."""

@@ -19,12 +19,13 @@ from tests.oracle.test_detector1 import TOLERANCE, check
 
 @dataclass(frozen=True)
 class Mode:
-    """Arguments of the simulator and of the pipeline."""
+    """Arguments of the simulator and of the pipeline; keywords of references, by type, that are changed."""
 
     instrument: str
     cache: Mapping[str, Any] = field(default_factory=dict)
     program: Mapping[str, Any] = field(default_factory=dict)
     steps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    references: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def process(self) -> str:
@@ -91,8 +92,9 @@ MODES: Mapping[str, Mode] = {
     "NIS SUB128 NIS 2x4": Mode(
         "niriss", {"subarray": "SUB128", "filters": ["F115W"]}, {"ngroups": 4, "nints": 2, "readpatt": "NIS"}
     ),
-    "NIS SUB80 AMI NISRAPID 3x6": Mode(
-        "niriss", {"subarray": "SUB80", "filters": ["F380M"]}, {"ngroups": 6, "nints": 3, "exp_type": "NIS_AMI"}
+    "NIS SUB80 AMI NISRAPID 3x6, dark with gaps": Mode(
+        "niriss", {"subarray": "SUB80", "filters": ["F380M"]}, {"ngroups": 6, "nints": 3, "exp_type": "NIS_AMI"},
+        references={"dark": {"GROUPGAP": 1, "AVDRKCUR": 0.05}},
     ),
     "NIS SUB80 NISRAPID 2x2, every step": Mode(
         "niriss", {"subarray": "SUB80", "filters": ["F380M"]}, {"ngroups": 2, "nints": 2},
@@ -161,9 +163,14 @@ def _program(products: Any, name: str) -> Any:
     mode = MODES[name]
 
     def build_cache(folder: Path) -> None:
-        make_cache(folder, instrument=mode.instrument, seed=2, **mode.cache)
+        made = make_cache(folder, instrument=mode.instrument, seed=2, **mode.cache)
+        for kind, keywords in mode.references.items():
+            for path in made.references.glob(f"*_{kind}_*.fits"):
+                for keyword, value in keywords.items():
+                    fits.setval(path, keyword, value=value)
 
-    cache = Cache.open(once(products.folder / "caches" / _folder(f"{mode.instrument} {mode.cache}"), build_cache))
+    key = _folder(f"{mode.instrument} {mode.cache} {mode.references or ''}")
+    cache = Cache.open(once(products.folder / "caches" / key, build_cache))
 
     def build(folder: Path) -> None:
         make_program(folder, cache, dithers=1, seed=3, **mode.program)

@@ -90,10 +90,17 @@ def test_skipped_if_the_dark_is_coarser(name, dark, science):
     meta = metadata(SHAPE, exposure__nframes=science[0], exposure__groupgap=science[1], exposure__ngroups=5)
     assert name in DarkCurrentStep().reference_skip_reason(meta, {"dark": ref})
     assert oracle(exposure(), meta, ref).meta.cal_step.dark_sub == "SKIPPED"
+    # it counts for the noise
+    ramp = exposure()
+    block = ramp.block(Window.plain(3, 9, 2, 20))
+    DarkCurrentStep(average_dark_current=0.3).left_over(meta, {"dark": ref}).apply(block, None)
+    assert block.average_dark_current == 0.3
+    np.testing.assert_array_equal(block.sci, ramp.sci[..., 3:9, 2:20])
 
 
 def test_skipped_without_reference():
     assert "DARK" in DarkCurrentStep().reference_skip_reason({}, {"dark": None})
+    assert DarkCurrentStep().left_over({}, {"dark": None}) is None
 
 
 def test_dark_of_another_shape_is_refused():

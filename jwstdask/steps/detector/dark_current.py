@@ -81,6 +81,11 @@ class DarkCurrentStep(Step):
                 return f"The {name} of the dark is greater than that of the science data"
         return None
 
+    def left_over(self, meta: Meta, references: Mapping[str, Any]) -> Step | None:
+        # As in jwst the noise is that of the dark that cannot be subtracted.
+        dark = references.get("dark")
+        return None if dark is None else MeanDarkCurrent(mean=self._mean(meta, dark))
+
     def prepare(self, meta: Meta, references: Mapping[str, Any]) -> Dark:
         reference = references["dark"]
         values = reference.array("sci")
@@ -138,6 +143,17 @@ class DarkCurrentStep(Step):
         if self.dark_path is not None:
             _save(self.dark_path, meta, prepared)
         return {}
+
+
+@dataclass(frozen=True)
+class MeanDarkCurrent(Step):
+    """Stands for a dark that is not subtracted: its mean counts for the noise."""
+
+    alias = class_name = status = "mean_dark_current"
+    mean: float = par(0.0, "mean dark current", unit="e-/s")
+
+    def apply(self, block: RampBlock, prepared: Any, gathered: Any = None) -> None:
+        block.average_dark_current = self.mean
 
 
 def _save(path: str, meta: Meta, prepared: Dark) -> None:
