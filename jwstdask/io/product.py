@@ -143,6 +143,8 @@ class ProductHandle:
                 where = tuple(slice(part.start, part.stop) for part in ranges)
                 (MappedImages() if images is None else images).write(self.temporary, place, array, where)
             return
+        if images is not None:
+            images.begin(self.temporary, place)
         with _reported(self.path):
             descriptor = os.open(self.temporary, os.O_WRONLY)
             try:
@@ -166,12 +168,17 @@ class MappedImages:
     Parameters
     ----------
     rows
-        The rows that will be written, if known: their memory is asked for at once.
+        The rows that will be written, if known, and that nobody has written to yet: their memory is asked for at once.
     """
 
     def __init__(self, rows: slice | None = None) -> None:
         self.rows = rows
         self._images: dict[tuple[str, int], np.ndarray] = {}
+        self._begun: set[tuple[str, int]] = set()
+
+    def begin(self, path: str, place: Place) -> None:
+        """Say that a part of an image is written otherwise."""
+        self._begun.add((path, place.offset))
 
     def write(self, path: str, place: Place, array: np.ndarray, where: tuple[slice, ...]) -> None:
         """Write a part of the image at ``place`` of a file."""
@@ -180,8 +187,8 @@ class MappedImages:
             with contextlib.suppress(OSError, AttributeError):
                 # Nothing is read ahead of what is written here and there.
                 image._mmap.madvise(mmap.MADV_RANDOM)  # type: ignore[attr-defined]
-            if self.rows is not None:
-                _populate(image, place, self.rows)
+            if self.rows is not None and (path, place.offset) not in self._begun:
+                _populate(image, path, place, self.rows)
             self._images[path, place.offset] = image.view(np.ndarray)
         part = self._images[path, place.offset][where]
         if part.dtype.itemsize == 4:
@@ -194,19 +201,29 @@ class MappedImages:
             part[start:stop] = np.frombuffer(_encode(run.reshape(-1), place.dtype), part.dtype).reshape(run.shape)
 
 
-def _populate(image: np.memmap, place: Place, rows: slice) -> None:
-    """Have the pages of some rows of an image ready, rather than one after the other as each is first written."""
+def _populate(image: np.memmap, path: str, place: Place, rows: slice) -> None:
+    """Have the pages of some rows of an image ready, rather than one after the other as each is first written.
+
+    Zeros are written first: a write call makes large pages of the cache, many at a time, and mapping these takes a
+    quarter of the time of having the mapping itself make small ones.
+    """
     memory = image._mmap  # type: ignore[attr-defined]
     line = place.shape[-1] * image.dtype.itemsize
-    start = place.offset % mmap.ALLOCATIONGRANULARITY
-    for plane in range(math.prod(place.shape[:-2])):
-        first = start + (plane * place.shape[-2] + rows.start) * line
-        page = first // mmap.PAGESIZE * mmap.PAGESIZE
-        try:
-            memory.madvise(_MADV_POPULATE_WRITE, page, first + (rows.stop - rows.start) * line - page)
-        except (OSError, AttributeError):
-            # Neither Linux 5.14 nor later: they come one after the other.
-            return
+    offset, size = place.offset + rows.start * line, (rows.stop - rows.start) * line
+    shift = place.offset - place.offset % mmap.ALLOCATIONGRANULARITY
+    zeros = memoryview(bytes(min(size, 4 * _PIECE)))
+    descriptor = os.open(path, os.O_WRONLY)
+    try:
+        for plane in range(math.prod(place.shape[:-2])):
+            first = offset + plane * place.shape[-2] * line
+            for start in range(0, size, len(zeros)):
+                _write_at(descriptor, zeros[: size - start], first + start)
+            with contextlib.suppress(OSError, AttributeError):
+                # Where this is not Linux 5.14 or later, pages are mapped one after the other.
+                page = (first - shift) // mmap.PAGESIZE * mmap.PAGESIZE
+                memory.madvise(_MADV_POPULATE_WRITE, page, first - shift + size - page)
+    finally:
+        os.close(descriptor)
 
 
 class ProductWriter:
