@@ -1,6 +1,7 @@
-"""Spectra dispersed along x, summed in boxes: apertures with parts of pixels, backgrounds, aperture corrections.
+"""Spectra dispersed along x, summed in boxes or fitted with the image of a point source.
 
-Source: JWST pipeline documentation, "extract_1d" (box extraction).
+Boxes with parts of pixels, backgrounds, aperture corrections; profiles from references. Source: JWST pipeline
+documentation, "extract_1d" (box and optimal extraction).
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.ndimage import map_coordinates
+from scipy.optimize import minimize
 
 _SINGULAR = 1e10
 """Condition number of the normal equations from which on a column has no background."""
@@ -195,6 +198,123 @@ def box_spectrum(
     pixels = weights.sum(axis=0)
     flux[np.isclose(pixels, 0)] = np.nan
     return flux, pixels
+
+
+@dataclass(frozen=True)
+class PointSpread:
+    """Image of a point source, dispersed along x.
+
+    Attributes
+    ----------
+    image
+        float64 (y, wavelength).
+    wavelengths
+        Of its columns [um], float (wavelength,).
+    center
+        Row of the source.
+    oversampling
+        Rows of it to a pixel.
+    """
+
+    image: np.ndarray
+    wavelengths: np.ndarray
+    center: float
+    oversampling: float
+
+    def profile(self, wavelengths: np.ndarray, rows: np.ndarray, shift: float = 0.0) -> np.ndarray:
+        """Share of the light of a source that falls on each pixel of a column, float64 (y, x).
+
+        Parameters
+        ----------
+        wavelengths
+            [um], float (y, x), NaN where there is no light.
+        rows
+            Of the source in each column, float (x,).
+        shift
+            By how many pixels the source is below them.
+        """
+        order = np.argsort(self.wavelengths)
+        known = np.isfinite(self.wavelengths[order])
+        columns = np.interp(wavelengths, self.wavelengths[order][known], order[known], left=np.nan, right=np.nan)
+        # As in jwst places of the source count from the edge of the cutout.
+        place = self.center - (rows + 0.5) * self.oversampling
+        lines = np.arange(wavelengths.shape[0])[:, np.newaxis] * self.oversampling + place + shift * self.oversampling
+        light = map_coordinates(self.image, [lines, columns], order=1)
+        total = np.nansum(light, axis=0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            light = np.where(total != 0, light / total, 0.0)
+        light[~np.isfinite(light)] = 0.0
+        return light
+
+    def shift(self, image: np.ndarray, variance: np.ndarray, wavelengths: np.ndarray, rows: np.ndarray) -> float:
+        """By how many pixels the source in an image is below some rows.
+
+        Parameters
+        ----------
+        image, variance
+            float32 (y, x), NaN for pixels without a value.
+        wavelengths, rows
+            As in :meth:`profile`.
+        """
+        usable = np.isfinite(image) & np.isfinite(variance)
+
+        def residual(shift: np.ndarray) -> float:
+            profile = self.profile(wavelengths, rows, shift[0])
+            model = profile_spectrum(image, profile, usable, order=0)[2]
+            with np.errstate(invalid="ignore", divide="ignore"):
+                return float(np.nansum((model - image) ** 2 / variance))
+
+        return float(minimize(residual, [0.0], method="Nelder-Mead").x[0])
+
+
+def profile_spectrum(
+    image: np.ndarray,
+    profile: np.ndarray,
+    usable: np.ndarray,
+    background: np.ndarray | None = None,
+    order: int = -1,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Light by which a profile fits each column best, together with a polynomial in y.
+
+    Parameters
+    ----------
+    image
+        float32 (y, x), NaN for pixels without a value.
+    profile
+        Of :meth:`PointSpread.profile`.
+    usable
+        Which pixels are fitted, bool (y, x), of those with a profile or a background.
+    background
+        Other than 0 for pixels of the background; None for none but those of the profile.
+    order
+        Of the polynomial, -1 for none.
+
+    Returns
+    -------
+    flux
+        float64 (x,), NaN where no pixel is usable, 0 where the fit is singular.
+    pixels
+        float64 (x,), how many a flat profile with as much noise would have.
+    model
+        float64 (y, x).
+    """
+    fitted = profile != 0 if background is None else (profile != 0) | (background != 0)
+    fitted = fitted & usable & np.isfinite(image)
+    powers = np.vander(np.linspace(-1, 1, len(image)), order + 1, increasing=True)
+    terms = np.concatenate(
+        [np.broadcast_to(powers, (image.shape[1], *powers.shape)), profile.T[..., np.newaxis]], axis=-1
+    )
+    used = terms * fitted.T[..., np.newaxis]
+    normal = np.einsum("xyi,xyj->xij", used, used)
+    right = np.einsum("xyi,xy->xi", used, np.where(fitted, image, 0.0).T)
+    found = np.zeros(right.shape)
+    solvable = np.linalg.cond(normal) < _SINGULAR
+    found[solvable] = np.einsum("xij,xj->xi", np.linalg.inv(normal[solvable]), right[solvable])
+    flux = found[:, -1].copy()
+    with np.errstate(invalid="ignore"):
+        pixels = (profile * usable).sum(axis=0) / (profile**2).sum(axis=0)
+    flux[np.isclose(pixels, 0)] = np.nan
+    return flux, pixels, np.einsum("xyi,xi->yx", terms, found)
 
 
 def mean_wavelengths(wavelengths: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -850,17 +850,41 @@ class Cutout:
         """
         ny, nx = self.shape
         middle = (nx - 1) / 2.0
-        # Half a row is rounded to the even one.
-        rows = np.arange(round(ny - 0.5), dtype=float)
-        wavelengths = self._to_slit(np.full(rows.shape, middle), rows)[2] * 1e6
+        _, wavelengths = self._middle_column()
         if not np.isfinite(wavelengths).any():
             return None
         row = float(self._to_pixel(*source, np.nanmean(wavelengths) * 1e-6)[1])
         if not -0.5 <= row <= ny - 0.5:
             return None
+        return int(np.round(middle)), row, self._rows_of(source)
+
+    def _rows_of(self, source: tuple[float, float]) -> np.ndarray:
+        """Row of a source in each column, float (x,)."""
+        nx = self.shape[1]
         light = np.linspace(np.nanmin(self._grid), np.nanmax(self._grid), nx)
         places = self._to_pixel(*(np.full(nx, value) for value in source), light)
-        return int(np.round(middle)), row, interp1d(*places, fill_value="extrapolate")(np.arange(nx))
+        return interp1d(*places, fill_value="extrapolate")(np.arange(nx))
+
+    def middle_trace(self) -> np.ndarray:
+        """Row in each column of a source in the middle of the cutout, float (x,)."""
+        middle = (self.shape[1] - 1) / 2.0
+        rows, wavelengths = self._middle_column()
+        known = np.isfinite(wavelengths)
+        row = float(rows.mean())
+        if known.any():
+            mean = np.nanmean(wavelengths)
+            if not np.allclose(wavelengths, mean):
+                order = np.argsort(wavelengths)
+                order = order[known[order]]
+                row = float(np.interp(mean, wavelengths[order], rows[order]))
+        x, y, _ = self._to_slit(middle, row)
+        return self._rows_of((float(x), float(y)))
+
+    def _middle_column(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the column in the middle, and their wavelengths [um]."""
+        # Half a row is rounded to the even one.
+        rows = np.arange(round(self.shape[0] - 0.5), dtype=float)
+        return rows, self._to_slit(np.full(rows.shape, (self.shape[1] - 1) / 2.0), rows)[2] * 1e6
 
     def row_scale(self, row: float, column: float, wavelength: float) -> float:
         """Length of a pixel across the dispersion on the sky [arcsec].

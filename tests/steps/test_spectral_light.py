@@ -219,6 +219,74 @@ def test_aperture_corrections_as_the_oracle(extraction, paths, tmp_path, unit, a
     assert (np.abs(corrected / plain - 1) > 0.05).all()
 
 
+def write_psf(path, *apertures):
+    """Images of a point source, five rows to a pixel, wider in the red; wavelengths descend."""
+    model = datamodels.SpecPsfModel()
+    wavelengths = np.linspace(5.5, 0.5, 40)
+    rows = np.arange(161)[:, np.newaxis]
+    for number, name in enumerate(apertures):
+        center = 80.0 + 3 * number
+        image = np.exp(-0.5 * ((rows - center) / (4 + 2 * wavelengths)) ** 2)
+        model.apertures.append(
+            {"name": name, "subpix": 5.0, "center_row": center, "data": image, "wave": wavelengths.copy()}
+        )
+    for name, value in {"telescope": "JWST", "reftype": "psf", "pedigree": "DUMMY", "author": "tests",
+                        "description": "tests", "useafter": "2022-01-01T00:00:00"}.items():  # fmt: skip
+        model[f"meta.{name}"] = value
+    model.meta.instrument.name = "NIRSPEC"
+    model.meta.exposure.type = "NRS_BRIGHTOBJ"
+    model.save(path)
+    return path
+
+
+OPTIMAL = {"id": "S1600A1", "bkg_coeff": [[-0.5], [3.5], [22.0], [26.0]], "bkg_order": 1}
+PROFILES = {
+    "of the default, with a background and an aperture correction": ([OPTIMAL], {"extraction_type": None}, {}),
+    "in the middle, without a background": (
+        [OPTIMAL], {"extraction_type": "optimal", "use_source_posn": False, "subtract_background": False}, {},
+    ),
+    "in a fixed place, of a source beside the slit": (
+        [OPTIMAL | {"bkg_fit": "median", "bkg_coeff": None}],
+        {
+            "extraction_type": "optimal", "optimize_psf_location": False, "position_offset": 0.7,
+            "subtract_background": True, "bkg_order": 0,
+        }, {"dither__y_offset": 3.0},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("apertures", "parameters", "more"), PROFILES.values(), ids=PROFILES)
+def test_profiles_as_the_oracle(extraction, paths, tmp_path, apertures, parameters, more):
+    files = references_of(paths, "PRISM")
+    meta = slit_metadata(**more)
+    beside = {
+        "psf": write_psf(tmp_path / "psf.fits", "S400A1", "S1600A1", "ANY"),
+        "apcorr": write_correction(tmp_path / "apcorr.fits", "pixels"),
+    }
+    references = extraction(apertures, parameters, **files, **beside)
+    own, expected = both(meta, references, slit_series(meta), files)
+    compare(own, expected)
+    assert 0.01 < np.ptp(own.scale) < 0.2
+
+
+@pytest.mark.parametrize(
+    ("apertures", "parameters"), [(None, {"extraction_type": "optimal"}), ([POSITIONED], {"use_source_posn": False})]
+)
+def test_boxes_although_there_is_a_profile(extraction, paths, tmp_path, apertures, parameters):
+    files = {**references_of(paths, "PRISM"), "psf": write_psf(tmp_path / "psf.fits", "ANY")}
+    references = extraction(apertures, {"extraction_type": None} | parameters, **files)
+    meta = slit_metadata()
+    light = light_of(meta, references)
+    np.testing.assert_array_equal(light, light_of(meta, {**references, "psf": None}))
+
+
+def test_point_sources_of_no_slit(tmp_path):
+    reference = open_reference(write_psf(tmp_path / "psf.fits", "S400A1", "S200A1"), "psf")
+    with pytest.raises(CleaningError, match="no image for S1600A1"):
+        spectral_light.point_spread(reference, "S1600A1")
+    assert spectral_light.point_spread(reference, "S200A1").center == 83.0
+
+
 def test_cutout_beside_the_subarray(paths):
     meta = slit_metadata()
     own = optics(meta, references_of(paths, "PRISM"))
@@ -331,13 +399,23 @@ def test_series_without_light_to_scale_with(extraction, tmp_path, apertures, par
         light_of(grism_metadata(**more), extraction(apertures, parameters, **write_grism(tmp_path)))
 
 
+def test_no_profile_for_grisms_either(extraction, tmp_path):
+    files = write_grism(tmp_path)
+    meta = grism_metadata()
+    psf = {"psf": write_psf(tmp_path / "psf.fits", "ANY")}
+    references = extraction([TARGET], {"extraction_type": "optimal"}, **files, **psf)
+    with pytest.raises(CleaningError, match="cannot be extracted by extraction_type=optimal"):
+        light_of(meta, references)
+    exposure = series((meta["meta.subarray.ysize"], meta["meta.subarray.xsize"]), lambda x: 34 + 0 * x)
+    with pytest.raises(ValueError, match="unpack"):
+        both(meta, {**references, "psf": None}, exposure, files)
+
+
 def test_what_is_not_there_is_named(extraction, paths, tmp_path):
     files = write_grism(tmp_path)
     meta = grism_metadata(filename="exposure_uncal.fits")
     references = extraction(None, {"extraction_type": "optimal"}, **files)
     assert light_of(meta, references).shape == (2,)
-    with pytest.raises(StepError, match=r"exposure_uncal.*extraction_type=optimal, which is not available"):
-        light_of(meta, {**references, "psf": references["specwcs"]})
     with pytest.raises(StepError, match="no wavelengthrange reference for NRC_TSGRISM"):
         light_of(meta, {**references, "wavelengthrange": None})
     row = [TARGET | {"src_coeff": [[26.2, 0.9], [36.1, 1.1]], "independent_var": "wavelength"}]

@@ -1,6 +1,7 @@
 """Light of a target in the integrations of a time series of spectra: NIRSpec's bright objects, grisms of NIRCam.
 
-The spectrum is summed in the aperture of the extract1d reference, and the spectrum over all wavelengths.
+The spectrum is summed in the aperture of the extract1d reference, or fitted with the image of a point source of the psf
+reference, and summed over all wavelengths.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from jwstdask.core.errors import StepError
 from jwstdask.core.step import Meta
 from jwstdask.kernels import extract_1d as kernels
 from jwstdask.kernels.clean_flicker_noise import CleaningError
-from jwstdask.kernels.extract_1d import Box
+from jwstdask.kernels.extract_1d import Box, PointSpread
 from jwstdask.refs.parameters import crds_parameters_disabled, with_parameters
 from jwstdask.refs.reference import Reference
 from jwstdask.wcs.errors import NoSlitError
@@ -45,7 +46,7 @@ def references_for(meta: Meta) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Extraction:
-    """Parameters of the extraction: those of jwst's extract_1d that light summed in a box depends on."""
+    """Parameters of the extraction: those of jwst's extract_1d that the light of a point source depends on."""
 
     skip: bool = False
     subtract_background: bool | None = None
@@ -56,6 +57,7 @@ class Extraction:
     smoothing_length: int | None = None
     bkg_fit: str | None = None
     bkg_order: int | None = None
+    optimize_psf_location: bool = True
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ class Aperture:
         How the background is fitted; None for none.
     bkg_order, smoothing_length
         Of the fit.
+    subtracts
+        Whether a background belongs to the fit of a profile.
     """
 
     box: Box
@@ -79,6 +83,7 @@ class Aperture:
     bkg_fit: str | None = None
     bkg_order: int = 0
     smoothing_length: int = 0
+    subtracts: bool = False
 
 
 def aperture_of(
@@ -144,6 +149,7 @@ def aperture_of(
         fit if box.background_limits is not None else None,
         chosen.get("bkg_order", 0) if degree is None else degree,
         _odd(chosen.get("smoothing_length", 0) if smoothing is None else smoothing),
+        bool(subtract),
     )
 
 
@@ -203,9 +209,6 @@ def spectral_fluxes(
     parameters = with_parameters(Extraction(), references.get(EXTRACTION))
     if parameters.skip:
         raise CleaningError("extract_1d is skipped, which finds the light to scale the median image with")
-    if parameters.extraction_type != "box" and references.get("psf") is not None:
-        what = f"pars-extract1dstep asks for extraction_type={parameters.extraction_type}, which is not available"
-        raise StepError(name, _STEP, what, "set background_method to median or model")
     of_slit = meta.get("meta.exposure.type") == SLIT
     optional = {"extract1d", "apcorr", "psf", EXTRACTION} | (set() if of_slit else {"specwcs"})
     missing = sorted(kind for kind in references_for(meta) if references.get(kind) is None and kind not in optional)
@@ -218,7 +221,7 @@ def spectral_fluxes(
         invalid |= np.isnan(variance)
     try:
         if of_slit:
-            return _of_slit(meta, references, parameters, apertures, rates, invalid)
+            return _of_slit(meta, references, parameters, apertures, rates, invalid, variances)
         return _of_grism(meta, references, parameters, apertures, rates, invalid)
     except (NoSlitError, ValueError) as error:
         raise CleaningError(str(error)) from error
@@ -233,6 +236,7 @@ def _of_slit(
     apertures: Mapping[str, Any] | None,
     rates: np.ndarray,
     invalid: np.ndarray,
+    variances: Sequence[np.ndarray],
 ) -> np.ndarray:
     from jwstdask.wcs import nirspec
 
@@ -251,7 +255,15 @@ def _of_slit(
             box = box.moved(row - kernels.center_of(box.weights(cutout.wavelengths), column))
             box = replace(box, trace=trace)
     part = (..., cutout.rows, cutout.columns)
+    box = box.moved(parameters.position_offset)
+    psf, by_profile = references.get("psf"), False
+    if psf is not None and apertures is not None:
+        by_profile = parameters.extraction_type == "optimal" or (
+            parameters.extraction_type is None and aperture.follows_source
+        )
     table = references.get("apcorr") if parameters.apply_apcorr else None
+    if psf is not None and parameters.extraction_type == "optimal":
+        table = None
     row_of_table = None if table is None else _correction(table, meta, slit.name)
 
     def corrected(weights: np.ndarray, wavelengths: np.ndarray, pixels: np.ndarray) -> np.ndarray | float:
@@ -266,8 +278,33 @@ def _of_slit(
         grid, phases, factors = (row_of_table[name] for name in names)
         return kernels.aperture_correction(wavelengths, pixels, grid, sizes, phases, factors)
 
-    moved = box.moved(parameters.position_offset)
-    return _sums(rates[part], invalid[part], replace(aperture, box=moved), cutout.wavelengths, corrected)
+    profile = None
+    if by_profile:
+        assert psf is not None
+        spread, wavelengths = point_spread(psf, slit.name), cutout.wavelengths
+        trace = cutout.middle_trace() if box.trace is None else box.trace
+        shift = 0.0
+        if parameters.optimize_psf_location:
+            noise = variances[-1][0] if variances else np.zeros_like(rates[0])
+            first = (np.where(invalid[0], np.float32(np.nan), image)[part] for image in (rates[0], noise))
+            shift = spread.shift(*first, wavelengths, trace)
+        profile = spread.profile(wavelengths, trace, shift)
+    aperture = replace(aperture, box=box)
+    return _sums(rates[part], invalid[part], aperture, cutout.wavelengths, corrected, profile)
+
+
+def point_spread(reference: Reference, slit: str) -> PointSpread:
+    """The image of a point source in a slit."""
+    primary = reference.header()
+    versions = [hdu.version for hdu in reference.layout.hdus if hdu.name == "PSF"]
+    for version in versions:
+        header = reference.header("PSF", version)
+        name = str(header.get("APERTURE", primary.get("APERTURE", "ANY"))).upper()
+        if name in (slit.upper(), "ANY", "NONE"):
+            center, oversampling = (float(header.get(key, primary.get(key))) for key in ("CENTROW", "SUBPIX"))
+            image, wavelengths = (np.asarray(reference.array(key, version), np.float64) for key in ("psf", "wave"))
+            return PointSpread(image, wavelengths, center, oversampling)
+    raise CleaningError(f"the psf reference has no image for {slit}")
 
 
 def _correction(table: Reference, meta: Meta, slit: str) -> np.void:
@@ -318,6 +355,9 @@ def _of_grism(
     aperture = aperture_of(apertures, GRISM, order, shape, parameters, False)
     if aperture.follows_source:
         raise CleaningError("the aperture of a grism cannot follow the source")
+    if parameters.extraction_type == "optimal" and references.get("psf") is not None and apertures is not None:
+        # jwst fails, too: it asks for the middle of a slit.
+        raise CleaningError("spectra of a grism cannot be extracted by extraction_type=optimal")
     aperture = replace(aperture, box=aperture.box.moved(parameters.position_offset))
     wavelengths = np.zeros(shape, np.float32)
     if aperture.box.by_wavelength:
@@ -358,15 +398,22 @@ def _grism_wavelengths(
     return wavelengths if velocity is None else wavelengths / (1 + velocity / light_speed.value)
 
 
+def _whole(order: float) -> int:
+    if order < 0 or order != int(order):
+        raise CleaningError(f"a background cannot be fitted by a polynomial of order {order}")
+    return int(order)
+
+
 def _sums(
     rates: np.ndarray,
     invalid: np.ndarray,
     aperture: Aperture,
     wavelengths: np.ndarray,
     corrected: Any = None,
+    profile: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Sum over the spectrum of each integration."""
-    weights = aperture.box.weights(wavelengths)
+    """Sum over the spectrum of each integration, in the box or, where it is given, by a profile."""
+    weights = aperture.box.weights(wavelengths) if profile is None else profile
     weights[~np.isfinite(wavelengths)] = 0.0
     background = aperture.box.background_weights(wavelengths, aperture.bkg_fit != "median")
     means = kernels.mean_wavelengths(wavelengths, weights)
@@ -378,10 +425,14 @@ def _sums(
     for integration, values in enumerate(rates):
         image = np.where(invalid[integration], np.float32(np.nan), values)
         level = None
-        if background is not None and aperture.bkg_fit is not None:
+        if profile is None and background is not None and aperture.bkg_fit is not None:
             arguments = aperture.bkg_fit, aperture.bkg_order, aperture.smoothing_length
             level = kernels.fit_background(image, background, *arguments)
-        flux, pixels = kernels.box_spectrum(image, weights, level)
+        if profile is None:
+            flux, pixels = kernels.box_spectrum(image, weights, level)
+        else:
+            order = _whole(aperture.bkg_order) if aperture.subtracts else -1
+            flux, pixels, _ = kernels.profile_spectrum(image, weights, ~invalid[integration], background, order)
         if factor is None:
             # As in jwst the pixels of the first integration count for all.
             factor = 1.0 if corrected is None else corrected(weights, means[valid], pixels[valid])
