@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shlex
 import sys
 import tempfile
 import time
@@ -53,8 +54,9 @@ def run_demo(folder: Path, size: str, workers: int | None, seed: int) -> int:
     from jwstdask.core.settings import Settings
     from jwstdask.engine.clusters import local_cluster
     from jwstdask.engine.executor import available_cores
+    from jwstdask.pipelines.resume import Resume
     from jwstdask.pipelines.run import ProgramPlan, run_program
-    from jwstdask.report.html import write_report
+    from jwstdask.report.html import write_run_report
     from jwstdask.simulate import make_cache, make_program
 
     started = time.perf_counter()
@@ -94,17 +96,19 @@ def run_demo(folder: Path, size: str, workers: int | None, seed: int) -> int:
                 report=progress,
                 planned=planned,
                 more=progress.add,
+                resume=Resume(command=("jwstdask", "demo"), context=cache.environment["CRDS_CONTEXT"]),
             )
         finally:
             progress.close()
             executor.close()
     report = products / "report.html"
     plans = [item for chain in result.plan.chains for item in chain]
-    write_report(report, plans, result.plan.associations, result.outcomes)
-    environment = " ".join(f"{name}={value}" for name, value in cache.environment.items())
+    write_run_report(str(report), str(products), plans, result.plan.associations, result.outcomes)
+    environment = " ".join(f"{name}={shlex.quote(value)}" for name, value in cache.environment.items())
     mosaic = next((item.products["i2d"] for item in reversed(result.outcomes) if "i2d" in item.products), products)
     done, total = len(result.outcomes) - len(result.failed), len(result.outcomes)
-    again = folder / "again"
+    uncal, first, again = (shlex.quote(str(path)) for path in (folder / "uncal", program.uncals[0], folder / "again"))
+    look = shlex.quote(f"import jwstdask; print(jwstdask.open_exposure({str(mosaic)!r}))")
     print(
         f"""
 {done} of {total} tasks done in {duration(time.perf_counter() - started)}.
@@ -115,9 +119,10 @@ report          {report}
 
 Next:
   open {report} in a browser
-  python -c "import jwstdask; print(jwstdask.open_exposure('{mosaic}'))"
+  jwstdask status {shlex.quote(str(products))}
+  python -c {look}
   export {environment}
-  jwstdask plan {folder / "uncal"}
-  jwstdask run calwebb_detector1 {program.uncals[0]} --steps.jump.rejection_threshold=5 --output_dir={again}"""
+  jwstdask plan {uncal}
+  jwstdask run calwebb_detector1 {first} --steps.jump.rejection_threshold=5 --output_dir={again}"""
     )
     return 1 if result.failed else 0

@@ -93,16 +93,17 @@ def _print_exposures(plan: ProgramPlan, tasks: Sequence[ExposurePlan], verbose: 
         print_steps(first.steps, [item.steps for item in members])
         if verbose or len(members) <= FEW:
             for item in members:
-                _print_exposure(item)
+                _print_exposure(item, _mode(plan, item))
         else:
             _print_modes(plan, members)
         print()
 
 
-def _print_exposure(plan: ExposurePlan) -> None:
+def _print_exposure(plan: ExposurePlan, mode: str) -> None:
     cost = plan.cost
-    traffic = f"{size(cost.read)} in, {size(cost.written)} out"
-    print(f"  {os.path.basename(plan.path)} {list(plan.shape)}: {size(cost.memory)} memory, {traffic}, {_cpu(cost)}")
+    facts = [mode] if mode else []
+    facts += [f"{size(cost.memory)} memory", f"{size(cost.read)} in", f"{size(cost.written)} out", _cpu(cost)]
+    print(f"  {os.path.basename(plan.path)} {list(plan.shape)}: {', '.join(facts)}")
     if cost.chunks is not None:
         print(f"    {_divided(cost.chunks)}")
     for path in _written(plan):
@@ -123,8 +124,7 @@ def _print_modes(plan: ProgramPlan, members: Sequence[ExposurePlan]) -> None:
     """Exposures by mode: a line each."""
     modes: dict[tuple[str, tuple[int, ...]], list[ExposurePlan]] = {}
     for item in members:
-        basis = plan.bases.get((item.pipeline, item.path))
-        modes.setdefault((basis.mode if basis else "", item.shape), []).append(item)
+        modes.setdefault((_mode(plan, item), item.shape), []).append(item)
     rows = [("mode", "shape", "exposures", "detectors", "memory", "CPU", "in", "out", "products")]
     for (mode, shape), items in sorted(modes.items(), key=lambda pair: -len(pair[1])):
         detectors = len({item.detector for item in items})
@@ -143,6 +143,12 @@ def _print_modes(plan: ProgramPlan, members: Sequence[ExposurePlan]) -> None:
             )
         )
     _print_table(rows)
+
+
+def _mode(plan: ProgramPlan, item: ExposurePlan) -> str:
+    """Instrument, optical elements, subarray and readout, where they are known."""
+    basis = plan.bases.get((item.pipeline, item.path))
+    return basis.mode if basis else ""
 
 
 def _kind(path: str) -> str:

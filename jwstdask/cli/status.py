@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -127,7 +128,7 @@ def lines(found: dict[str, Any], folder: str) -> list[str]:
         shown.append("time left is not known yet" if left is None else f"about {duration(left)} left of these stages")
     elif found["unfinished"]:
         shown.append(f"{found['unfinished']} tasks are not done: give the same command again for the rest")
-        shown.append(f"  {' '.join(found['command'])}")
+        shown.append(f"  {shlex.join(map(str, found['command']))}")
     for failure in found["failures"][:_FAILURES]:
         shown.append(f"FAILED {failure['pipeline']} {os.path.basename(failure['path'])}")
         shown.append(f"    {failure['reason']}")

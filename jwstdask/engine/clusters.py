@@ -220,6 +220,12 @@ def connect(
     try:
         return Cluster(Client(address, security=security))
     except (OSError, ValueError, TypeError, RuntimeError) as error:
+        if "ssl_context" in str(error):
+            raise ClusterError(
+                f"the scheduler {address} talks TLS, and no keys are given",
+                "name ca_file, cert and key in a profile of kind scheduler (--cluster), or in Dask's configuration "
+                "(distributed.comm.tls)",
+            ) from None
         raise ClusterError(
             f"the scheduler {address} cannot be reached: {error}",
             "see that it runs, that this machine reaches it, and that ca_file, cert and key are its own",

@@ -55,7 +55,11 @@ _HEAD = """\
 # done another way: copy a way under a new number and name it there. Products and what is skipped follow from the rest.
 """
 
-_TOP = (_KEY, "jwstdask", "made", "context", "output_dir", "ways", "exposures", "associations")
+_END = "complete"
+"""The last entry: a plan without it has been cut off, and would do less than was planned."""
+_REMEDY = "make the plan again with `jwstdask plan INPUTS --output FILE`"
+
+_TOP = (_KEY, "jwstdask", "made", "context", "output_dir", "ways", "exposures", "associations", _END)
 _WAY = ("pipeline", "exposure_type", "branch", "parameters", "steps")
 _STEP = ("parameters", "references", "skipped")
 _EXPOSURE = ("path", "bytes", "mtime", "header", "ways", "members", "product", "updates", "products")
@@ -129,14 +133,14 @@ def _yaml(tree: Mapping[str, Any]) -> str:
         return yaml.safe_dump(value, sort_keys=False, width=120, default_flow_style=False, allow_unicode=True)
 
     # JSON is YAML: each exposure, and each member, is a line.
-    lines = [block({name: value for name, value in tree.items() if name not in ("exposures", "associations")})]
+    lines = [block({name: value for name, value in tree.items() if name not in ("exposures", "associations", _END)})]
     lines.append("exposures:\n" + "".join(f"- {json.dumps(item)}\n" for item in tree["exposures"]))
     lines.append("associations:\n" if tree["associations"] else "associations: []\n")
     for item in tree["associations"]:
         rest = {name: value for name, value in item.items() if name != "members"}
         text = "".join(f"  {line}\n" for line in block(rest).splitlines())
         lines.append(f"-{text[1:]}  members:\n" + "".join(f"  - {json.dumps(member)}\n" for member in item["members"]))
-    return "".join(lines)
+    return "".join([*lines, f"{_END}: true\n"])
 
 
 def plan_tree(plan: ProgramPlan, context: str, output_dir: str | None) -> dict[str, Any]:
@@ -158,6 +162,7 @@ def plan_tree(plan: ProgramPlan, context: str, output_dir: str | None) -> dict[s
         "ways": ways.found,
         "exposures": exposures,
         "associations": [_association(item, ways) for item in plan.combinations if item.configured is not None],
+        _END: True,
     }
 
 
@@ -346,6 +351,8 @@ def read_plan(path: str | os.PathLike[str], output_dir: str | None = None) -> Pl
                     name = entry.get("path") or entry.get("name")
                     known = ", ".join(map(str, requests))
                     raise ParameterError(f"{path}: {name}: there is no way {number!r}", f"There are {known}.")
+    if tree.get(_END) is not True:
+        raise InputError(path, f"is cut off: its last entry, `{_END}: true`, is missing", _REMEDY)
     return PlanFile(path, tree, requests)
 
 
@@ -353,7 +360,6 @@ def _load(path: str) -> dict[str, Any]:
     """The tree of a plan file: plain values only; nothing in it can call anything."""
     import yaml
 
-    remedy = "make the plan again with `jwstdask plan INPUTS --output FILE`"
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -362,20 +368,20 @@ def _load(path: str) -> dict[str, Any]:
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         tree = json.loads(text) if path.endswith(".json") else yaml.load(text, loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(path, f"is no plan: {' '.join(str(error).split())}", remedy) from None
+        raise InputError(path, f"is no plan: {' '.join(str(error).split())}", _REMEDY) from None
     if not isinstance(tree, dict) or _KEY not in tree:
-        raise InputError(path, f"is no plan: it has no line {_KEY}", remedy)
+        raise InputError(path, f"is no plan: it has no line {_KEY}", _REMEDY)
     if tree[_KEY] != VERSION:
         made = tree.get("jwstdask", "another version")
         raise InputError(
             path,
             f"has version {tree[_KEY]!r} of the format, this program knows {VERSION} (made by jwstdask {made})",
-            remedy,
+            _REMEDY,
         )
     try:
         return _checked(tree, path)
     except (TypeError, AttributeError, KeyError, ValueError) as error:
-        raise InputError(path, f"is no plan: {type(error).__name__}: {error}", remedy) from None
+        raise InputError(path, f"is no plan: {type(error).__name__}: {error}", _REMEDY) from None
 
 
 def _checked(tree: dict[str, Any], path: str) -> dict[str, Any]:

@@ -478,7 +478,12 @@ def plan_program(
     chains: list[list[ExposurePlan]] = []
     image2 = steps.get("calwebb_image2", settings)
 
+    seen: dict[tuple[Any, ...], list[str]] = {}
+
     def keep(plans: Sequence[ExposurePlan], kept: Sequence[Draft], second: bool) -> None:
+        for item, draft in zip(plans, kept, strict=True):
+            if item.path in program.exposures and (who := _identity(draft.meta)) is not None:
+                seen.setdefault(who, []).append(item.path)
         for item, draft in zip(plans, kept, strict=True) if foresee else ():
             plan.bases[item.pipeline, item.path] = Basis.of(draft)
             if second and through >= 3:
@@ -506,6 +511,7 @@ def plan_program(
         keep(found, drafts, True)
         chains += [[item] for item in found]
     plan.chains = one_writer(chains)
+    plan.notes = (*plan.notes, *_twice(seen.values()))
     if through >= 3:
         plan.combine = partial(
             _combined, program, settings=steps.get("calwebb_image3", settings), min_members=min_members
@@ -513,6 +519,29 @@ def plan_program(
         if foresee:
             plan.foresee()
     return plan
+
+
+_IDENTITY = (
+    *(f"meta.observation.{name}" for name in ("program_number", "observation_number", "visit_number", "visit_group")),
+    *(f"meta.observation.{name}" for name in ("sequence_id", "activity_id", "exposure_number")),
+    "meta.instrument.detector",
+    "meta.exposure.segment_number",
+)
+
+
+def _identity(meta: Mapping[str, Any]) -> tuple[Any, ...] | None:
+    """What tells an exposure of a detector from all others; None where the header does not say."""
+    found = tuple(meta.get(name) for name in _IDENTITY)
+    return None if None in found[:-1] else found
+
+
+def _twice(same: Iterable[Sequence[str]]) -> Iterator[str]:
+    """A note of files that are of the same exposure."""
+    found = [paths for paths in same if len(paths) > 1]
+    if found:
+        some = (", ".join([*map(os.path.basename, paths[:3]), *["..."][: len(paths) > 3]]) for paths in found[:3])
+        shown = "; ".join([*some, *["..."][: len(found) > 3]])
+        yield f"several files are of the same exposure and count as many in mosaics: {shown}. Give one of each"
 
 
 def foreseen(metas: dict[str, Mapping[str, Any]], plan: ExposurePlan, meta: Mapping[str, Any]) -> None:

@@ -31,6 +31,8 @@
     if (whole < 3600) return `${Math.floor(whole / 60)} min ${String(whole % 60).padStart(2, "0")} s`;
     return `${Math.floor(whole / 3600)} h ${String(Math.floor(whole % 3600 / 60)).padStart(2, "0")} min`;
   }
+  // A word as a shell takes it.
+  const quoted = word => /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'"'"'`)}'`;
   const memory = mb => mb >= 1000 ? `${(mb / 1000).toFixed(1)} GB` : `${mb} MB`;
   const bytes = n => n >= 1e9 ? `${(n / 1e9).toFixed(2)} GB` : n >= 1e6 ? `${(n / 1e6).toFixed(1)} MB` : n ? `${Math.ceil(n / 1e3)} kB` : "";
   function percent(share) {
@@ -145,7 +147,7 @@
     box.append(el("p", {}, state));
     const versions = D.run.versions || {};
     const facts = [["Folder", el("span", { class: "code" }, D.folder)]];
-    if (D.run.command && D.run.command.length) facts.push(["Command", el("span", { class: "code" }, D.run.command.join(" "))]);
+    if (D.run.command && D.run.command.length) facts.push(["Command", el("span", { class: "code" }, D.run.command.map(quoted).join(" "))]);
     facts.push(["CRDS context", D.run.context || "none"]);
     if (D.run.host) facts.push(["Where", `process ${D.run.process} on ${D.run.host}, ${plural(D.run.workers, "worker")}`]);
     facts.push(["Versions", Object.entries(versions).filter(([, value]) => value).map(([name, value]) => `${name} ${value}`).join(", ")]);

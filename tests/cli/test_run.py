@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,6 +107,21 @@ def test_plan_of_a_program(command, program):
     assert "8 tasks" in printed
     assert "rejection_threshold = 6.0 (command line)" in printed
     assert ".asdf)" in printed
+    # Of few exposures each has its mode.
+    assert re.search(r"_uncal\.fits \[\d+, \d+, \d+, \d+\]: NIRCAM F200W .*, \d+ MB memory", printed)
+    assert "same exposure" not in printed
+
+
+def test_an_exposure_given_twice_is_told(command, program, tmp_path):
+    """Under another name it would count twice in a mosaic."""
+    first = Path(program.uncals[0])
+    shutil.copy(first, tmp_path / "copy_uncal.fits")
+    shutil.copy(first, tmp_path)
+    shutil.copy(program.uncals[1], tmp_path)
+    status, printed = command("plan", tmp_path, "--through=1")
+    assert status == 0, printed
+    (line,) = [line for line in printed.splitlines() if "same exposure" in line]
+    assert f"mosaics: copy_uncal.fits, {first.name}. Give one of each" in line
 
 
 @pytest.mark.parametrize("name", [*PIPELINES, *CLASSES])

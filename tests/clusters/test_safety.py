@@ -103,6 +103,8 @@ def test_plain_schedulers_are_refused(tmp_path):
     (tmp_path / "scheduler.json").write_text("[]")
     with pytest.raises(ClusterError, match="no scheduler file"):
         connect(str(tmp_path / "scheduler.json"))
+    with pytest.raises(ClusterError, match=r"talks TLS, and no keys are given\. Name ca_file, cert and key"):
+        connect("tls://127.0.0.1:8786")
 
 
 def test_keys_are_new_every_time():

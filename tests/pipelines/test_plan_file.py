@@ -162,6 +162,17 @@ def test_wrong_by_hand(saved, out, command):
     assert not out.exists()
 
 
+@pytest.mark.parametrize("mark", ["exposures:", "associations:", "complete:"])
+def test_half_a_plan_is_none(saved, out, command, mark):
+    """A file that lost its end would do less than was planned."""
+    path = saved()
+    text = path.read_text()
+    path.write_text(text[: text.rindex(mark)])
+    status, printed = command("run", path, "--threads=1")
+    assert status == 1 and "is cut off: its last entry, `complete: true`, is missing. Make the plan again" in printed
+    assert not out.exists()
+
+
 def test_a_reference_that_is_not_there(saved, command):
     path = saved(set_in("ways", 1, "steps", "jump", "references", "gain", "jwst_nircam_gain_0077.fits"))
     status, printed = command("plan", path)

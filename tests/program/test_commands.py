@@ -42,7 +42,7 @@ def done(field_of, command):
 
 def _begun(folder):
     journal = Journal(folder)
-    journal.add("run", command=["jwstdask", "run", "in"], workers=2, process=123, host="node")
+    journal.add("run", command=["jwstdask", "run", "my in"], workers=2, process=123, host="node")
     tasks = [f"calwebb_detector1 {k}_rate.fits" for k in range(6)]
     journal.add_all(
         [{"record": "planned", "task": t, "pipeline": "calwebb_detector1", "path": f"{t.split()[1]}"} for t in tasks]
@@ -82,7 +82,7 @@ def test_status_after(tmp_path, command):
     status, printed, _ = command("status", tmp_path)
     assert status == 0
     assert "was killed" in printed and "3 tasks are not done: give the same command again" in printed
-    assert "  jwstdask run in\n" in printed
+    assert "  jwstdask run 'my in'\n" in printed
     assert "FAILED calwebb_detector1 2_rate.fits\n    2_rate.fits: truncated. Download it again" in printed
     with Journal(tmp_path) as journal:
         journal.add("end", status="interrupted")
