@@ -10,7 +10,7 @@ import pytest
 
 from jwstdask.core import dq
 from jwstdask.core.block import ImageBlock, RampBlock, Window
-from jwstdask.core.errors import ParameterError, StepUndone
+from jwstdask.core.errors import StepUndone
 from jwstdask.kernels import clean_flicker_noise as kernels
 from jwstdask.steps.detector.clean_flicker_noise import CleanFlickerNoiseStep
 from tests.kernels.test_clean_flicker_noise import soss_model
@@ -454,16 +454,6 @@ def test_a_mask_of_another_shape(tmp_path):
 def test_what_is_skipped(exposure_type, fit_method, reason):
     found = CleanFlickerNoiseStep(fit_method=fit_method).skip_reason({"meta.exposure.type": exposure_type})
     assert (found is None) == (reason == "") and reason in (found or "")
-
-
-def test_a_single_stripe_is_refused_when_planning():
-    """What is scaled with the light of several stripes fails later, as in jwst."""
-    step = CleanFlickerNoiseStep(background_method="median_image")
-    meta = {"meta.exposure.type": "NRC_TSGRISM", "meta.subarray.name": "SUB41STRIPE1_DHS"}
-    with pytest.raises(ParameterError, match="not available for subarray SUB41STRIPE1_DHS"):
-        step.check(meta)
-    step.check({**meta, "meta.subarray.name": "SUB164STRIPE4_DHS"})
-    CleanFlickerNoiseStep().check(meta)
 
 
 def test_references_that_are_needed():

@@ -372,6 +372,110 @@ def test_grisms_as_the_oracle(extraction, tmp_path, apertures, parameters, more)
     assert 0.02 < np.ptp(own.scale) < 0.2
 
 
+def stripe_metadata(detector, **more):
+    values = {
+        "instrument__detector": detector, "instrument__filter": "F150W2", "instrument__pupil": "GDHS0",
+        "subarray__name": "SUB41STRIPE1_DHS", "subarray__xsize": 2048, "subarray__ysize": 41,
+        "subarray__fastaxis": -1, "subarray__slowaxis": 2, "subarray__multistripe_reads1": 1,
+        "subarray__multistripe_skips1": 1901, "subarray__multistripe_reads2": 40, "subarray__multistripe_skips2": 0,
+        "subarray__repeat_stripe": 1, "subarray__interleave_reads1": 1, "subarray__superstripe_step": 0,
+        "subarray__num_superstripe": 0, "aperture__pps_name": "NRCA1_FULL_4STRIPE_DHS_F150W2",
+        "target__source_type": "POINT",
+    }  # fmt: skip
+    return grism_metadata(**(values | more))
+
+
+def write_stripes(folder, long=False):
+    """The references of DHS readouts: four stripes for each of two field points, and where they fall."""
+    paths = write_grism(folder)
+    along = [[Polynomial1D(1, c0=-1000.0 - 100 * k, c1=2500.0)] for k in range(4)]
+    wavelength = [[Polynomial1D(1, c0=1.0 + 0.05 * k, c1=1.2)] for k in range(4)]
+    across = [[Polynomial1D(1, c0=0.0, c1=0.0)] for _ in range(4)]
+    stripes = [9, 9, 7, 8]
+    points = ["2STRIPE", "4STRIPE", "4STRIPE", "4STRIPE"]
+    tree = asdf.open(paths["specwcs"]).tree if long else {}
+    tree = {"displ": wavelength, "dispx": along, "dispy": across, "orders": [1]} | {
+        key: tree[key] for key in ("displ", "dispx", "dispy") if long
+    }
+    about = {"telescope": "JWST", "author": "tests", "pedigree": "DUMMY", "description": "tests",
+             "useafter": "2022-01-01T00:00:00", "instrument": {"name": "NIRCAM", "module": "A"},
+             "exposure": {"type": "NRC_TSGRISM"}}  # fmt: skip
+    tree |= {"stripes": stripes, "fieldpoints": points, "meta": {**about, "reftype": "specwcs"}}
+    asdf.AsdfFile(tree).write_to(paths["specwcs"])
+    where = np.zeros((2048, 2048), np.int16)
+    where[1903:1941, 60:2000] = 1 if long else 8
+    where[1908, 300:310] = 0
+    where[100:140] = 9
+    frame = {"name": "FULL", "xstart": 1, "ystart": 1, "xsize": 2048, "ysize": 2048, "fastaxis": -1, "slowaxis": 2}
+    paths["regions"] = folder / "regions.asdf"
+    about |= {"reftype": "regions", "subarray": frame}
+    asdf.AsdfFile({"meta": about, "regions": where}).write_to(paths["regions"])
+    ranges = {
+        "extract_orders": [["F150W2", [1]]], "order": [1], "waverange_selector": ["F150W2"],
+        "wavelengthrange": [[1, "ANY", "F150W2", 1.0, 2.4]],
+    }  # fmt: skip
+    asdf.AsdfFile({"meta": {**about, "reftype": "wavelengthrange"}, **ranges}).write_to(paths["wavelengthrange"])
+    return paths
+
+
+STRIPES = {
+    "whole stripe": ("NRCA1", None, None, {}),
+    "aperture": ("NRCA3", [TARGET | {"ystart": 10.5, "ystop": 30, "bkg_coeff": [[2.5], [6.5]]}], {}, {}),
+    "limits by wavelength": (
+        "NRCA1",
+        [TARGET | {"id": "8", "src_coeff": [[8.2, 0.9], [26.1, 1.1]], "independent_var": "wavelength"}], {}, {},
+    ),
+    "source that is not followed": (
+        "NRCA1", [TARGET | {"ystart": 10, "ystop": 30, "use_source_posn": True}], {},
+        {"target__source_type": "EXTENDED"},
+    ),
+    "long wavelengths": (
+        "NRCALONG",
+        [TARGET | {"src_coeff": [[8.2, 0.9], [26.1, 1.1]], "independent_var": "wavelength"}], {},
+        {"instrument__pupil": "GRISMR"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("detector", "apertures", "parameters", "more"), STRIPES.values(), ids=STRIPES)
+def test_single_stripes_as_the_oracle(extraction, tmp_path, detector, apertures, parameters, more):
+    files = write_stripes(tmp_path, detector == "NRCALONG")
+    meta = stripe_metadata(detector, **more)
+    exposure = series((41, 2048), lambda x: 20 + 0.001 * x)
+    references = extraction(apertures, parameters, **files)
+    own, expected = both(meta, references, exposure, files)
+    compare(own, expected)
+    assert 0.01 < np.ptp(own.scale) < 0.2
+
+
+def test_several_stripes_have_several_lights(extraction, tmp_path):
+    """As in jwst."""
+    files = write_stripes(tmp_path)
+    references = extraction(None, {}, **files)
+    wide = {"subarray__name": "SUB82STRIPE2_DHS", "subarray__ysize": 82, "subarray__multistripe_skips1": 98,
+            "subarray__multistripe_skips2": 1763}  # fmt: skip
+    meta = stripe_metadata("NRCA1", **wide)
+    with pytest.raises(CleaningError, match="each stripe has one"):
+        light_of(stripe_metadata("NRCALONG", **wide), references)
+    with pytest.raises(CleaningError, match="each stripe has one"):
+        light_of(meta, {**references, "specwcs": _renumbered(files, tmp_path, [8, 9, 9, 8])})
+    with pytest.raises(CleaningError, match="no stripe in common"):
+        light_of(meta, {**references, "specwcs": _renumbered(files, tmp_path, [1, 2, 3, 4])})
+    with pytest.raises(CleaningError, match="GDHS0"):
+        light_of(stripe_metadata("NRCA1", instrument__pupil="GDHS60"), references)
+    with pytest.raises(StepError, match="the specwcs reference is missing"):
+        light_of(stripe_metadata("NRCA1"), {**references, "specwcs": None})
+    with pytest.raises(StepError, match="no regions reference"):
+        light_of(stripe_metadata("NRCA1"), {**references, "regions": None})
+
+
+def _renumbered(files, folder, stripes):
+    with asdf.open(files["specwcs"]) as file:
+        path = folder / f"specwcs{stripes[0]}.asdf"
+        asdf.AsdfFile({**file.tree, "stripes": stripes}).write_to(path)
+    return open_reference(path, "specwcs")
+
+
 def light_of(meta, references):
     """Light of an exposure of ones."""
     rates = np.ones((2, meta["meta.subarray.ysize"], meta["meta.subarray.xsize"]), np.float32)
@@ -391,7 +495,6 @@ def light_of(meta, references):
         (None, {}, {"wcsinfo__siaf_yref_sci": None}, "XREF_SCI and YREF_SCI"),
         (None, {}, {"instrument__filter": "F277W"}, "one order to extract for F277W"),
         (None, {}, {"instrument__module": "B"}, "module A"),
-        (None, {}, {"subarray__name": "SUB164STRIPE4_DHS"}, "each stripe has one"),
     ],
 )
 def test_series_without_light_to_scale_with(extraction, tmp_path, apertures, parameters, more, message):
@@ -440,6 +543,7 @@ def test_references_that_are_needed(monkeypatch):
     assert median_images.references_for(grism) == (
         "specwcs", "wavelengthrange", "extract1d", "psf", "pars-extract1dstep",
     )  # fmt: skip
+    assert "regions" in median_images.references_for({**grism, "meta.subarray.name": "SUB41STRIPE1_DHS"})
     monkeypatch.setenv("STPIPE_DISABLE_CRDS_STEPPARS", "true")
     assert "pars-extract1dstep" not in median_images.references_for(grism)
 

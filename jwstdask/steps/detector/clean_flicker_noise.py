@@ -11,7 +11,7 @@ import numpy as np
 
 from jwstdask.core import dq as flags
 from jwstdask.core.block import RampBlock, tiles
-from jwstdask.core.errors import ParameterError, StepUndone
+from jwstdask.core.errors import StepUndone
 from jwstdask.core.params import par
 from jwstdask.core.step import Meta, SidePath, Step
 from jwstdask.io.layout import open_layout
@@ -160,15 +160,6 @@ class CleanFlickerNoiseStep(Step):
         )
 
     # -- what the metadata tell
-
-    def check(self, meta: Meta) -> None:
-        exposure_type = str(meta.get("meta.exposure.type"))
-        stripes = str(meta.get("meta.subarray.name")).upper()
-        if self.background_method == "median_image" and exposure_type == "NRC_TSGRISM" and "STRIPE1_DHS" in stripes:
-            raise ParameterError(
-                f"clean_flicker_noise: background_method=median_image is not available for subarray {stripes}",
-                "Use median or model.",
-            )
 
     def skip_reason(self, meta: Meta) -> str | None:
         exposure_type = str(meta.get("meta.exposure.type"))

@@ -20,6 +20,7 @@ from jwstdask.kernels.clean_flicker_noise import CleaningError
 from jwstdask.kernels.extract_1d import Box, PointSpread
 from jwstdask.refs.parameters import crds_parameters_disabled, with_parameters
 from jwstdask.refs.reference import Reference
+from jwstdask.refs.stripes import stripe_rows
 from jwstdask.wcs.errors import NoSlitError
 
 SLIT = "NRS_BRIGHTOBJ"
@@ -40,8 +41,12 @@ def references_for(meta: Meta) -> tuple[str, ...]:
 
         types = (*SLIT_REFERENCES, "extract1d", "apcorr", "psf")
     else:
-        types = ("specwcs", "wavelengthrange", "extract1d", "psf")
+        types = ("specwcs", "wavelengthrange", "extract1d", "psf", *(("regions",) if _in_stripes(meta) else ()))
     return types if crds_parameters_disabled() else (*types, EXTRACTION)
+
+
+def _in_stripes(meta: Meta) -> bool:
+    return "DHS" in str(meta.get("meta.subarray.name")).upper()
 
 
 @dataclass(frozen=True)
@@ -334,10 +339,10 @@ def _of_grism(
     rates: np.ndarray,
     invalid: np.ndarray,
 ) -> np.ndarray:
-    if "DHS" in str(meta.get("meta.subarray.name")).upper():
-        raise CleaningError("the median image is scaled with one spectrum, and each stripe has one")
-    if meta.get("meta.instrument.module") != "A" or "GRISMR" not in str(meta.get("meta.instrument.pupil")):
-        raise CleaningError("time series are taken with GRISMR of module A")
+    in_stripes = _in_stripes(meta)
+    pupil = str(meta.get("meta.instrument.pupil"))
+    if meta.get("meta.instrument.module") != "A" or not ("GRISMR" in pupil or (in_stripes and pupil == "GDHS0")):
+        raise CleaningError("time series are taken with GRISMR or GDHS0 of module A")
     x, y = (meta.get(f"meta.wcsinfo.siaf_{axis}ref_sci") for axis in "xy")
     if x is None or y is None:
         raise CleaningError("keywords XREF_SCI and YREF_SCI, which say where the source is, are missing")
@@ -350,9 +355,16 @@ def _of_grism(
     order = int(orders[-1][0])
     if order == 0:
         raise CleaningError("the spectrum of order 0 is an image")
-    rows = _grism_rows(float(y), int(meta["meta.subarray.ysize"]))
-    shape = len(range(*rows.indices(rates.shape[-2]))), rates.shape[-1]
-    aperture = aperture_of(apertures, GRISM, order, shape, parameters, False)
+    ny, nx = rates.shape[-2:]
+    place = Stripe(GRISM, _grism_rows(float(y), int(meta["meta.subarray.ysize"])), slice(0, nx), float(x), float(y))
+    if in_stripes:
+        place = _stripe(meta, references, (ny, nx), float(x), float(y))
+        # As in jwst only the target of a point source may be followed.
+        if parameters.use_source_posn is None and meta.get("meta.target.source_type") != "POINT":
+            parameters = replace(parameters, use_source_posn=False)
+    part = (..., place.rows, place.columns)
+    shape = len(range(*place.rows.indices(ny))), len(range(*place.columns.indices(nx)))
+    aperture = aperture_of(apertures, place.name, order, shape, parameters, False)
     if aperture.follows_source:
         raise CleaningError("the aperture of a grism cannot follow the source")
     if parameters.extraction_type == "optimal" and references.get("psf") is not None and apertures is not None:
@@ -361,10 +373,86 @@ def _of_grism(
     aperture = replace(aperture, box=aperture.box.moved(parameters.position_offset))
     wavelengths = np.zeros(shape, np.float32)
     if aperture.box.by_wavelength:
-        start = meta.get("meta.subarray.xstart") or 1
-        columns = np.arange(shape[1]) + (start - 1.0)
-        wavelengths[:] = _grism_wavelengths(meta, references, columns, float(x), float(y), order)
-    return _sums(rates[..., rows, :], invalid[..., rows, :], aperture, wavelengths)
+        start = place.start
+        if start is None:
+            start = (meta.get("meta.subarray.xstart") or 1) - 1
+        columns = np.arange(nx)[place.columns] + float(start)
+        wavelengths[:] = _grism_wavelengths(meta, references, columns, place, order)
+    if place.lit is not None:
+        wavelengths[~place.lit] = np.nan
+    return _sums(rates[part], invalid[part], aperture, wavelengths)
+
+
+@dataclass(frozen=True)
+class Stripe:
+    """Where the spectrum of a grism is.
+
+    Attributes
+    ----------
+    name
+        By which its aperture is found.
+    rows, columns
+        Of the cutout.
+    x, y
+        Of the source, in the full frame.
+    start
+        Column of the full frame where the exposure begins, as the dispersion counts; None for that of the subarray.
+    number
+        Which of several dispersions.
+    lit
+        Pixels of the cutout that the grism lights, bool (y, x); None for all.
+    """
+
+    name: str
+    rows: slice
+    columns: slice
+    x: float
+    y: float
+    start: int | None = None
+    number: int | None = None
+    lit: np.ndarray | None = None
+
+
+def _stripe(
+    meta: Meta, references: Mapping[str, Reference | None], shape: tuple[int, int], x: float, y: float
+) -> Stripe:
+    """The only stripe of a DHS readout."""
+    several = CleaningError("the median image is scaled with one spectrum, and each stripe has one")
+    reference = references["regions"]
+    assert reference is not None
+    every = np.asarray(reference.array("regions"))
+    labels = every
+    if every.shape != shape:
+        left = int(meta["meta.subarray.xstart"]) - 1
+        labels = every[stripe_rows(meta), left : left + shape[1]]
+    if "LONG" in str(meta.get("meta.instrument.detector")).upper():
+        if int(str(meta["meta.subarray.name"]).upper().split("STRIPE")[1][0]) != 1:
+            raise several
+        # All stripes are reads of the same rows: those of the first one, after the reference rows.
+        first, number = (int(meta[f"meta.subarray.multistripe_reads{k}"]) for k in (1, 2))
+        if int(meta["meta.subarray.slowaxis"]) < 0:
+            first = shape[0] - first - number
+        rows, columns = slice(first, first + number), slice(0, shape[1])
+        return Stripe("1", rows, columns, x - 1, y - 1, 0, None, labels[rows, columns] == 1)
+    specwcs = references.get("specwcs")
+    if specwcs is None:
+        raise KeyError("the specwcs reference")
+    known = {stripe for stripe, here in zip(specwcs.asdf["stripes"], _of_field_point(meta, specwcs)) if here}
+    found = sorted(known & {int(label) for label in np.unique(labels)})
+    if not found:
+        raise CleaningError("the regions and specwcs references have no stripe in common")
+    if len(found) > 1:
+        raise several
+    lit = labels == found[0]
+    rows, columns = (slice(int(k.min()), int(k.max()) + 1) for k in np.nonzero(lit))
+    start = int(np.nonzero(every == found[0])[1].min())
+    return Stripe(str(found[0]), rows, columns, 0.0, 0.0, start, 0, lit[rows, columns])
+
+
+def _of_field_point(meta: Meta, specwcs: Reference) -> list[bool]:
+    """Which dispersions are those of the exposure's field point."""
+    name = str(meta.get("meta.aperture.pps_name"))
+    return [point in name for point in specwcs.asdf["fieldpoints"]]
 
 
 def _grism_rows(reference: float, ysize: int) -> slice:
@@ -379,9 +467,9 @@ def _grism_rows(reference: float, ysize: int) -> slice:
 
 
 def _grism_wavelengths(
-    meta: Meta, references: Mapping[str, Reference | None], columns: np.ndarray, x: float, y: float, order: int
+    meta: Meta, references: Mapping[str, Reference | None], columns: np.ndarray, place: Stripe, order: int
 ) -> np.ndarray:
-    """Of columns of the full frame [um], for a source at a place."""
+    """Of columns of the full frame [um]."""
     from astropy.constants import c as light_speed
     from stdatamodels.jwst.transforms.models import NIRCAMForwardRowGrismDispersion
 
@@ -391,9 +479,17 @@ def _grism_wavelengths(
     tree = specwcs.asdf
     models = {"lmodels": tree["displ"], "xmodels": tree["dispx"], "ymodels": tree["dispy"]}
     inverse = {f"inv_{axis}models": tree.get(f"invdisp{axis}") for axis in "lx"}
+    if place.number is not None:
+        here = _of_field_point(meta, specwcs)
+        models = {
+            name: [own for own, is_here in zip(every, here, strict=True) if is_here][place.number]
+            for name, every in models.items()
+        }
+    if place.lit is not None:
+        inverse = {}
     model = NIRCAMForwardRowGrismDispersion(tree["orders"], **models, **inverse)
-    place = [np.full(columns.shape, value) for value in (0.0, x, y, float(order))]
-    wavelengths = model.evaluate(columns, *place)[2]
+    arguments = [np.full(columns.shape, value) for value in (0.0, place.x, place.y, float(order))]
+    wavelengths = model.evaluate(columns, *arguments)[2]
     velocity = meta.get("meta.wcsinfo.velosys")
     return wavelengths if velocity is None else wavelengths / (1 + velocity / light_speed.value)
 
