@@ -30,6 +30,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("profile", nargs="?", help="name or path")
     parser.add_argument("--keys", action="store_true", help="list what a profile may say")
     parser.add_argument("--try", action="store_true", dest="trial", help="start it, and run something on every worker")
+    parser.add_argument("--dry-run", action="store_true", help="show what --try would start, and stop")
     cluster_options(parser)
     options = parser.parse_args(argv)
     if options.keys:
@@ -40,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
     if profile is None:
         print("\n".join(_list()))
         return 0
-    if options.trial:
+    if options.trial and not options.dry_run:
         return _try(profile)
     print(_described(profile))
     return 0

@@ -77,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("-q", "--quiet", action="store_true", help="one line a product")
     show.add_argument("-a", "--all", action="store_true", help="print every line; of folders: all about each product")
     show.add_argument("--plot", metavar="FILE", help="draw the difference; of folders: a folder of pictures")
+    show.add_argument("--dry-run", action="store_true", help="draw nothing, and say where it would be")
     run = parser.add_argument_group("where and how")
     run.add_argument("--threads", type=int, metavar="N", help="threads in this process (default: all cores)")
     cluster_options(run)
@@ -116,7 +117,9 @@ def _run(options: argparse.Namespace) -> int:
         if folders[1]:
             b = os.path.join(b, os.path.basename(a))
         found = [compare_products(a, b, tolerance)]
-    if options.plot:
+    if options.plot and options.dry_run:
+        print(f"{options.plot} is not drawn", file=sys.stderr)
+    elif options.plot:
         _plot(options.plot, found, all(folders))
     if options.json:
         print(json.dumps(_document(found), indent=1))

@@ -37,6 +37,7 @@ def main(argv: Sequence[str]) -> int:
         "--differences", type=int, default=20, metavar="N", help="changed products that are compared value by value"
     )
     parser.add_argument("--thumbnails", type=int, default=200, metavar="N", help="most exposures with pictures")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be written, and stop")
     options = parser.parse_args(argv)
     for name in ("differences", "thumbnails"):
         if getattr(options, name) < 0:
@@ -44,8 +45,12 @@ def main(argv: Sequence[str]) -> int:
     from jwstdask.report.html import write_page
 
     data = _read(options.folder)
+    place = options.output or join(options.folder, "report.html")
+    if options.dry_run:
+        print(f"a report of {len(data.tasks)} tasks would be written to {place}")
+        return 0
     comparison = None if options.compare is None else _compared(_read(options.compare), data, options.differences)
-    path = write_page(options.output or join(options.folder, "report.html"), data, comparison, options.thumbnails)
+    path = write_page(place, data, comparison, options.thumbnails)
     print(f"report: {path}", file=sys.stderr)
     return 0
 

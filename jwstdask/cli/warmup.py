@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -11,7 +12,11 @@ from pathlib import Path
 
 
 def main(argv: Sequence[str]) -> int:
-    argparse.ArgumentParser("jwstdask warmup", description=__doc__).parse_args(argv)
+    parser = argparse.ArgumentParser("jwstdask warmup", description=__doc__)
+    parser.add_argument("--dry-run", action="store_true", help="say where compiled kernels are kept, and stop")
+    if parser.parse_args(argv).dry_run:
+        print(f"kernels would be compiled into {_place()}")
+        return 0
     started = time.perf_counter()
     print("compiling the kernels (about half a minute the first time) ...", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="jwstdask-warmup-") as folder:
@@ -20,6 +25,13 @@ def main(argv: Sequence[str]) -> int:
         print(error, file=sys.stderr)
     print(f"done in {time.perf_counter() - started:.0f} s", file=sys.stderr)
     return 1 if errors else 0
+
+
+def _place() -> str:
+    """Where numba keeps what it compiles."""
+    from jwstdask import kernels
+
+    return os.environ.get("NUMBA_CACHE_DIR") or str(Path(*kernels.__path__) / "__pycache__")
 
 
 def warm(folder: Path) -> list[str]:

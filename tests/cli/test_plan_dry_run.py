@@ -79,4 +79,15 @@ def test_replay(command, uncal, tmp_path, here):
     rate = next(out.glob("*_rate.fits"))
     status, printed = command("replay", rate, "--output_dir=again", "--dry-run")
     assert status == 0 and f"-> again/{rate.name}" in printed
+    status, printed = command("report", out, "-o", "page.html", "--dry-run")
+    assert status == 0 and "a report of 1 tasks would be written to page.html" in printed
+    status, printed = command("diff", rate, rate, "--plot", "difference.png", "--dry-run")
+    assert status == 0 and "difference.png is not drawn" in printed
     assert {path: os.stat(path).st_mtime_ns for path in files(out)} == before
+
+
+def test_what_is_started_or_compiled(command, here):
+    status, printed = command("warmup", "--dry-run")
+    assert status == 0 and "would be compiled into" in printed
+    status, printed = command("clusters", "local", "--try", "--dry-run")
+    assert status == 0 and "local" in printed
