@@ -565,7 +565,9 @@ def choose_references(drafts: list[Draft], settings: Settings) -> None:
         for item in draft.steps:
             named = item.named_references(draft.meta)
             if item.skip is not None:
-                draft.reference_names.update({reftype: _recorded(chosen[reftype]) for reftype in named})
+                for reftype in named:
+                    draft.reference_names[reftype] = _recorded(chosen[reftype])
+                    draft.context = draft.context or chosen[reftype].origin
                 steps.append(item)
                 continue
             overrides = draft.configured.overrides[item.name]

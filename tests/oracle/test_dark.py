@@ -51,15 +51,17 @@ def miri(session_folder):
     def inputs(folder: Path) -> None:
         miri_exposure(folder / "jw01234001001_02101_00001_mirimage_uncal.fits")
         miri_exposure(folder / "jw01234001001_02101_00002_mirimage_uncal.fits", "MIR_DARKIMG")
+        miri_exposure(folder / "jw01234001001_02101_00003_mirimage_uncal.fits", groups=2)
 
     exposures, cache = once(root / "exposures", inputs), once(root / "crds", miri_cache)
-    image, dark = sorted(exposures.glob("*_uncal.fits"))
+    image, dark, short = sorted(exposures.glob("*_uncal.fits"))
     calls = [
         Call("calwebb_dark", "jwst.pipeline.DarkPipeline", dark, DARK | {"steps": SAVED | JOINT}, "dark"),
         Call("calwebb_dark", "jwst.pipeline.DarkPipeline", dark, {}, "dark_plain"),
         Call("calwebb_detector1", "jwst.pipeline.Detector1Pipeline", image, {"steps": JOINT}, "joint"),
         Call("calwebb_detector1", "jwst.pipeline.Detector1Pipeline", image, {"steps": {"emicorr": FLY}}, "fly"),
         Call("emicorr", "jwst.step.EmiCorrStep", image, {"algorithm": "sequential"}, "alone"),
+        Call("rscd", "jwst.step.RscdStep", short, {}, "short"),
     ]
     return both(root, calls, environment(cache))
 
@@ -84,6 +86,14 @@ def test_miri(miri, subfolder, alias, mode, record_property):
     references = [sorted(path.name for path in folder.glob("*.asdf")) for folder in folders]
     assert references[0] == references[1]
     assert len(references[0]) == (subfolder == "fly")
+
+
+def test_a_skipped_step_names_its_reference(miri, record_property):
+    folders = [folder / "short" for folder in miri]
+    (name,) = check(folders, "rscd", "MIRIMAGE SUB64 FASTR1 2x2", record_property)
+    header = fits.getheader(folders[0] / name)
+    assert (header["S_RSCD"], header["R_RSCD"]) == ("SKIPPED", "crds://jwst_miri_rscd_0001.fits")
+    assert header["CRDS_CTX"].endswith(".pmap")
 
 
 @pytest.mark.parametrize(("name", "saved"), [("bright2", SAVED), ("full", {})])
