@@ -50,7 +50,7 @@ _STORED = {
 }
 _PIECE = 1 << 20  # elements converted at a time: 4 MB of float32
 _MANY_RUNS = 10_000  # pieces of a file that are not worth a call each
-_SOME_RUNS = 256  # the same where memory that the file backs is there
+_SOME_RUNS = 16  # the same where memory that the file backs is there
 _MADV_POPULATE_WRITE = 23
 ArrayKey = str | tuple[str, int]
 

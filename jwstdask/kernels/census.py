@@ -5,19 +5,33 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from jwstdask.kernels.runs import flat
+
+_RUN = 64
+"""Elements that are looked at together."""
+
 
 @numba.njit(cache=True, nogil=True)
-def _count(flags: np.ndarray, counts: np.ndarray) -> None:
-    for i in range(flags.shape[0]):
-        for j in range(flags.shape[1]):
-            for y in range(flags.shape[2]):
-                for x in range(flags.shape[3]):
-                    # Most have none.
-                    rest = np.uint32(flags[i, j, y, x])
-                    if rest:
-                        counts[32] += 1
-                        for bit in range(32):
-                            counts[bit] += (rest >> np.uint32(bit)) & np.uint32(1)
+def _count(flags: np.ndarray, strides: tuple[int, int, int], shape: tuple[int, ...], counts: np.ndarray) -> None:
+    nx = shape[3]
+    for i in range(shape[0]):
+        for j in range(shape[1]):
+            for y in range(shape[2]):
+                start = i * strides[0] + j * strides[1] + y * strides[2]
+                for first in range(start, start + nx, _RUN):
+                    run = flags[first : min(first + _RUN, start + nx)]
+                    union = np.uint32(0)
+                    for x in range(run.size):
+                        union |= np.uint32(run[x])
+                    # Most have no flags.
+                    if union == 0:
+                        continue
+                    for x in range(run.size):
+                        rest = np.uint32(run[x])
+                        if rest:
+                            counts[32] += 1
+                            for bit in range(32):
+                                counts[bit] += (rest >> np.uint32(bit)) & np.uint32(1)
 
 
 def count_flags(flags: np.ndarray) -> np.ndarray:
@@ -34,6 +48,7 @@ def count_flags(flags: np.ndarray) -> np.ndarray:
         int64 (34,): elements with bit 0 to 31, with any flag, and all elements.
     """
     counts = np.zeros(34, np.int64)
-    _count(flags[(None,) * (4 - flags.ndim)], counts)
+    whole = flags[(None,) * (4 - flags.ndim)]
+    _count(*flat(whole), whole.shape, counts)
     counts[33] = flags.size
     return counts

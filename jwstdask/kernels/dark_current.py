@@ -7,6 +7,8 @@ import math
 import numba
 import numpy as np
 
+from jwstdask.kernels.runs import flat
+
 
 def missing_groups(ngroups: int, nframes: int, groupgap: int, dark_ngroups: int, dark_nframes: int, dark_groupgap: int):
     """Groups to add to a dark that is shorter than the exposure.
@@ -81,9 +83,8 @@ def subtract(
     count = dark.shape[0]
     extrapolated = any(plane >= count for group in groups for plane in group)
     if not extrapolated and dark.dtype == ">f4":
-        words = dark.view(np.ndarray)[:, rows, columns].view(np.uint32)
-        for group, wanted in enumerate(groups):
-            _subtract_stored(sci, group, words[wanted.start : wanted.stop], averaged, out)
+        words, strides = flat(dark.view(np.ndarray)[:, rows, columns].view(np.uint32))
+        _subtract_stored(sci, words, strides, np.array([(each.start, each.stop) for each in groups]), averaged, out)
         return out
     last = rate = None
     if extrapolated:
@@ -122,28 +123,31 @@ def _finish(sci, group, y, level, count, averaged, out):
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _subtract_stored(sci, group, words, averaged, out):
-    # As below, of a dark as it stands in a FITS file: its bytes are swapped on the way.
-    count, ny, nx = words.shape
+def _subtract_stored(sci, words, strides, groups, averaged, out):
+    # As below, of a dark as it stands in a FITS file: its bytes are swapped on the way. All groups, (first, end) plane.
+    ny, nx = sci.shape[2:]
     level = np.empty(nx, np.float32)
     swapped = np.empty(nx, np.uint32)
     values = swapped.view(np.float32)
-    for y in range(ny):
-        level[:] = np.float32(0 if count else np.nan)
-        for plane in range(count):
-            row = words[plane, y]
-            for x in range(nx):
-                word = row[x]
-                swapped[x] = (
-                    (word << np.uint32(24))
-                    | ((word & np.uint32(0xFF00)) << np.uint32(8))
-                    | ((word >> np.uint32(8)) & np.uint32(0xFF00))
-                    | (word >> np.uint32(24))
-                )
-            for x in range(nx):
-                value = values[x]
-                level[x] += value if value == value else np.float32(0)
-        _finish(sci, group, y, level, count, averaged, out)
+    for group in range(len(groups)):
+        first, end = groups[group]
+        for y in range(ny):
+            level[:] = np.float32(0 if first < end else np.nan)
+            for plane in range(first, end):
+                start = plane * strides[0] + y * strides[1]
+                row = words[start : start + nx]
+                for x in range(nx):
+                    word = row[x]
+                    swapped[x] = (
+                        (word << np.uint32(24))
+                        | ((word & np.uint32(0xFF00)) << np.uint32(8))
+                        | ((word >> np.uint32(8)) & np.uint32(0xFF00))
+                        | (word >> np.uint32(24))
+                    )
+                for x in range(nx):
+                    value = values[x]
+                    level[x] += value if value == value else np.float32(0)
+            _finish(sci, group, y, level, end - first, averaged, out)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from jwstdask.kernels.runs import flat
 
 _LINE = 64
 """Bytes of a line of the caches."""
@@ -19,40 +20,50 @@ result, so that it is not optimised away.
 
 
 @numba.njit(cache=True, nogil=True)
-def _decode_uint16(raw, out):
-    ngroups, ny, nx = raw.shape[1:]
+def _decode_uint16(raw, strides, out):
+    ny, nx = out.shape[2:]
     fetch = nx > 0 and 2 * nx < _SHORT
     seen = np.uint16(0)
-    for integration in range(raw.shape[0]):
+    for integration in range(out.shape[0]):
+        ramp = integration * strides[0]
         if fetch:
             for y in range(ny):
-                for group in range(ngroups):
-                    seen ^= raw[integration, group, y, nx - 1]
-                    for x in range(0, nx, _LINE // 2):
-                        seen ^= raw[integration, group, y, x]
-        for group in range(ngroups):
+                for group in range(out.shape[1]):
+                    first = ramp + group * strides[1] + y * strides[2]
+                    seen ^= raw[first + nx - 1]
+                    for x in range(first, first + nx, _LINE // 2):
+                        seen ^= raw[x]
+        for group in range(out.shape[1]):
             for y in range(ny):
+                first = ramp + group * strides[1] + y * strides[2]
+                row = raw[first : first + nx]
                 for x in range(nx):
-                    word = raw[integration, group, y, x]
+                    word = row[x]
                     out[integration, group, y, x] = np.float32(np.uint16((word << 8) | (word >> 8)) ^ np.uint16(0x8000))
     return seen
 
 
 @numba.njit(cache=True, nogil=True)
-def _swap32(raw, out, flip):
-    ny, nx = raw.shape[1:]
+def _swap32(raw, raw_strides, out, out_strides, shape, flip):
+    planes, ny, nx = shape
     fetch = nx > 0 and 4 * nx < _SHORT
     seen = np.uint32(0)
-    for plane in range(raw.shape[0]):
+    for plane in range(planes):
         if fetch:
             for y in range(ny):
-                seen ^= raw[plane, y, nx - 1] ^ out[plane, y, nx - 1]
+                source, target = (
+                    plane * raw_strides[0] + y * raw_strides[1],
+                    plane * out_strides[0] + y * out_strides[1],
+                )
+                seen ^= raw[source + nx - 1] ^ out[target + nx - 1]
                 for x in range(0, nx, _LINE // 4):
-                    seen ^= raw[plane, y, x] ^ out[plane, y, x]
+                    seen ^= raw[source + x] ^ out[target + x]
         for y in range(ny):
+            source, target = plane * raw_strides[0] + y * raw_strides[1], plane * out_strides[0] + y * out_strides[1]
+            words, swapped = raw[source : source + nx], out[target : target + nx]
             for x in range(nx):
-                word = raw[plane, y, x]
-                out[plane, y, x] = (
+                word = words[x]
+                swapped[x] = (
                     (word << np.uint32(24))
                     | ((word & np.uint32(0xFF00)) << np.uint32(8))
                     | ((word >> np.uint32(8)) & np.uint32(0xFF00))
@@ -79,9 +90,8 @@ def decode_uint16(raw: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """
     if out is None:
         out = np.empty(raw.shape, np.float32)
-    words = raw.view(np.uint16)
-    lead = (1,) * (4 - raw.ndim)
-    _decode_uint16(words.reshape(lead + raw.shape), out.reshape(lead + raw.shape))
+    lead = (None,) * (4 - raw.ndim)
+    _decode_uint16(*flat(raw.view(np.uint16)[lead]), out[lead])
     return out
 
 
@@ -95,21 +105,25 @@ def swap32(
     raw
         (..., y, x), any dtype of 4 bytes.
     out
-        Array of the same shape, any dtype of 4 bytes; allocated with ``dtype`` if None.
+        Array of the same shape, any dtype of 4 bytes, its last axis contiguous; allocated with ``dtype`` if None.
     flip
         Bits of the result that change: 0x80000000 from, or 0x80 to, unsigned words that FITS stores as signed ones.
+
+    Raises
+    ------
+    ValueError
+        If the elements of a row of ``out`` do not lie side by side.
     """
     bits = np.uint32(flip)
     if out is None:
         out = np.empty(raw.shape, dtype)
-    planes = (-1, *raw.shape[-2:])
+    if out.size and out.strides[-1] != out.itemsize:
+        raise ValueError("the last axis of the array to write to is not contiguous")
     source, target = raw.view(np.uint32), out.view(np.uint32)
-    if raw.ndim <= 3:
-        lead = (1,) * (3 - raw.ndim)
-        _swap32(source.reshape(lead + raw.shape), target.reshape(lead + raw.shape), bits)
-        return out
+    lead = (None,) * (3 - raw.ndim)
     for index in np.ndindex(*raw.shape[:-3]):
-        _swap32(source[index].reshape(planes), target[index].reshape(planes), bits)
+        part = source[index][lead], target[index][lead]
+        _swap32(*flat(part[0]), *flat(part[1]), part[0].shape, bits)
     return out
 
 

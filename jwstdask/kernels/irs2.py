@@ -24,6 +24,7 @@ import numpy as np
 
 from jwstdask.kernels.fourier import Grid
 from jwstdask.kernels.refpix import clipped_mean
+from jwstdask.kernels.runs import flat
 
 SIZE = 2048
 """Rows and columns of the detector."""
@@ -695,8 +696,18 @@ def _weigh(spectrum, weight, other, other_weight):
 # Pixels
 
 
-@numba.njit(cache=True, nogil=True)
-def subtract(sci, rows, levels, output, time, start, intercept, slope, correction, out):
+def subtract(
+    sci: np.ndarray,
+    rows: np.ndarray,
+    levels: np.ndarray,
+    output: np.ndarray,
+    time: np.ndarray,
+    start: np.ndarray,
+    intercept: np.ndarray,
+    slope: np.ndarray,
+    correction: np.ndarray,
+    out: np.ndarray,
+) -> None:
     """Correct the pixels of a window.
 
     Parameters
@@ -718,6 +729,12 @@ def subtract(sci, rows, levels, output, time, start, intercept, slope, correctio
     out
         float32 (integration, group, y, x) [DN].
     """
+    sci = np.ascontiguousarray(sci)
+    _subtract(sci, rows, levels, output, time, start, intercept, slope, *flat(correction), out)
+
+
+@numba.njit(cache=True, nogil=True)
+def _subtract(sci, rows, levels, output, time, start, intercept, slope, correction, strides, out):
     integrations, groups, ny, nx = out.shape
     mean = np.empty(nx)
     values = np.empty(nx, np.float32)
@@ -734,11 +751,13 @@ def subtract(sci, rows, levels, output, time, start, intercept, slope, correctio
             for group in range(groups):
                 _take(sci[integration, group, rows[y]], levels[integration, group, y], values)
                 level, steepness = intercept[integration, group, number], slope[integration, group, number]
+                first = integration * strides[0] + group * strides[1] + y * strides[2]
+                corrections = correction[first : first + nx]
                 for x in range(nx):
                     value = np.float32(np.float64(values[x]) - mean[x])
                     line = level + (since + start[x]) * steepness
                     value -= line if value != 0 else np.float32(0)
-                    value -= correction[integration, group, y, x]
+                    value -= corrections[x]
                     out[integration, group, y, x] = np.float32(np.float64(value) + mean[x])
 
 

@@ -109,26 +109,30 @@ def _medians(sci, groupdq, gain, searched, out):
     count = nints * (ngroups - 1)
     width = 64
     keys = np.empty(count * width, np.float32)
+    previous = np.empty(width, np.float32)
     usable = np.empty(width, np.int32)
     for y in range(ny):
         for x in range(0, nx, width):
             lanes = min(width, nx - x)
+            scale = gain[y, x : x + lanes]
             usable[:] = 0
             row = 0
             for integration in range(nints):
-                for group in range(1, ngroups):
+                previous[:] = _NAN
+                for group in range(ngroups):
+                    values = sci[integration, group, y, x : x + lanes]
+                    dq = groupdq[integration, group, y, x : x + lanes]
+                    target = keys[row * lanes : (row + 1) * lanes]
                     for lane in range(lanes):
-                        before = sci[integration, group - 1, y, x + lane] * gain[y, x + lane]
-                        after = sci[integration, group, y, x + lane] * gain[y, x + lane]
-                        difference = after - before
-                        good = (
-                            not _ignored(groupdq[integration, group - 1, y, x + lane], searched)
-                            and not _ignored(groupdq[integration, group, y, x + lane], searched)
-                            and difference == difference
-                        )
-                        keys[row * lanes + lane] = difference if good else _INF
-                        usable[lane] += np.int32(good)
-                    row += 1
+                        value = values[lane] * scale[lane]
+                        value = _NAN if _ignored(dq[lane], searched) else value
+                        difference = value - previous[lane]
+                        previous[lane] = value
+                        good = difference == difference
+                        if group > 0:
+                            target[lane] = difference if good else _INF
+                            usable[lane] += np.int32(good)
+                    row += group > 0
             sort_columns(keys, count, lanes)
             for lane in range(lanes):
                 number = usable[lane]

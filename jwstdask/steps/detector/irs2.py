@@ -82,10 +82,11 @@ def without_references(block: RampBlock, readout: Readout, sci: np.ndarray | Non
     bounds = np.searchsorted(readout.science, (window.y0, window.y1, window.inner_y0, window.inner_y1))
     y0, y1, inner_y0, inner_y1 = (int(bound) for bound in bounds)
     block.window = Window(y0, y1, window.x0, window.x1, inner_y0, inner_y1, window.inner_x0, window.inner_x1)
-    block.sci = block.sci[:, :, places] if sci is None else sci
-    block.groupdq, block.pixeldq = block.groupdq[:, :, places], block.pixeldq[places]
+    # Unlike an index among slices, `take` keeps the order of the axes in memory.
+    block.sci = np.take(block.sci, places, axis=2) if sci is None else sci
+    block.groupdq, block.pixeldq = np.take(block.groupdq, places, axis=2), block.pixeldq[places]
     if block.zeroframe is not None:
-        block.zeroframe = block.zeroframe[:, places]
+        block.zeroframe = np.take(block.zeroframe, places, axis=1)
 
 
 @dataclass(frozen=True)

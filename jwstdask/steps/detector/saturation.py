@@ -106,13 +106,13 @@ class SaturationStep(Step):
         science, places = irs2.local_rows(readout.science, window)
         tile = science, window.columns
         threshold, _, flags = _levels(prepared.threshold[tile], prepared.flags[tile])
-        groupdq, zeroframe, bias = block.groupdq[:, :, places], None, None
+        groupdq, zeroframe, bias = np.take(block.groupdq, places, axis=2), None, None
         if block.zeroframe is not None:
-            zeroframe = block.zeroframe[:, places]
+            zeroframe = np.take(block.zeroframe, places, axis=1)
         if prepared.bias is not None:
             bias = np.ascontiguousarray(prepared.bias[window.rows, window.columns][places], np.float32)
         found = saturation.flag_interleaved(
-            block.sci[:, :, places],
+            np.take(block.sci, places, axis=2),
             groupdq,
             threshold,
             n_pix_grow_sat=self.n_pix_grow_sat,
