@@ -49,6 +49,7 @@ DIFFERENCES: dict[tuple[str, str, str], str] = {
 """Facts of parameters that differ from jwst's on purpose."""
 
 OWN = {
+    ("dark_current", "as_jwst"): "False subtracts averaged darks from later segments of few integrations",
     ("emicorr", "as_jwst"): "False seeks the best phase around the end of the turn, and takes the nearest trial phase",
     ("guider_cds", "as_jwst"): "False divides FINEGUIDE by the time between the means",
     ("jump", "as_jwst"): "False lets max_shower_amplitude and minimum_groups count",

@@ -77,11 +77,17 @@ def test_dark_with_gaps_of_its_own_runs_out_like_the_oracle():
 
 @pytest.mark.parametrize("start", [None, 1, 4])
 @pytest.mark.parametrize("integrations", [1, 2, 3])
-@pytest.mark.parametrize("planes", [8, 3])
-def test_miri_dark_for_each_integration(start, integrations, planes):
+@pytest.mark.parametrize(("planes", "nframes"), [(8, 1), (3, 1), (20, 4)])
+def test_miri_dark_for_each_integration(start, integrations, planes, nframes):
     ramp, ref = exposure(integrations), reference(planes, integrations=2)
-    meta = metadata(SHAPE, instrument__name="MIRI", exposure__ngroups=5, exposure__integration_start=start)
-    assert_same(walk(DarkCurrentStep(), meta, {"dark": ref}, ramp, (9, 11)), oracle(ramp, meta, ref))
+    more = {"exposure__integration_start": start, "exposure__nframes": nframes}
+    meta = metadata(SHAPE, instrument__name="MIRI", exposure__ngroups=5, **more)
+    own = walk(DarkCurrentStep(), meta, {"dark": ref}, ramp, (9, 11))
+    assert_same(own, oracle(ramp, meta, ref))
+    # A later segment of one integration gets no averaged dark from jwst.
+    sane = walk(DarkCurrentStep(as_jwst=False), meta, {"dark": ref}, ramp, (9, 11))
+    lost = (start, integrations, nframes) == (4, 1, 4)
+    assert np.array_equal(own.sci, ramp.sci) == lost == (not np.array_equal(own.sci, sane.sci))
 
 
 @pytest.mark.parametrize(("name", "dark", "science"), [("nframes", (8, 0), (4, 0)), ("groupgap", (1, 3), (4, 1))])

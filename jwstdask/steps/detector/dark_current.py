@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jwstdask.core.block import RampBlock
+from jwstdask.core.dims import integrations_of
 from jwstdask.core.errors import ReferenceFileError
 from jwstdask.core.params import par
 from jwstdask.core.step import Meta, SidePath, Step
@@ -65,6 +66,12 @@ class DarkCurrentStep(Step):
 
     dark_output: str | None = par(None, "file for the dark as subtracted")
     average_dark_current: float | None = par(None, "mean dark current, for the Poisson noise", unit="e-/s")
+
+    as_jwst: bool = par(
+        True,
+        "as jwst: no averaged dark for later segments with fewer integrations than the dark; if False, its last one",
+        own=True,
+    )
 
     dark_path: str | None = None
     """Where the dark is saved; set when planning."""
@@ -133,7 +140,11 @@ class DarkCurrentStep(Step):
 
     def apply(self, block: RampBlock, prepared: Dark, gathered: Any = None) -> None:
         rows, columns = block.window.rows, block.window.columns
-        for integrations, dark in _darks(prepared, block.sci.shape[0]):
+        size = block.sci.shape[0]
+        # jwst averages no more integrations than the exposure has, but always uses the last one for later segments.
+        missing = prepared.values.ndim == 4 and prepared.averaged and not prepared.first
+        missing = missing and size < prepared.values.shape[0]
+        for integrations, dark in () if missing and self.as_jwst else _darks(prepared, size):
             sci = block.sci[integrations]
             dark_current.subtract(sci, dark, prepared.groups, prepared.averaged, rows, columns, out=sci)
         block.pixeldq |= prepared.flags[rows, columns]
@@ -164,7 +175,7 @@ def _save(path: str, meta: Meta, prepared: Dark) -> None:
     shape = (*prepared.values.shape[:-3], len(groups), height, width)
     flags = (prepared.values.shape[0], 1, height, width) if miri else (height, width)
     # jwst averages no more integrations than the exposure has.
-    count = min(shape[0], int(meta.get("meta.exposure.nints") or shape[0])) if miri and prepared.averaged else shape[0]
+    count = min(shape[0], integrations_of(meta)) if miri and prepared.averaged else shape[0]
     own = {**prepared.meta, "meta.exposure.ngroups": len(groups)}
     if prepared.averaged:
         own |= {f"meta.exposure.{name}": meta[f"meta.exposure.{name}"] for name in ("nframes", "groupgap")}
