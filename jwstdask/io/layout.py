@@ -410,7 +410,7 @@ def _header_text(raw: bytes, end: int) -> str:
 
 
 def _hdu(path: str, header: Header, index: int, offset: int, data_offset: int) -> Hdu:
-    values = header.values
+    values = header.structure
     try:
         bitpix, naxis = values["BITPIX"], values["NAXIS"]
         axes = tuple(values[f"NAXIS{axis}"] for axis in range(naxis, 0, -1))

@@ -13,7 +13,7 @@ import pytest
 from astropy.io import fits
 
 from jwstdask.core.errors import InputError
-from jwstdask.io.header import Header, card_text, title_text
+from jwstdask.io.header import Header, card_text, is_structural, title_text
 from jwstdask.io.layout import open_layout
 from tests.io.conftest import NX, NY, random_array, write_with_stdatamodels
 
@@ -354,3 +354,32 @@ def test_titles_and_broken_cards():
     assert header.commentary("HISTORY") == ["one", "two"]
     assert "D" in header
     assert Header(text[:80]).astropy()["A"] == 1500.0
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_structure_is_what_all_values_say(seed):
+    """Of cards in any order, with values of any kind and some keywords twice."""
+    rng = np.random.default_rng(seed)
+    names = [
+        "NAXIS",
+        "NAXIS1",
+        "BITPIX",
+        "BZERO",
+        "TFORM12",
+        "TTYPE1",
+        "TDIM3",
+        "EXTNAME",
+        "EXTVER",
+        "XTENSION",
+        "GCOUNT",
+    ]
+    names += ["TELESCOP", "BEXTRA", "NGROUPS", "PCOUNT", "TFIELDS", "SUBARRAY", "EXPTIME", "NAXISX", "TFORM"]
+    values = ["3", "-32", "32768.5", "'(3,4)   '", "'a / b' / with a comment", "T", "1.0D3 / tera", "'it''s'"]
+    cards = [f"{name:8}= {rng.choice(values)}".ljust(80) for name in [*rng.choice(names, 40), "NGROUPS"]]
+    cards.insert(int(rng.integers(40)), "HISTORY NAXIS   = 7".ljust(80))
+    found = Header("".join(cards)).structure
+    whole = Header("".join(cards)).values
+    assert found == {name: value for name, value in whole.items() if is_structural(name)}
+    assert "NGROUPS" in whole and "NGROUPS" not in found
+    long = [*cards, "TTYPE9  = 'half &'".ljust(80), "CONTINUE  'a name'".ljust(80)]
+    assert Header("".join(long)).structure["TTYPE9"] == "half a name"
