@@ -260,6 +260,14 @@ def test_skip_rules():
     assert RefPixStep().reference_skip_reason({}, {"refpix": None, "sirskernel": FakeReference()}) is None
 
 
+def test_kernels_are_those_of_full_frames():
+    step, full = RefPixStep(refpix_algorithm="sirs"), geometry("NRCA1", (0, 0), (2048, 2048), subarray__name="FULL")
+    assert step.references_for(full) == ("sirskernel",)
+    assert RefPixStep().references_for(full) == ()
+    assert step.references_for(geometry("NRCA1", (0, 0), (64, 64))) == ()
+    assert step.references_for(geometry("MIRIMAGE", (0, 0), (1024, 1032), subarray__name="FULL")) == ()
+
+
 def test_what_is_not_available_is_refused_when_planning():
     full = geometry("NRCA1", (0, 0), (2048, 2048), subarray__name="FULL")
     RefPixStep(refpix_algorithm="sirs").check(full)

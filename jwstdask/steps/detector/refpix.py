@@ -238,7 +238,8 @@ class RefPixStep(Step):
     def references_for(self, meta: Meta) -> tuple[str, ...]:
         if irs2.is_irs2(meta):
             return ("refpix",)
-        return ("sirskernel",) if self.refpix_algorithm == "sirs" else ()
+        full = meta.get("meta.instrument.name") != "MIRI" and "FULL" in str(meta.get("meta.subarray.name"))
+        return ("sirskernel",) if self.refpix_algorithm == "sirs" and full else ()
 
     def reference_skip_reason(self, meta: Meta, references: Mapping[str, Any]) -> str | None:
         missing = irs2.is_irs2(meta) and references.get("refpix") is None
