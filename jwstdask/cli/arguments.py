@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -161,15 +162,20 @@ def join_ranks(profile: Profile | None) -> None:
         join(profile)
 
 
-def executor_of(options: argparse.Namespace) -> Executor:
-    """Where the options say that tasks run."""
+def executor_of(options: argparse.Namespace, logs: str | None = None) -> Executor:
+    """Where the options say that tasks run; jobs of a queue keep what they say in ``logs`` if no profile says where."""
     profile = profile_of(options)
     if profile is None:
         from jwstdask.engine.executor import Threads
 
         return Threads(options.threads)
     from jwstdask.engine.clusters import start
+    from jwstdask.engine.profiles import QUEUES
 
+    if logs is not None and profile.kind in QUEUES and profile.log_directory is None:
+        with contextlib.suppress(OSError):
+            os.makedirs(logs, exist_ok=True)
+            profile = replace(profile, log_directory=os.path.abspath(logs))
     return start(profile)
 
 

@@ -313,8 +313,10 @@ def _run_plan(options: Any, words: list[str], own: dict[str, Any], steps: dict[s
 
 def _run_planned(options: Any, plan: Any, settings: Any) -> int:
     """Do, or with --dry-run show, a plan of a program."""
+    from jwstdask.engine.executor import Cluster
     from jwstdask.pipelines.resume import Resume, check_force
-    from jwstdask.pipelines.run import ProgramPlan, run_program
+    from jwstdask.pipelines.run import ProgramPlan, home_of, run_program
+    from jwstdask.program.log_files import keep_worker_logs, worker_folder
     from jwstdask.refs.crds import context_name
 
     resume = Resume(check_force(options.force), ("jwstdask", "run", *options.words), context_name(settings.context))
@@ -322,8 +324,9 @@ def _run_planned(options: Any, plan: Any, settings: Any) -> int:
         print(note, file=sys.stderr)
     if options.dry_run:
         return _show(options, plan, settings, resume)
+    home = home_of(plan, settings)
     progress = Progress(0, steps=options.verbose, style=options.log_format)
-    executor = executor_of(options)
+    executor = executor_of(options, worker_folder(home))
 
     def planned(plan: ProgramPlan) -> None:
         count = sum(len(chain) for chain in plan.chains)
@@ -350,14 +353,17 @@ def _run_planned(options: Any, plan: Any, settings: Any) -> int:
             )
     finally:
         progress.close()
-        executor.close()
+        try:
+            if isinstance(executor, Cluster) and progress.done:
+                keep_worker_logs(home, executor.worker_logs())
+        finally:
+            executor.close()
     if not options.no_report:
-        from jwstdask.pipelines.run import home_of
         from jwstdask.report.html import write_run_report
 
         path = options.report or join(settings.output_dir or ".", "report.html")
         plans = [item for chain in result.plan.chains for item in chain]
-        write_run_report(path, home_of(result.plan, settings), plans, result.plan.associations, result.outcomes)
+        write_run_report(path, home, plans, result.plan.associations, result.outcomes)
         print(f"report: {path}", file=sys.stderr)
     print(
         f"{len(result.outcomes) - len(result.failed)} of {len(result.outcomes)} done in {duration(result.wall)}",

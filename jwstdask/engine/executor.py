@@ -177,6 +177,9 @@ _MOST_AT_ONCE = 500
 _LINGER, _LOOK = 0.1, 0.02
 """Seconds that results wait for others to be fetched with, and between looks."""
 
+_ANSWER_SECONDS = 5.0
+"""How long workers are waited for that are asked for their logs."""
+
 _BUNDLE_SECONDS, _LARGEST_BUNDLE = 0.25, 32
 """Short tasks go to a worker together: as many as take so long, and no more than that."""
 
@@ -436,6 +439,17 @@ class Cluster:
                 self.client.run(function, *arguments, on_error="ignore")
         else:
             self._calls[function, repr(arguments)] = function, arguments
+
+    def worker_logs(self) -> dict[str, list[str]]:
+        """What Dask said on the workers that are there and by their keepers, in order of time; what is to be had."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for nanny in (False, True):
+            with contextlib.suppress(Exception):
+                ask = self.client.scheduler.worker_logs
+                told = self.client.sync(ask, n=None, workers=None, nanny=nanny, callback_timeout=_ANSWER_SECONDS)
+                for address, lines in told.items():
+                    found[address] += [text for _, text in lines]
+        return {address: sorted(lines) for address, lines in found.items()}
 
     def close(self) -> None:
         self.client.close()

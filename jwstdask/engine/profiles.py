@@ -65,7 +65,9 @@ class Profile:
     prologue: tuple[str, ...] = par((), "lines of the job script before the worker starts, such as module load")
     python: str | None = par(None, "python on the nodes, if not the path of this one")
     local_directory: str | None = par(None, "fast folder of the nodes for Dask's own files")
-    log_directory: str | None = par(None, "folder where the output of jobs stays")
+    log_directory: str | None = par(
+        None, "folder where the output of jobs stays; for programs logs/workers beside the products"
+    )
     check: str = par("30 s", "how often the jobs are compared with the queue's own list")
     start_timeout: str | None = par(None, "how long to wait for the first worker; as long as it takes if not given")
     options: Mapping[str, Any] | None = par(None, "more arguments of dask-jobqueue's class")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+from collections.abc import Mapping, Sequence
 
 from jwstdask.io.naming import exposure_stem
 from jwstdask.program.state import state_folder
@@ -22,6 +24,21 @@ def log_path(folder: str, path: str) -> str:
     name = os.path.basename(path)
     stem = exposure_stem(name) if name.endswith(".fits") else name
     return os.path.join(state_folder(folder), FOLDER, f"{_UNSAFE.sub('_', stem) or '_'}.log")
+
+
+def worker_folder(folder: str) -> str:
+    """Where logs of workers are, given the folder of the products."""
+    return os.path.join(state_folder(folder), FOLDER, "workers")
+
+
+def keep_worker_logs(folder: str, logs: Mapping[str, Sequence[str]]) -> None:
+    """Add to the logs of workers, by address. That they cannot be written is no reason to fail."""
+    for address, lines in logs.items():
+        name = _UNSAFE.sub("_", address.rpartition("/")[2]) or "_"
+        with contextlib.suppress(OSError):
+            os.makedirs(worker_folder(folder), exist_ok=True)
+            with open(os.path.join(worker_folder(folder), f"{name}.log"), "a", encoding="utf-8") as file:
+                file.writelines(f"{line}\n" for line in lines)
 
 
 def tail(path: str, lines: int = 30) -> str:

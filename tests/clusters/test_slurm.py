@@ -108,7 +108,7 @@ def test_from_the_command_line(slurm, profile_file, program, expected, tmp_path)
     path = profile_file("slurm", interface="lo", workers="1:2", workers_per_job=1, idle="5 s")
     shared = Path(read_profile(path).shared_folder)
     uncals = [str(item) for item in program.uncals[:2]]
-    words = ["run", "calwebb_detector1", *uncals, f"--output_dir={tmp_path}", "--cluster", path]
+    words = ["run", *uncals, "--through=1", f"--output_dir={tmp_path}", "--cluster", path]
     command = subprocess.Popen(
         [sys.executable, "-m", "jwstdask.cli.main", *words],
         cwd=ROOT,
@@ -131,6 +131,9 @@ def test_from_the_command_line(slurm, profile_file, program, expected, tmp_path)
     assert command.returncode == 0, told
     assert "scheduler tls://127.0.0.1:" in told
     assert list(shared.glob(".cluster*")) == []
+    # What jobs said has come home.
+    said = [file.read_text() for file in (tmp_path / "logs" / "workers").iterdir()]
+    assert any("Registered to:" in text for text in said)
     for product in tmp_path.glob("*_rate.fits"):
         (tmp_path / "same").mkdir(exist_ok=True)
         product.rename(tmp_path / "same" / product.name)

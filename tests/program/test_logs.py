@@ -182,6 +182,10 @@ def test_progress_for_machines(field_of: Field, option: str) -> None:
     assert {item["done"] for item in found if item["event"] == "finished"} == {1, 2}
     logs = sorted((out / "logs").glob("*.log"))
     places = {re.search(r"on (\S+),", path.read_text()).group(1) for path in logs}  # type: ignore[union-attr]
+    # What was said on workers comes home, too.
+    workers = list((out / "logs" / "workers").glob("*.log"))
+    assert len(workers) == (2 if option == "--workers=2" else 0)
+    assert all("Registered to:" in path.read_text() and "Start Nanny" in path.read_text() for path in workers)
     assert len(logs) == 2 and len(places) == (2 if option == "--threads=2" else len(places))
 
 
