@@ -8,6 +8,7 @@ pixels come from the file and go to the file, so it can be run again anywhere.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
 import time
@@ -44,7 +45,7 @@ from jwstdask.io.layout import FitsLayout, open_layout
 from jwstdask.io.metadata import has_wcs, read_metadata, read_wcs
 from jwstdask.io.product import MappedImages, ProductHandle, ProductWriter, make_folder
 from jwstdask.io.schema import model_schema
-from jwstdask.io.temporary import scratch_folder, temporary_path
+from jwstdask.io.temporary import FileArray, scratch_folder, temporary_path
 from jwstdask.refs.stripes import Superstripes
 
 STRIP_BYTES = 8_000_000
@@ -52,6 +53,9 @@ STRIP_BYTES = 8_000_000
 
 _LONGEST_STRIP = 4 * STRIP_BYTES
 """Product bytes of the lowest strip from which on tiles are written one by one."""
+
+_LARGEST_IN_MEMORY = 32_000_000
+"""Bytes of an array of the whole frame from which on it is in a file rather than in the memory of the process."""
 
 _NEW_MODELS = frozenset(("rate", "rateints", "fitopt", "likely_chisq"))
 """Products that are made anew from the metadata: what the data model does not know is not carried over."""
@@ -163,7 +167,7 @@ class StripSink:
 class StripTask:
     """What a process needs to do strips of an exposure: some kilobytes, picklable.
 
-    ``frame`` names the files of the arrays of the whole frame that a step needs.
+    ``frame`` has the arrays of the whole frame that a step needs.
     """
 
     plan: ExposurePlan
@@ -171,7 +175,7 @@ class StripTask:
     gathered: Mapping[str, Any]
     handles: Mapping[str, ProductHandle]
     taps: Mapping[str, ProductHandle]
-    frame: Mapping[str, str] = field(default_factory=dict)
+    frame: Mapping[str, FileArray] = field(default_factory=dict)
     walk: int = 0
 
 
@@ -185,7 +189,7 @@ def run_strip(task: StripTask, rows: tuple[int, int], touched: np.ndarray | None
         _prepared.work = Pass(task.plan, task.meta, FileArrays.open(task.plan.path), task.gathered)
         _prepared.key = key
     work = _prepared.work
-    arrays = {name: np.load(path, mmap_mode="r+") for name, path in task.frame.items()}
+    arrays = {name: held.array for name, held in task.frame.items()}
     frame = whole_frame(work.shape, arrays) if arrays else None
     return _strip(work, task.handles, task.taps, frame, touched, rows)
 
@@ -270,7 +274,8 @@ def _run(plan: ExposurePlan, executor: Executor) -> Outcome:
             records += work.records()
             counted |= of_tally(tally)
             if part.frame_step is not None and scratch is not None:
-                outcome = run_in_file(part.frame_step, meta, scratch, executor)
+                given = meta_before(plan, work, meta, records, found, part.frame_step.name)
+                outcome = run_in_file(part.frame_step, given, scratch, executor)
                 records.append(outcome.record)
                 if outcome.spoiled:
                     work.plan = replace(work.plan, taps={})
@@ -345,31 +350,27 @@ def _walk(
     """All strips, the revision of the whole frame if a step wants it, and the tiles it touched."""
     per_row = bytes_of_row((*handles.values(), *taps.values()))
     row_ranges = strips(work.shape, strip_height(per_row))
-    if not isinstance(executor, Cluster):
-        frame = work.frame(lambda name, shape, dtype: np.empty(shape, dtype))
-
-        def strip(walk: int, touched: np.ndarray | None) -> Any:
-            return partial(_strip, work, handles, taps, frame, touched)
-
-        return walks(work, strip, executor, row_ranges, frame)
     with contextlib.ExitStack() as stack:
-        paths: dict[str, str] = {}
+        folder = os.path.dirname(next(iter((*handles.values(), *taps.values()))).temporary)
+        scratch = stack.enter_context(scratch_folder(folder, make=False))
+        held: dict[str, FileArray] = {}
 
         def allocate(name: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:
-            if not paths:
-                folder = os.path.dirname(next(iter((*handles.values(), *taps.values()))).temporary)
-                paths[""] = str(stack.enter_context(scratch_folder(folder)))
-            paths[name] = f"{paths['']}/{name}.npy"
-            return np.lib.format.open_memmap(paths[name], "w+", dtype, shape)
+            size = math.prod(shape) * np.dtype(dtype).itemsize
+            if size <= _LARGEST_IN_MEMORY and not isinstance(executor, Cluster):
+                return np.empty(shape, dtype)
+            held[name] = FileArray(scratch, shape, dtype, ready=True)
+            return held[name].array
 
         frame = work.frame(allocate)
-        paths.pop("", None)
 
-        def distant(walk: int, touched: np.ndarray | None) -> Any:
-            task = StripTask(work.plan, work.meta, work.shipped(), handles, taps, paths, walk)
+        def strip(walk: int, touched: np.ndarray | None) -> Any:
+            if not isinstance(executor, Cluster):
+                return partial(_strip, work, handles, taps, frame, touched)
+            task = StripTask(work.plan, work.meta, work.shipped(), handles, taps, held, walk)
             return partial(run_strip, task, touched=touched)
 
-        return walks(work, distant, executor, row_ranges, frame)
+        return walks(work, strip, executor, row_ranges, frame)
 
 
 def walks(
@@ -543,6 +544,20 @@ def tapped_meta(
         kept = {name: value for name, value in kept.items() if name not in _CONTEXT}
         kept.update({name: source[name] for name in _CONTEXT if name in source})
     return new_meta(plan, kind, kept)
+
+
+def meta_before(
+    plan: ExposurePlan,
+    work: Pass,
+    meta: Mapping[str, Any],
+    records: list[StepRecord],
+    found: Mapping[str, Mapping[str, Any]],
+    step: str,
+) -> dict[str, Any]:
+    """Metadata for a step on whole frames: what it saves besides the products knows what was done before."""
+    last = f"before:{step}"
+    known = {**tapped_meta(plan, last, meta), **product_updates(plan, work, records, found, last)}
+    return {**without_extra(known), **without_extra(meta, keep=True)}
 
 
 def without_extra(meta: Mapping[str, Any], keep: bool = False) -> dict[str, Any]:

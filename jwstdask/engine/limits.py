@@ -19,8 +19,10 @@ def available_cores() -> int:
     allotted = os.environ.get("SLURM_CPUS_PER_TASK", "")
     if allotted.isdigit():
         cores = min(cores, int(allotted))
-    for text in _of_cgroups("cpu.max"):
-        limit, _, period = text.partition(" ")
+    quotas = [text.partition(" ")[::2] for text in _of_cgroups("cpu.max", "cpu")]
+    # The first version has a file for each number; -1 is no limit.
+    quotas += zip(*(_of_cgroups(f"cpu.cfs_{name}_us", "cpu") for name in ("quota", "period")), strict=False)
+    for limit, period in quotas:
         if limit.isdigit() and period.isdigit():
             cores = min(cores, int(limit) // int(period))
     return max(cores, 1)
@@ -36,7 +38,7 @@ def available_memory() -> int:
 
     limits = [psutil.virtual_memory().total]
     for name in ("memory.max", "memory.limit_in_bytes"):
-        limits += [int(text) for text in _of_cgroups(name) if text.isdigit()]
+        limits += [int(text) for text in _of_cgroups(name, "memory") if text.isdigit()]
     node, cpu = (os.environ.get(f"SLURM_MEM_PER_{name}", "") for name in ("NODE", "CPU"))
     # Slurm says 0 where a job has all memory of its nodes.
     if node.isdigit() and int(node):
@@ -47,17 +49,17 @@ def available_memory() -> int:
     return min(limits)
 
 
-def _of_cgroups(name: str) -> Iterator[str]:
-    """Contents of a file of the cgroups that this process is in, inner and outer ones."""
+def _of_cgroups(name: str, controller: str) -> Iterator[str]:
+    """Contents of a file of the cgroups that this process is in, inner and outer ones; of both versions."""
     try:
         lines = _OWN.read_text().splitlines()
     except OSError:
         return
     for line in lines:
         _, controllers, path = line.split(":", 2)
-        if controllers and "memory" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
-        root = _CGROUPS / "memory" if controllers else _CGROUPS
+        root = _CGROUPS / controller if controllers else _CGROUPS
         folder = root / path.lstrip("/")
         # Where a container sees its own cgroup as the root, the path is not below it.
         for place in [folder, *folder.parents]:

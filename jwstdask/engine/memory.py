@@ -22,6 +22,7 @@ from jwstdask.engine.exposure import (
     blocks_of,
     data_model,
     joined_meta,
+    meta_before,
     most_segments,
     new_meta,
     product_updates,
@@ -196,7 +197,8 @@ def walk_parts(
         result.found |= {item.plan.name: item.step.finish(meta, item.data, tally) for item in work.steps}
         records += work.records()
         if part.frame_step is not None:
-            outcome = run_in_memory(part.frame_step, meta, arrays.name, whole_block(values[""]), executor)
+            given = meta_before(plan, work, meta, records, result.found, part.frame_step.name)
+            outcome = run_in_memory(part.frame_step, given, arrays.name, whole_block(values[""]), executor)
             records.append(outcome.record)
             if outcome.spoiled:
                 values[""] = _walked(work, executor)[0][""]

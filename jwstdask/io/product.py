@@ -28,6 +28,7 @@ import numpy as np
 from jwstdask.core.errors import ProductError
 from jwstdask.io.header import BLOCK, card_text, commentary_text, header_bytes, is_structural, title_text
 from jwstdask.io.metadata import EXTRA, nest
+from jwstdask.io.pages import make_ready, write_at
 from jwstdask.io.remote import check_writable, is_url, join, publish, staging_folder
 from jwstdask.io.schema import ModelSchema, Node, model_schema, numpy_dtype
 from jwstdask.io.temporary import temporary_path
@@ -51,7 +52,6 @@ _STORED = {
 _PIECE = 1 << 20  # elements converted at a time: 4 MB of float32
 _MANY_RUNS = 10_000  # pieces of a file that are not worth a call each
 _SOME_RUNS = 16  # the same where memory that the file backs is there
-_MADV_POPULATE_WRITE = 23
 ArrayKey = str | tuple[str, int]
 
 
@@ -155,7 +155,7 @@ class ProductHandle:
                     offset += ranges[cut].start * strides[cut]
                     run = array[index].reshape(-1)
                     for start in range(0, run.size, _PIECE):
-                        _write_at(
+                        write_at(
                             descriptor, _encode(run[start : start + _PIECE], place.dtype), offset + start * itemsize
                         )
             finally:
@@ -202,26 +202,15 @@ class MappedImages:
 
 
 def _populate(image: np.memmap, path: str, place: Place, rows: slice) -> None:
-    """Have the pages of some rows of an image ready, rather than one after the other as each is first written.
-
-    Zeros are written first: a write call makes large pages of the cache, many at a time, and mapping these takes a
-    quarter of the time of having the mapping itself make small ones.
-    """
+    """Have some rows of an image ready."""
     memory = image._mmap  # type: ignore[attr-defined]
     line = place.shape[-1] * image.dtype.itemsize
-    offset, size = place.offset + rows.start * line, (rows.stop - rows.start) * line
     shift = place.offset - place.offset % mmap.ALLOCATIONGRANULARITY
-    zeros = memoryview(bytes(min(size, 4 * _PIECE)))
     descriptor = os.open(path, os.O_WRONLY)
     try:
         for plane in range(math.prod(place.shape[:-2])):
-            first = offset + plane * place.shape[-2] * line
-            for start in range(0, size, len(zeros)):
-                _write_at(descriptor, zeros[: size - start], first + start)
-            with contextlib.suppress(OSError, AttributeError):
-                # Where this is not Linux 5.14 or later, pages are mapped one after the other.
-                page = (first - shift) // mmap.PAGESIZE * mmap.PAGESIZE
-                memory.madvise(_MADV_POPULATE_WRITE, page, first - shift + size - page)
+            first = place.offset + (plane * place.shape[-2] + rows.start) * line
+            make_ready(descriptor, memory, first, (rows.stop - rows.start) * line, shift)
     finally:
         os.close(descriptor)
 
@@ -348,10 +337,10 @@ class ProductWriter:
                 descriptor = os.open(self.temporary, os.O_WRONLY)
                 try:
                     for offset, data in layout.pieces:
-                        _write_at(descriptor, data, offset)
+                        write_at(descriptor, data, offset)
                     tail = self._asdf(plan, layout)
                     os.ftruncate(descriptor, layout.end)
-                    _write_at(descriptor, tail, layout.end)
+                    write_at(descriptor, tail, layout.end)
                     if self.sync:
                         os.fsync(descriptor)
                 finally:
@@ -901,14 +890,6 @@ def _encode(values: np.ndarray, dtype: str) -> memoryview:
     return out.view(np.uint8).reshape(-1).data
 
 
-def _write_at(descriptor: int, data: bytes | memoryview, offset: int) -> None:
-    view = memoryview(data)
-    while len(view):
-        count = os.pwrite(descriptor, view, offset)
-        view = view[count:]
-        offset += count
-
-
 def _allocate(descriptor: int, size: int) -> None:
     """Reserve the space at once, so that a full disk is known before any work is done."""
     try:
@@ -922,7 +903,7 @@ def _allocate(descriptor: int, size: int) -> None:
 def _copy(source: int, source_offset: int, target: int, target_offset: int, size: int) -> None:
     while size:
         piece = os.pread(source, min(size, 4 << 20), source_offset)
-        _write_at(target, piece, target_offset)
+        write_at(target, piece, target_offset)
         source_offset, target_offset, size = source_offset + len(piece), target_offset + len(piece), size - len(piece)
 
 

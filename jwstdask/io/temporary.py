@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from jwstdask.io.pages import make_ready
 from jwstdask.io.remote import is_url, staging_folder
 
 _NAME = re.compile(r"\..*\.(?P<machine>[0-9a-f]{8})-(?P<process>[0-9]+)-[0-9a-f]{8}\.part")
@@ -99,7 +100,7 @@ def _alive(process: int) -> bool:
 class FileArray:
     """An array in a temporary file, which other processes may map, too; or, without a folder, one in memory.
 
-    The file is removed with the object that made it; copies that travelled to other processes only read it.
+    The file is removed with the object that made it; copies that travelled to other processes map it, too.
 
     Parameters
     ----------
@@ -109,9 +110,17 @@ class FileArray:
         Of the array.
     dtype
         Of the array.
+    ready
+        Its map will be written to in many small pieces.
     """
 
-    def __init__(self, folder: str | os.PathLike[str] | None, shape: tuple[int, ...], dtype: type = np.float32) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike[str] | None,
+        shape: tuple[int, ...],
+        dtype: type = np.float32,
+        ready: bool = False,
+    ) -> None:
         self.shape, self.dtype, self.path = shape, dtype, ""
         self._array: np.ndarray | None = None
         if folder is None:
@@ -119,14 +128,18 @@ class FileArray:
             return
         os.makedirs(folder, exist_ok=True)
         self.path = temporary_path(os.path.join(os.path.abspath(folder), "jwstdask-array"))
-        self._array = np.asarray(np.memmap(self.path, dtype, "w+", shape=shape))
         weakref.finalize(self, _remove, self.path)
+        image = np.memmap(self.path, dtype, "w+", shape=shape)
+        if ready:
+            with open(self.path, "r+b") as file:
+                make_ready(file.fileno(), image._mmap, 0, image.nbytes)  # type: ignore[attr-defined]
+        self._array = np.asarray(image)
 
     @property
     def array(self) -> np.ndarray:
-        """The array; writable where it was made."""
+        """The array."""
         if self._array is None:
-            self._array = np.asarray(np.memmap(self.path, self.dtype, "r", shape=self.shape))
+            self._array = np.asarray(np.memmap(self.path, self.dtype, "r+", shape=self.shape))
         return self._array
 
     def write(self, start: tuple[int, ...], values: np.ndarray) -> None:

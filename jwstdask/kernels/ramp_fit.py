@@ -34,6 +34,7 @@ _CLASSES = len(_POWERS)
 _TABLE = 64  # segments up to this length take their weights from a table
 
 _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
+_INLINE = {**_OPTIONS, "forceinline": True}  # what is done for each flagged ramp: calls would take a quarter of its time
 
 
 class Slopes(NamedTuple):
@@ -156,7 +157,7 @@ def _median_network(size: int) -> np.ndarray:
 # One pixel ------------------------------------------------------------------------------------------------------------
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**_INLINE)
 def _load(sci, groupdq, zeroframe, integration, y, x, first, last, suppress, data, dq, original, counts):
     """Copy a ramp to ``data`` and ``dq`` (its flags as the fit sees them) and ``original`` (its flags as they came).
 
@@ -224,7 +225,7 @@ def _sort(values, count):
         gap //= 3
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**_INLINE)
 def _median_difference(data, dq, size, group_time, scratch):
     """Median of the usable first differences [DN/s], or the first group (NaN if unusable) if there are none."""
     count = 0
@@ -245,7 +246,7 @@ def _median_difference(data, dq, size, group_time, scratch):
     return scratch[middle] if count % 2 else (scratch[middle - 1] + scratch[middle]) / 2.0
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**_INLINE)
 def _find_segments(dq, size, starts, lengths):
     """Segments of a ramp.
 
@@ -286,7 +287,7 @@ def _find_segments(dq, size, starts, lengths):
     return kept, kept
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**_INLINE)
 def _power_class(signal, gain, noise):
     """Index of the power of the weights, from the signal-to-noise ratio of a segment.
 
@@ -307,7 +308,7 @@ def _power_class(signal, gain, noise):
     return 5 - (ratio < 5.0) - (ratio < 10.0) - (ratio < 20.0) - (ratio < 50.0) - (ratio < 100.0)
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**_INLINE)
 def _read_variance(noise, gain, length, time):
     """Variance of a slope by read noise [(DN/s)^2]; ``length`` groups, ``time`` [s] apart."""
     if length > 2 and not gain > 0.0:
@@ -317,14 +318,14 @@ def _read_variance(noise, gain, length, time):
     return 12.0 * each * each / ((length * length * length - length) * gain * gain)
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**_INLINE)
 def _poisson_variance(rate, dark, gain, length, time):
     """Variance of a slope by photon noise [(DN/s)^2]; ``rate`` [DN/s] counts if positive."""
     scale = time * gain * max(length - 1.0, 1.0)
     return (rate + dark) / scale if rate > 0.0 else dark / scale
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**_INLINE)
 def _fit_segment(data, start, length, origin, gain, noise, time, table):
     """Weighted straight line through groups ``start`` to ``start + length - 1``; ``time`` is that of a group.
 
@@ -386,12 +387,12 @@ def _read_weight_with_chargeloss(original, size, gain, noise, group_time, single
     return total
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**_INLINE)
 def _capped(variance):
     return 0.0 if variance >= LARGE_VARIANCE else variance
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**_INLINE)
 def _fit_ramp(
     data, dq, counts, origin, pixel_dq, gain, noise, dark, rate, group_time, single_time, table, starts, lengths, sums
 ):
@@ -450,13 +451,13 @@ def _fit_ramp(
     return bits, slope, error, poisson, read, count, places
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**_INLINE)
 def _single_time(start, group_time, frame_time, one_group_time):
     """Exposure of a lone group: half way through group 0, the zero frame, or a whole group."""
     return one_group_time if start == 1 else (frame_time if start == 2 else group_time)
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**_INLINE)
 def _median_rate(data, dq, start, group_time, frame_time, one_group_time, scratch):
     """Rate of one integration by its median difference [DN/s], 0 if there is none."""
     if dq.size == 1:

@@ -129,6 +129,13 @@ def test_limits_of_old_cgroups(cgroup, tmp_path):
     (cgroup / "memory/job").mkdir(parents=True)
     (cgroup / "memory/job/memory.limit_in_bytes").write_text("700000000\n")
     assert limits.available_memory() == 700_000_000
+    (cgroup / "cpu/job").mkdir(parents=True)
+    for group, quota in (("job", 250_000), (".", -1)):
+        (cgroup / "cpu" / group / "cpu.cfs_quota_us").write_text(f"{quota}\n")
+        (cgroup / "cpu" / group / "cpu.cfs_period_us").write_text("100000\n")
+    assert limits.available_cores() == 2
+    (cgroup / "cpu/job/cpu.cfs_quota_us").write_text("-1\n")
+    assert limits.available_cores() == 8
 
 
 def test_limits_of_slurm(cgroup, monkeypatch):

@@ -98,7 +98,7 @@ MODES: Mapping[str, Mode] = {
     ),
     "NIS SUB80 NISRAPID 2x2, every step": Mode(
         "niriss", {"subarray": "SUB80", "filters": ["F380M"]}, {"ngroups": 2, "nints": 2},
-        {"clean_flicker_noise": {"skip": False}},
+        {"clean_flicker_noise": {"skip": False, "save_noise": True, "save_background": True}},
     ),
     "NIS SUBSTRIP96 SOSS NISRAPID 4x4, two segments": Mode(
         "niriss", SOSS, {"ngroups": 4, "nints": 4, "tso": True, "exp_type": "NIS_SOSS", "segments": 2}
