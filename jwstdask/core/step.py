@@ -64,7 +64,8 @@ class Step(Parameters):
     kind: ClassVar[str] = "block"
     """``block``, ``frame`` (whole frames), ``metadata`` (no pixel work) or ``association`` (several exposures)."""
     superstripes: ClassVar[bool] = False
-    """Whether the step works on exposures in superstripes as they are read (:meth:`RampBlock.superstripes`)."""
+    """Whether the step works on exposures as they are read: in superstripes (:meth:`RampBlock.superstripes`), or with
+    the reference samples of IRS2 between the rows."""
     joins_superstripes: ClassVar[bool] = False
     """Whether superstripes make up a frame after the step."""
     available: ClassVar[bool] = True

@@ -34,11 +34,13 @@ from jwstdask.engine.passes import reason_of
 from jwstdask.io.layout import open_layout
 from jwstdask.io.metadata import read_metadata
 from jwstdask.io.naming import file_name, product_path
+from jwstdask.kernels.irs2 import SIZE
 from jwstdask.pipelines.cost import predict
 from jwstdask.program.associations import Association, Product
 from jwstdask.refs.crds import NOT_APPLICABLE, ReferenceChoice, resolve
 from jwstdask.refs.parameters import ParameterLayers, crds_parameters_disabled, parameter_layers, parameter_reftype
 from jwstdask.refs.stripes import Superstripes, superstripes
+from jwstdask.steps.detector.irs2 import is_irs2
 from jwstdask.steps.registry import CLASSES, step_class
 
 PARITY_VERSION = "3.0.0"
@@ -511,6 +513,7 @@ def choose_steps(target: type, drafts: list[Draft], settings: Settings) -> None:
             else:
                 branch = target.branch(draft.meta)
                 draft.branch, order = branch.name, branch.order
+            interleaved = is_irs2(meta) and len(draft.shape) > 1 and draft.shape[-2] > SIZE
             for name in order:
                 step = configured.steps[name]
                 if alone and settings.standalone:
@@ -534,6 +537,12 @@ def choose_steps(target: type, drafts: list[Draft], settings: Settings) -> None:
                             )
                         if step.joins_superstripes:
                             meta = Superstripes.of(meta).metadata(meta)
+                    if interleaved and not step.superstripes:
+                        raise PlanError(
+                            f"{draft.request.path}: {name} cannot work on rows with reference samples between them",
+                            "run refpix before it, without preserve_irs2_refpix",
+                        )
+                    interleaved = interleaved and not step.drops_rows(meta)
                 recorded = alone or name != "bkg_subtract" or bool(draft.request.members.get("background"))
                 draft.steps.append(StepPlan(name, step, reason, {}, configured.step_origins[name], recorded))
             draft.after = meta

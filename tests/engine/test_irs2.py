@@ -10,6 +10,7 @@ from astropy.io import fits
 
 from jwstdask import open_exposure
 from jwstdask.core import dq
+from jwstdask.core.errors import JwstdaskError
 from jwstdask.engine.executor import Serial
 from jwstdask.kernels.irs2 import Readout
 from jwstdask.simulate.crds import ReferenceMap, Rule, write_cache
@@ -157,6 +158,18 @@ def test_reference_samples_are_preserved_on_request(products, tmp_path):
     with fits.open(products["refpix"]) as file:
         np.testing.assert_array_equal(found["sci"].values[:, :, rows], file["SCI"].data)
         np.testing.assert_array_equal(found["pixeldq"].values[rows], file["PIXELDQ"].data)
+
+
+def test_later_steps_are_refused_while_reference_samples_are_there(uncal, products):
+    from jwstdask.pipeline import Detector1Pipeline
+    from jwstdask.step import LinearityStep
+
+    with pytest.raises(JwstdaskError, match="linearity cannot work on rows with reference samples between them"):
+        Detector1Pipeline.call(uncal, steps={"refpix": {"preserve_irs2_refpix": True}}, executor=Serial())
+    with pytest.raises(JwstdaskError, match="Run refpix before it"):
+        Detector1Pipeline.call(uncal, steps={"refpix": {"skip": True}}, executor=Serial())
+    with pytest.raises(JwstdaskError, match="linearity cannot work"):
+        LinearityStep.call(str(products["superbias"]))
 
 
 def test_picture_frame_after_the_rows_are_dropped(uncal, products, tmp_path):
