@@ -51,6 +51,11 @@ _DOES = {"run": "Calibrate exposures.", "plan": "Show what `jwstdask run` would 
 
 
 def main(argv: Sequence[str], command: str = "run") -> int:
+    with _interrupts.remembered():
+        return _main(argv, command)
+
+
+def _main(argv: Sequence[str], command: str) -> int:
     options_parser = parser(command, _DOES[command] + "\n" + _EPILOG)
     options_parser.add_argument(
         "target",
@@ -173,6 +178,7 @@ def _run_target(options: Any, inputs: list[str], own: dict[str, Any], steps: dic
 
         bases = {(item.pipeline, item.path): Basis.of(draft) for item, draft in zip(plans, drafts, strict=True)}
         return _show(options, ProgramPlan([[item] for item in plans], bases=bases), settings)
+    _interrupts.heed()
     progress = Progress(len(plans), steps=options.verbose, style=options.log_format)
     executor = executor_of(options)
     try:
@@ -324,6 +330,7 @@ def _run_planned(options: Any, plan: Any, settings: Any) -> int:
         print(note, file=sys.stderr)
     if options.dry_run:
         return _show(options, plan, settings, resume)
+    _interrupts.heed()
     home = home_of(plan, settings)
     progress = Progress(0, steps=options.verbose, style=options.log_format)
     executor = executor_of(options, worker_folder(home))
@@ -334,6 +341,7 @@ def _run_planned(options: Any, plan: Any, settings: Any) -> int:
         progress.say(f"{len(plan.chains) + len(plan.finished)} exposures, {count} tasks on {executor.workers} workers")
 
     try:
+        _interrupts.heed()
         with stopping():
             result = run_program(
                 (),
@@ -373,6 +381,38 @@ def _run_planned(options: Any, plan: Any, settings: Any) -> int:
         count = f"{progress.warned} of {progress.done}" if progress.done > 1 else "1"
         print(f"{count} with warnings: see the logs", file=sys.stderr)
     return _end(result.outcomes, options.debug)
+
+
+class _Interrupts:
+    """Remembers Ctrl-C: while libraries are imported some take the exception for one of theirs, and go on."""
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    @contextlib.contextmanager
+    def remembered(self) -> Iterator[None]:
+        self._asked = False
+        main_thread = threading.current_thread() is threading.main_thread()
+        if not main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+            yield
+            return
+        signal.signal(signal.SIGINT, self._note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _note(self, *_: Any) -> None:
+        self._asked = True
+        raise KeyboardInterrupt
+
+    def heed(self) -> None:
+        """Stop if Ctrl-C has been pressed and nobody took notice."""
+        if self._asked:
+            raise KeyboardInterrupt
+
+
+_interrupts = _Interrupts()
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ Imports take some seconds of CPU. They are done once, not by each worker, and wh
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -33,15 +34,20 @@ def prepare() -> None:
     if not available():
         return
     import multiprocessing
-    from multiprocessing import forkserver
+    from multiprocessing import forkserver, resource_tracker
 
     multiprocessing.get_context("forkserver").set_forkserver_preload(["jwstdask.engine.preloaded"])
     before = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(_PASSING)}
     own = {name: value for name, value in _ENVIRONMENT.items() if name not in os.environ}
     os.environ.update(own)
+    # Ctrl-C goes to all processes of a terminal: the server, and what is forked from it, leave it to this one. The
+    # tracker lets signals through again when it is started, hence first.
+    resource_tracker.ensure_running()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         forkserver.ensure_running()
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for name in own:
             del os.environ[name]
         os.environ.update(before)

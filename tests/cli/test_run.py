@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +18,8 @@ from astropy.io import fits
 
 import jwstdask
 from jwstdask.core.params import declared
+from jwstdask.pipelines import planner
+from jwstdask.pipelines import run as pipelines_run
 from jwstdask.pipelines.registry import PIPELINES, find
 from jwstdask.simulate import Cache
 from jwstdask.step import JumpStep, SaturationStep
@@ -122,6 +126,29 @@ def test_an_exposure_given_twice_is_told(command, program, tmp_path):
     assert status == 0, printed
     (line,) = [line for line in printed.splitlines() if "same exposure" in line]
     assert f"mosaics: copy_uncal.fits, {first.name}. Give one of each" in line
+
+
+@pytest.mark.parametrize("words", [[], ["calwebb_detector1"]])
+def test_ctrl_c_is_not_forgotten(command, uncal, tmp_path, monkeypatch, words):
+    """Libraries that try imports may take it for a failure of theirs while a program is planned."""
+    plan = planner.plan_exposures
+
+    def careless(*arguments):
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        return plan(*arguments)
+
+    for module in (planner, pipelines_run):
+        monkeypatch.setattr(module, "plan_exposures", careless)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        status, printed = command("run", *words, uncal, f"--output_dir={tmp_path / 'out'}")
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert status == 130, printed
+    assert "Interrupted. Finished products are complete" in printed
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", [*PIPELINES, *CLASSES])
