@@ -63,6 +63,8 @@ _NEW_MODELS = frozenset(("rate", "rateints", "fitopt", "likely_chisq"))
 LAST_STEP = {"fitopt": "before:ramp_fit", "likely_chisq": "before:ramp_fit"}
 """Products whose header does not state the steps that made them, as in jwst."""
 
+_GAIN_FACTOR = "meta.exposure.gain_factor"
+
 _IMAGES_ONLY = ("meta.wcsinfo.", "meta.pointing.", "meta.coordinates.", "meta.bunit_err")
 """Metadata that the data model of optional results does not know."""
 
@@ -268,7 +270,7 @@ def _run(plan: ExposurePlan, executor: Executor) -> Outcome:
                     for step, writer in taps.items()
                 }
                 paths = {
-                    kind: writer.finish(product_updates(plan, work, records, found, LAST_STEP.get(kind)))
+                    kind: writer.finish(optional_updates(plan, work, records, found, kind))
                     for kind, writer in writers.items()
                 }
             records += work.records()
@@ -657,6 +659,17 @@ def product_updates(
             updates[f"meta.cal_step.{item.step.status}"] = status[item.name]
         if last == item.name:
             break
+    return updates
+
+
+def optional_updates(
+    plan: ExposurePlan, work: Pass, records: list[StepRecord], found: Mapping[str, Mapping[str, Any]], kind: str
+) -> dict[str, Any]:
+    """Those of a kind of product: optional results know the factor of the gain, too."""
+    updates = product_updates(plan, work, records, found, LAST_STEP.get(kind))
+    factor = found.get("ramp_fit", {}).get(_GAIN_FACTOR)
+    if kind in LAST_STEP and factor is not None:
+        updates[_GAIN_FACTOR] = factor
     return updates
 
 

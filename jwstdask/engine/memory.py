@@ -18,13 +18,13 @@ from jwstdask.core.errors import StepError
 from jwstdask.core.plan import ExposurePlan, StepRecord
 from jwstdask.engine.executor import Executor, Serial
 from jwstdask.engine.exposure import (
-    LAST_STEP,
     blocks_of,
     data_model,
     joined_meta,
     meta_before,
     most_segments,
     new_meta,
+    optional_updates,
     product_updates,
     run_metadata_steps,
     tapped_meta,
@@ -137,8 +137,11 @@ def process(
         if kind == "fitopt":
             values = _trimmed(values, tally)
         own = tapped_meta(plan, tap, given, source) if tap else new_meta(plan, kind, given)
-        last = tap or LAST_STEP.get(kind)
-        own.update(product_updates(plan, work, records, found, last))
+        own.update(
+            product_updates(plan, work, records, found, tap)
+            if tap
+            else optional_updates(plan, work, records, found, kind)
+        )
         path = plan.taps.get(tap or "") or plan.products.get(kind, "")
         products[kind] = assemble(kind, values, own, plan.exp_type, path, beside, found_wcs or wcs)
     return products

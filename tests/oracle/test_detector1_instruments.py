@@ -42,6 +42,7 @@ MODES: Mapping[str, Mode] = {
     "MIRIMAGE SUB64 FASTR1 3x5, fits of segments": Mode(
         "miri", {"subarray": "SUB64"}, {"ngroups": 5, "nints": 3, "background": 300.0},
         {"firstframe": {"skip": False}, "ramp_fit": {"save_opt": True}},
+        {"gain": {"GAINFACT": 1.97}},
     ),
     "MIRIMAGE SUB64 FASTR1 2x3, 1/f noise in the field": Mode(
         "miri", {"subarray": "SUB64"}, {"ngroups": 3, "nints": 2},
