@@ -28,6 +28,7 @@ from jwstdask.engine.association import resample_exposure
 from jwstdask.engine.census import Census, of_products, of_tally, recount_groups
 from jwstdask.engine.executor import Cluster, Executor, Serial
 from jwstdask.engine.frames import divided, run_in_file
+from jwstdask.engine.heap import keep_freed_memory
 from jwstdask.engine.log import at_step, map_parts
 from jwstdask.engine.outcome import measured
 from jwstdask.engine.passes import (
@@ -229,6 +230,7 @@ def run_exposure(plan: ExposurePlan, executor: Executor | None = None) -> Outcom
     outcome
         With the error, if there was one: nothing is raised but KeyboardInterrupt, and no half-written product is left.
     """
+    keep_freed_memory()
     return measured(plan, partial(_run, plan, executor or Serial()))
 
 
@@ -361,7 +363,7 @@ def _walk(
             size = math.prod(shape) * np.dtype(dtype).itemsize
             if size <= _LARGEST_IN_MEMORY and not isinstance(executor, Cluster):
                 return np.empty(shape, dtype)
-            held[name] = FileArray(scratch, shape, dtype, ready=True)
+            held[name] = FileArray(scratch, shape, dtype, in_pieces=True)
             return held[name].array
 
         frame = work.frame(allocate)

@@ -17,7 +17,7 @@ import uuid
 import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -100,7 +100,8 @@ def _alive(process: int) -> bool:
 class FileArray:
     """An array in a temporary file, which other processes may map, too; or, without a folder, one in memory.
 
-    The file is removed with the object that made it; copies that travelled to other processes map it, too.
+    The file is removed with the object that made it; copies that travelled to other processes only read it, unless it
+    is made to be written in pieces.
 
     Parameters
     ----------
@@ -110,8 +111,8 @@ class FileArray:
         Of the array.
     dtype
         Of the array.
-    ready
-        Its map will be written to in many small pieces.
+    in_pieces
+        Its map will be written to in many small pieces, by several processes.
     """
 
     def __init__(
@@ -119,9 +120,10 @@ class FileArray:
         folder: str | os.PathLike[str] | None,
         shape: tuple[int, ...],
         dtype: type = np.float32,
-        ready: bool = False,
+        in_pieces: bool = False,
     ) -> None:
         self.shape, self.dtype, self.path = shape, dtype, ""
+        self._mode: Literal["r", "r+"] = "r+" if in_pieces else "r"
         self._array: np.ndarray | None = None
         if folder is None:
             self._array = np.zeros(shape, dtype)
@@ -130,16 +132,16 @@ class FileArray:
         self.path = temporary_path(os.path.join(os.path.abspath(folder), "jwstdask-array"))
         weakref.finalize(self, _remove, self.path)
         image = np.memmap(self.path, dtype, "w+", shape=shape)
-        if ready:
+        if in_pieces:
             with open(self.path, "r+b") as file:
                 make_ready(file.fileno(), image._mmap, 0, image.nbytes)  # type: ignore[attr-defined]
         self._array = np.asarray(image)
 
     @property
     def array(self) -> np.ndarray:
-        """The array."""
+        """The array; writable where it was made."""
         if self._array is None:
-            self._array = np.asarray(np.memmap(self.path, self.dtype, "r+", shape=self.shape))
+            self._array = np.asarray(np.memmap(self.path, self.dtype, self._mode, shape=self.shape))
         return self._array
 
     def write(self, start: tuple[int, ...], values: np.ndarray) -> None:

@@ -34,7 +34,10 @@ _CLASSES = len(_POWERS)
 _TABLE = 64  # segments up to this length take their weights from a table
 
 _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
-_INLINE = {**_OPTIONS, "forceinline": True}  # what is done for each flagged ramp: calls would take a quarter of its time
+_INLINE = {
+    **_OPTIONS,
+    "forceinline": True,
+}  # what is done for each flagged ramp: calls would take a quarter of its time
 
 
 class Slopes(NamedTuple):
