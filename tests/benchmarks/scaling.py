@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -162,18 +162,30 @@ def _sample(
         samples.append((len(known), anonymous(os.getpid())))
 
 
+@dataclass(frozen=True)
+class _Chains:
+    """As many chains of a plan, made one by one: what is held is what the executor holds."""
+
+    plan: ExposurePlan
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[list[ExposurePlan]]:
+        return ([replace(self.plan, path=f"{self.plan.path}.{index}")] for index in range(self.count))
+
+
 def overhead(plan: ExposurePlan, executor: Cluster, counts: Sequence[int]) -> list[str]:
     """A line for each number of tasks; memory is sampled a hundred times, and a line fitted."""
     lines = ["| tasks | wall | per task | memory per task | tasks known to the scheduler |", "|---|---|---|---|---|"]
     executor.map(nothing, [[plan]] * 8)
     for count in counts:
-        # Made one by one: what is held is what the executor holds.
-        chains = ([replace(plan, path=f"{plan.path}.{index}")] for index in range(count))
         samples: list[tuple[int, int]] = []
         known = [0]
         note = partial(_sample, executor, samples, known, max(count // 100, 50))
         started = time.perf_counter()
-        executor.map(nothing, chains, note)
+        executor.map(nothing, _Chains(plan, count), note)
         wall = time.perf_counter() - started
         slope = ""
         if len(samples) > 50:
