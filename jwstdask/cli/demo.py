@@ -108,7 +108,6 @@ def run_demo(folder: Path, size: str, workers: int | None, seed: int) -> int:
     mosaic = next((item.products["i2d"] for item in reversed(result.outcomes) if "i2d" in item.products), products)
     done, total = len(result.outcomes) - len(result.failed), len(result.outcomes)
     uncal, first, again = (shlex.quote(str(path)) for path in (folder / "uncal", program.uncals[0], folder / "again"))
-    look = shlex.quote(f"import jwstdask; print(jwstdask.open_exposure({str(mosaic)!r}))")
     print(
         f"""
 {done} of {total} tasks done in {duration(time.perf_counter() - started)}.
@@ -120,7 +119,7 @@ report          {report}
 Next:
   open {report} in a browser
   jwstdask status {shlex.quote(str(products))}
-  python -c {look}
+  python -c "import jwstdask; print(jwstdask.open_exposure('{mosaic}'))"
   export {environment}
   jwstdask plan {uncal}
   jwstdask run calwebb_detector1 {first} --steps.jump.rejection_threshold=5 --output_dir={again}"""
