@@ -193,6 +193,11 @@ class Step(Parameters):
     def write_side_products(self, meta: Meta, prepared: Any) -> None:
         """Called once after all blocks, for a step on blocks: write what is saved besides the product."""
 
+    def apply_revised(self, block: Any, prepared: Any, groupdq: np.ndarray, gathered: Any = None) -> None:
+        """Work on a block once more, in place: ``groupdq`` (integration, group, y, x) are revised flags of its inner part."""
+        self.apply(block, prepared, gathered)
+        block.groupdq[..., *block.window.inner] = groupdq
+
     def frame_gather(self, meta: Meta, prepared: Any) -> bool:
         """True if :meth:`revise` must see the flags of the whole frame after :meth:`apply`."""
         return False

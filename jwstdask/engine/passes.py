@@ -543,16 +543,16 @@ class Pass:
         self.apply(block, 0, index, sink.tap if provisional else None)
         # of the frame, where a step has dropped rows between its own
         inner, absolute = (..., *block.window.inner), (..., *block.window.inner_absolute)
-        if provisional:
-            for name in self.frame_arrays:
-                getattr(frame, name)[absolute] = getattr(block, name)[inner]
+        item = self.steps[index]
+        if not provisional:
+            item.step.apply_revised(block, item.data, frame.groupdq[absolute], item.gathered)
+            if item.plan.name in self.plan.taps:
+                sink.tap(item.plan.name, block)
+            return
+        for name in self.frame_arrays:
+            getattr(frame, name)[absolute] = getattr(block, name)[inner]
         self.apply(block, index, index + 1)
-        if provisional:
-            frame.groupdq[absolute] = block.groupdq[inner]
-        else:
-            block.groupdq[inner] = frame.groupdq[absolute]
-            if self.steps[index].plan.name in self.plan.taps:
-                sink.tap(self.steps[index].plan.name, block)
+        frame.groupdq[absolute] = block.groupdq[inner]
 
     def regather(self, tally: Mapping[str, float]) -> bool:
         """Whether a step must be given something else than was gathered, and the blocks be walked once more."""

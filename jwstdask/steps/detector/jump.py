@@ -208,11 +208,8 @@ class JumpStep(Step):
         return WholePlanes(tuple(int(number) for number in whole.sum(axis=1)))
 
     def apply(self, block: RampBlock, prepared: JumpData, gathered: WholePlanes | None = None) -> None:
-        tile = block.window.rows, block.window.columns
-        gain = np.ascontiguousarray(prepared.gain[tile], np.float32)
-        readnoise = np.ascontiguousarray(prepared.readnoise[tile], np.float32)
-        block.pixeldq[~(gain > 0)] |= np.uint32(NO_GAIN_VALUE | DO_NOT_USE)
-
+        gain = self._mark_pixels(block, prepared)
+        readnoise = np.ascontiguousarray(prepared.readnoise[block.window.rows, block.window.columns], np.float32)
         inner = block.window.inner
         ngroups = block.groupdq.shape[1]
         whole = whole_planes(block.groupdq[:, :, inner[0], inner[1]], DO_NOT_USE)
@@ -237,6 +234,19 @@ class JumpStep(Step):
         for name, planes in (("jump.unusable", whole), ("jump.flooded", flooded & ~whole)):
             tally[name] = tally.get(name, 0) + planes.astype(np.int32) * pixels
         tally[f"jump.regime.{regime}"] = tally.get(f"jump.regime.{regime}", 0.0) + pixels
+
+    def apply_revised(
+        self, block: RampBlock, prepared: JumpData, groupdq: np.ndarray, gathered: WholePlanes | None = None
+    ) -> None:
+        # There is nothing to search for.
+        self._mark_pixels(block, prepared)
+        block.groupdq[..., *block.window.inner] = groupdq
+
+    def _mark_pixels(self, block: RampBlock, prepared: JumpData) -> np.ndarray:
+        """Flag pixels without a gain; the gain of the block."""
+        gain = np.ascontiguousarray(prepared.gain[block.window.rows, block.window.columns], np.float32)
+        block.pixeldq[~(gain > 0)] |= np.uint32(NO_GAIN_VALUE | DO_NOT_USE)
+        return gain
 
     def again(
         self, meta: Meta, prepared: JumpData, gathered: WholePlanes | None, tally: Mapping[str, float]
