@@ -194,7 +194,7 @@ class Step(Parameters):
         """Called once after all blocks, for a step on blocks: write what is saved besides the product."""
 
     def apply_revised(self, block: Any, prepared: Any, groupdq: np.ndarray, gathered: Any = None) -> None:
-        """Work on a block once more, in place: ``groupdq`` (integration, group, y, x) are revised flags of its inner part."""
+        """Work on a block once more, in place, whose inner part has revised flags (integration, group, y, x)."""
         self.apply(block, prepared, gathered)
         block.groupdq[..., *block.window.inner] = groupdq
 
