@@ -111,6 +111,19 @@ def field_of(dithers, tmp_path):
     return Field([Path(path) for path in program.uncals], environment, tmp_path, cache)
 
 
+@pytest.fixture
+def command(field_of, capsys):
+    """``command("run", ...)``: exit status and what was printed to both streams, with the references of the field."""
+
+    def run(*arguments):
+        with crds_of(field_of.cache):
+            status = main([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        return status, printed.out + printed.err
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def quiet(dithers, tmp_path_factory) -> Path:
     """A folder with the products of a run in which nothing happens (``out``); all three stages."""
