@@ -1,6 +1,8 @@
-"""What the median of a time series must be scaled with: the light of the source in each integration.
+"""The median of a time series, and what it must be scaled with: the light of the source in each integration.
 
 NIRISS SOSS has a background of its own kind, with a step, that templates describe.
+
+Source: JWST pipeline documentation, "clean_flicker_noise", background_method median_image.
 """
 
 from __future__ import annotations
@@ -9,11 +11,14 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numba
 import numpy as np
 from scipy import ndimage
 
 from jwstdask.core import dq as flags
-from jwstdask.kernels.clean_flicker_noise import CleaningError, extrapolated, soss_trace, soss_wavelengths
+from jwstdask.kernels.errors import CleaningError
+from jwstdask.kernels.medians import median_of_first
+from jwstdask.kernels.soss_trace import extrapolated, soss_trace, soss_wavelengths
 
 _STEP_COLUMNS = slice(685, 725)
 """Where the background of SOSS steps up."""
@@ -23,6 +28,68 @@ _SUBSTRIP96_ROWS = slice(10, 106)
 """Rows of SUBSTRIP256 that SUBSTRIP96 is taken to have, in templates."""
 _BOX = 15
 """Rows across the trace of the first order that are summed."""
+
+
+@numba.njit(cache=True, nogil=True)
+def _medians_of_integrations(values, out):
+    integrations, groups, ny, nx = values.shape
+    sample = np.empty(integrations, np.float32)
+    for group in range(groups):
+        for y in range(ny):
+            for x in range(nx):
+                count = 0
+                for integration in range(integrations):
+                    value = values[integration, group, y, x]
+                    if value == value:
+                        sample[count] = value
+                        count += 1
+                out[group, y, x] = median_of_first(sample, count) if count else np.float32(np.nan)
+
+
+def median_of_integrations(sci: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """Median over integrations, NaN left out.
+
+    Parameters
+    ----------
+    sci
+        float32 (integration, group, y, x).
+    out
+        float32 (group, y, x) to fill.
+    """
+    if out is None:
+        out = np.empty(sci.shape[1:], np.float32)
+    _medians_of_integrations(sci, out)
+    return out
+
+
+def flux_scale(flux: np.ndarray) -> np.ndarray:
+    """Flux of each integration over the median of all, 1 where it is not finite.
+
+    Parameters
+    ----------
+    flux
+        float (integration,).
+
+    Raises
+    ------
+    CleaningError
+        If no flux is finite.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        scale = flux / np.nanmedian(flux)
+    invalid = ~np.isfinite(scale)
+    if invalid.all():
+        raise CleaningError("no integration has a flux to scale the median image with")
+    scale[invalid] = np.median(scale[~invalid])
+    return scale
+
+
+def median_fluxes(rateints: np.ndarray) -> np.ndarray:
+    """Median of each integration of a cube (integration, y, x), NaN left out."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return np.array([np.nanmedian(image) for image in rateints])
 
 
 def soss_background(

@@ -11,9 +11,10 @@ import pytest
 from jwstdask.core import dq
 from jwstdask.core.block import ImageBlock, RampBlock, Window
 from jwstdask.core.errors import StepUndone
-from jwstdask.kernels import clean_flicker_noise as kernels
+from jwstdask.kernels.fourier_clean import FREQUENCIES_ALLSLITS
+from jwstdask.kernels.soss_trace import soss_traces
 from jwstdask.steps.detector.clean_flicker_noise import CleanFlickerNoiseStep
-from tests.kernels.test_clean_flicker_noise import soss_model
+from tests.kernels.test_soss_trace import soss_model
 from tests.steps.fakes import FakeReference, Ramp, metadata, oracle_ramp
 from tests.steps.images import Image
 
@@ -273,7 +274,7 @@ def test_traces_of_soss_are_masked():
     references["pastasoss"] = FakeReference(asdf=soss_model())
     step = CleanFlickerNoiseStep(mask_science_regions=True)
     _, shared = clean(step, meta, references, ramp)
-    covered = kernels.soss_traces((96, 256), soss_model(), 245.8, "SUBSTRIP96")
+    covered = soss_traces((96, 256), soss_model(), 245.8, "SUBSTRIP96")
     assert covered.any() and not covered.all()
     assert not shared.mask[covered].any() and shared.mask[~covered].mean() > 0.5
     with pytest.raises(StepUndone, match="no pastasoss reference"):
@@ -466,4 +467,4 @@ def test_references_that_are_needed():
 def test_kernels_and_step_agree_on_the_frequencies():
     ramp, meta, references = exposure(0, (1, 3, 64, 64), subarray__name="ALLSLITS", exposure__type="NRS_FIXEDSLIT")
     _, shared = clean(CleanFlickerNoiseStep(), meta, references, ramp)
-    assert shared.method.frequencies == kernels.FREQUENCIES_ALLSLITS
+    assert shared.method.frequencies == FREQUENCIES_ALLSLITS

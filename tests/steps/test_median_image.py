@@ -12,10 +12,10 @@ from stdatamodels.jwst import datamodels
 
 from jwstdask.core import dq
 from jwstdask.kernels import median_image as kernels
-from jwstdask.kernels.clean_flicker_noise import CleaningError
+from jwstdask.kernels.errors import CleaningError
 from jwstdask.refs.reference import open_reference
 from jwstdask.steps.detector import median_image as median_images
-from tests.kernels.test_clean_flicker_noise import soss_model
+from tests.kernels.test_soss_trace import soss_model
 
 ORACLE = "jwst.clean_flicker_noise.tso_median_image"
 

@@ -14,7 +14,7 @@ from stdatamodels.jwst import datamodels
 
 from jwstdask.core import dq
 from jwstdask.core.errors import StepError
-from jwstdask.kernels.clean_flicker_noise import CleaningError
+from jwstdask.kernels.errors import CleaningError
 from jwstdask.refs.reference import open_reference
 from jwstdask.steps.detector import median_image as median_images
 from jwstdask.steps.detector import spectral_light

@@ -15,9 +15,13 @@ from jwstdask.core.errors import StepUndone
 from jwstdask.core.params import par
 from jwstdask.core.step import Meta, SidePath, Step
 from jwstdask.io.layout import open_layout
-from jwstdask.kernels import clean_flicker_noise as kernels
-from jwstdask.kernels.clean_flicker_noise import CleaningError, Method
+from jwstdask.kernels import flicker_choice
+from jwstdask.kernels.background import fill_flat, scene_mask
+from jwstdask.kernels.clean_flicker_noise import Method, clean_cube, clean_ramp
+from jwstdask.kernels.errors import CleaningError
 from jwstdask.kernels.flat_field import flat_field
+from jwstdask.kernels.fourier_clean import FREQUENCIES, FREQUENCIES_ALLSLITS
+from jwstdask.kernels.soss_trace import soss_traces
 from jwstdask.steps.detector import median_image as median_images
 from jwstdask.steps.detector.ramp_fit import RampFitData, RampFitStep
 from jwstdask.steps.detector.science_regions import (
@@ -244,7 +248,7 @@ class CleanFlickerNoiseStep(Step):
             step = step._chosen(meta, prepared, draft(False).sci)
         flat = None
         if step.apply_flat_field and prepared.flat is not None:
-            flat = kernels.fill_flat(np.asarray(prepared.flat.array("sci"), np.float32))
+            flat = fill_flat(np.asarray(prepared.flat.array("sci"), np.float32))
         median = None
         try:
             if step.user_mask is not None:
@@ -280,9 +284,9 @@ class CleanFlickerNoiseStep(Step):
         assert prepared.instrument is not None
         flat = None
         if prepared.flat is not None:
-            flat = kernels.fill_flat(np.asarray(prepared.flat.array("sci"), np.float32))
-        levels = kernels.measure(rate, _axis(meta), prepared.instrument, flat)
-        choice = kernels.choose(levels, kernels.LIMITS[prepared.instrument])
+            flat = fill_flat(np.asarray(prepared.flat.array("sci"), np.float32))
+        levels = flicker_choice.measure(rate, _axis(meta), prepared.instrument, flat)
+        choice = flicker_choice.choose(levels, flicker_choice.LIMITS[prepared.instrument])
         return replace(
             self,
             apply_flat_field=flat is not None,
@@ -300,9 +304,7 @@ class CleanFlickerNoiseStep(Step):
             background_box_size=None if box is None else (int(box[0]), int(box[1])),
             n_sigma=self.n_sigma,
             flipped=meta.get("meta.instrument.detector") != "NRS1",
-            frequencies=(
-                kernels.FREQUENCIES_ALLSLITS if meta.get("meta.subarray.name") == "ALLSLITS" else kernels.FREQUENCIES
-            ),
+            frequencies=FREQUENCIES_ALLSLITS if meta.get("meta.subarray.name") == "ALLSLITS" else FREQUENCIES,
         )
 
     def _mask(self, meta: Meta, prepared: Prepared, draft: DraftRate, flat: np.ndarray | None) -> np.ndarray:
@@ -314,7 +316,7 @@ class CleanFlickerNoiseStep(Step):
                 raise CleaningError("there is no pastasoss reference to mask the traces with")
             angle = float(meta["meta.instrument.pupil_position"])
             subarray = str(meta.get("meta.subarray.name"))
-            excluded = kernels.soss_traces(draft.sci.shape[-2:], prepared.traces, angle, subarray)
+            excluded = soss_traces(draft.sci.shape[-2:], prepared.traces, angle, subarray)
         elif self.mask_science_regions and str(meta.get("meta.exposure.type")).startswith("NRS"):
             excluded = (draft.dq & flags.MSA_FAILED_OPEN) != 0
             arguments = self.alias, meta, prepared.references, self.msa_metadata_path, draft.sci.shape[-2:]
@@ -323,7 +325,7 @@ class CleanFlickerNoiseStep(Step):
             except NoSlitError as error:
                 raise CleaningError(str(error)) from error
         rate = draft.sci if flat is None else draft.sci / flat
-        return kernels.scene_mask(rate, excluded, self.n_sigma, self.fit_histogram, self.single_mask)
+        return scene_mask(rate, excluded, self.n_sigma, self.fit_histogram, self.single_mask)
 
     # -- one integration
 
@@ -348,9 +350,9 @@ class CleanFlickerNoiseStep(Step):
         try:
             arguments = mask, shared.method, shared.flat, median, scale, background
             if isinstance(ramp, RampBlock):
-                kernels.clean_ramp(cube, ramp.groupdq[integration], *arguments)
+                clean_ramp(cube, ramp.groupdq[integration], *arguments)
             else:
-                kernels.clean_cube(cube, *arguments)
+                clean_cube(cube, *arguments)
         except CleaningError as error:
             raise StepUndone(f"integration {integration + 1}: {error}") from error
         if noise is not None:

@@ -14,14 +14,17 @@ from typing import Any
 import numpy as np
 
 from jwstdask.core.step import Meta
-from jwstdask.kernels.clean_flicker_noise import (
-    CleaningError,
-    fill_smoothly,
+from jwstdask.kernels.background import fill_smoothly
+from jwstdask.kernels.errors import CleaningError
+from jwstdask.kernels.median_image import (
+    background_ramp_time,
     flux_scale,
     median_fluxes,
+    median_of,
     median_of_integrations,
+    soss_background,
+    soss_fluxes,
 )
-from jwstdask.kernels.median_image import background_ramp_time, median_of, soss_background, soss_fluxes
 from jwstdask.refs.parameters import crds_parameters_disabled, with_parameters
 from jwstdask.refs.reference import Reference
 from jwstdask.steps.detector import spectral_light

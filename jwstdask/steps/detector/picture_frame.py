@@ -14,7 +14,7 @@ from jwstdask.core.block import RampBlock
 from jwstdask.core.errors import StepUndone
 from jwstdask.core.params import par
 from jwstdask.core.step import Meta, SidePath, Step
-from jwstdask.kernels.clean_flicker_noise import scene_mask
+from jwstdask.kernels.background import scene_mask
 from jwstdask.kernels.picture_frame import Pattern
 from jwstdask.steps.detector.clean_flicker_noise import draft_rate
 from jwstdask.steps.detector.ramp_fit import RampFitData, RampFitStep

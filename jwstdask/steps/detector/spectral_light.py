@@ -16,7 +16,7 @@ from jwstdask.core import dq as flags
 from jwstdask.core.errors import StepError
 from jwstdask.core.step import Meta
 from jwstdask.kernels import extract_1d as kernels
-from jwstdask.kernels.clean_flicker_noise import CleaningError
+from jwstdask.kernels.errors import CleaningError
 from jwstdask.kernels.extract_1d import Box, PointSpread
 from jwstdask.refs.parameters import crds_parameters_disabled, with_parameters
 from jwstdask.refs.reference import Reference
