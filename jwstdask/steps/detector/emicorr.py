@@ -16,8 +16,9 @@ from jwstdask.core.dims import integrations_of
 from jwstdask.core.errors import InputError, ProductError, ReferenceFileError
 from jwstdask.core.params import par
 from jwstdask.core.step import Meta, Step
-from jwstdask.kernels import emicorr
-from jwstdask.kernels.emicorr import Median, PhaseSums, Readout, Table, Wave
+from jwstdask.kernels import emicorr, emicorr_sequential
+from jwstdask.kernels.emicorr import Median, PhaseSums, Readout, Wave
+from jwstdask.kernels.emicorr_sequential import Table
 from jwstdask.refs.reference import open_reference
 
 _READ_PATTERNS = ("FAST", "FASTR1", "SLOW", "SLOWR1")
@@ -246,11 +247,11 @@ class EmiCorrStep(Step):
                     shape = (len(block.sci[:wanted]), readout.groups, readout.ny, readout.packets)
                     whole = np.empty(shape, np.float32)
                 for i in range(len(whole)):
-                    whole[i, :, block.window.rows] = emicorr.residuals(block.sci[i])
-            emicorr.whole_residuals(whole)
-            wave = emicorr.fold(whole, readout, period, emicorr.folding_bins(period, self.nbins))
+                    whole[i, :, block.window.rows] = emicorr_sequential.residuals(block.sci[i])
+            emicorr_sequential.whole_residuals(whole)
+            wave = emicorr_sequential.fold(whole, readout, period, emicorr_sequential.folding_bins(period, self.nbins))
             reference = prepared.references[k] if prepared.references else None
-            tables.append(Table(period, emicorr.noise_table(wave, period, reference, self.scale_reference)))
+            tables.append(Table(period, emicorr_sequential.noise_table(wave, period, reference, self.scale_reference)))
             folded.append(wave)
         if self.wave_path is not None:
             self._save(meta, prepared, folded, self.wave_path)
@@ -258,7 +259,7 @@ class EmiCorrStep(Step):
 
     @staticmethod
     def _subtract(block: RampBlock, prepared: Interference, found: list[Any]) -> None:
-        subtract = emicorr.subtract_waves if prepared.joint else emicorr.subtract_tables
+        subtract = emicorr.subtract_waves if prepared.joint else emicorr_sequential.subtract_tables
         subtract(block.sci, prepared.readout, found, block.window.rows, block.window.columns, block.sci)
 
     def _save(self, meta: Meta, prepared: Interference, waves: list[np.ndarray], path: str) -> None:
