@@ -18,7 +18,8 @@ from jwstdask.kernels.errors import CleaningError
 from jwstdask.refs.reference import open_reference
 from jwstdask.steps.detector import median_image as median_images
 from jwstdask.steps.detector import spectral_light
-from jwstdask.wcs import nirspec
+from jwstdask.wcs import nirspec, nirspec_traces
+from jwstdask.wcs.errors import NoSlitError
 from tests.steps.test_median_image import ORACLE, compare
 from tests.wcs.test_nirspec import metadata, optics, paths, references_of
 
@@ -291,8 +292,8 @@ def test_cutout_beside_the_subarray(paths):
     meta = slit_metadata()
     own = optics(meta, references_of(paths, "PRISM"))
     (slit,) = nirspec.fixed_slits(meta)
-    with pytest.raises(nirspec.NoSlitError, match="beside the subarray"):
-        nirspec.Cutout(own, slit, (4, 512))
+    with pytest.raises(NoSlitError, match="beside the subarray"):
+        nirspec_traces.Cutout(own, slit, (4, 512))
 
 
 # -- NIRCam

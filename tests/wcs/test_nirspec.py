@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from stdatamodels.jwst import datamodels
 
-from jwstdask.core.dq import MSA_FAILED_OPEN
 from jwstdask.refs.reference import open_reference
 from jwstdask.simulate import nirspec as optics_of
-from jwstdask.wcs import nirspec
+from jwstdask.wcs import nirspec, nirspec_traces
+from jwstdask.wcs.errors import MsaMetadataError
 
 FULL = (2048, 2048)
 AGREEMENT = {"rtol": 1e-12, "atol": 1e-12}
@@ -153,18 +152,18 @@ def test_slits_as_the_oracle(paths, detector, grating, exposure_type, more):
     shape = SHAPES.get(meta["meta.subarray.name"], FULL)
     model = oracle(meta, files, shape)
     own = optics(meta, files)
-    slits = nirspec.on_detector(own, slits_of(meta, files))
+    slits = nirspec_traces.on_detector(own, slits_of(meta, files))
     theirs = model.meta.wcs.get_transform("gwa", "slit_frame").slits
     assert [tuple(slit)[:10] for slit in sorted(slits, key=lambda slit: slit.quadrant)] == [
         tuple(slit)[:10] for slit in theirs
     ]
-    boxes = nirspec.slit_boxes(own, slits)
+    boxes = nirspec_traces.slit_boxes(own, slits)
     for slit in slits:
         np.testing.assert_array_equal(boxes[slit.slit_id], box_of(model, slit.slit_id))
     wcs = nirspec.slits_wcs(own, slits)
     nirspec.bound(wcs, boxes)
     compare_wcs(wcs, model.meta.wcs, [slit.slit_id for slit in slits[:3]], boxes)
-    mask = nirspec.slits_mask(own, slits, shape)
+    mask = nirspec_traces.slits_mask(own, slits, shape)
     np.testing.assert_array_equal(mask, ~mask_slits(model, np.ones(shape, np.bool_)))
     assert 0.005 < mask.mean() < 1
 
@@ -191,58 +190,13 @@ def test_slices_as_the_oracle(paths):
     model = oracle(meta, files)
     own = optics(meta, files)
     boxes = {number: box_of(model, number) for number in range(nirspec.SLICES)}
-    for number, trace in enumerate(nirspec.slice_traces(own)):
+    for number, trace in enumerate(nirspec_traces.slice_traces(own)):
         if number % 7 == 0:
             np.testing.assert_array_equal(trace.box, boxes[number])
     compare_wcs(nirspec.slices_wcs(own), model.meta.wcs, [0, 17, 29], boxes)
-    mask = nirspec.slices_mask(own, FULL)
+    mask = nirspec_traces.slices_mask(own, FULL)
     np.testing.assert_array_equal(mask, ~mask_ifu_slices(model, np.ones(FULL, np.bool_)))
     assert 0.05 < mask.mean() < 0.8
-
-
-@pytest.mark.parametrize(("detector", "grating"), [("NRS1", "G235M"), ("NRS2", "G395H"), ("NRS1", "PRISM")])
-def test_light_of_failed_shutters_as_the_oracle(paths, detector, grating):
-    from jwst.msaflagopen import msaflag_open
-
-    meta = metadata(detector, grating, "NRS_IFU")
-    files = references_of(paths, grating)
-    model = datamodels.ImageModel(data=np.ones(FULL, np.float32))
-    model.dq = np.zeros(FULL, np.uint32)
-    for name, value in meta.items():
-        model[name] = value
-    result = msaflag_open.do_correction(model, str(files["msaoper"]), {kind: str(path) for kind, path in files.items()})
-    shutters = nirspec.failed_open_shutters(open_reference(files["msaoper"], "msaoper").json)
-    assert len(shutters) == len(optics_of.FAILED_OPEN)
-    mask = nirspec.failed_open_mask(optics(meta, files), shutters, FULL)
-    np.testing.assert_array_equal(mask, (result.dq & MSA_FAILED_OPEN) != 0)
-    assert 1000 < mask.sum() < 100000
-
-
-@pytest.mark.parametrize(
-    ("grating", "filter_"), [("G140M", "F100LP"), ("G235M", "F170LP"), ("G395M", "F290LP"), ("G140H", "F070LP")]
-)
-def test_modes_without_slices_on_the_second_detector(grating, filter_):
-    meta = {
-        "meta.instrument.detector": "NRS2",
-        "meta.instrument.grating": grating,
-        "meta.instrument.filter": filter_,
-        "meta.exposure.type": "NRS_IFU",
-    }
-    trees = {"wavelengthrange": optics_of.tree_of("wavelengthrange")}
-    with pytest.raises(nirspec.NoSlitError, match="NRS2"):
-        nirspec.slices_mask(nirspec.Optics(meta, trees), FULL)
-
-
-def test_a_slit_off_the_detector_is_left_out(paths):
-    """S200B1 falls on NRS2 alone with this grating."""
-    files = references_of(paths, "G235M")
-    for detector, expected in (("NRS1", False), ("NRS2", True)):
-        meta = metadata(detector, "G235M", "NRS_FIXEDSLIT")
-        slits = nirspec.on_detector(optics(meta, files), nirspec.fixed_slits(meta))
-        assert ("S200B1" in {slit.name for slit in slits}) is expected
-    meta = metadata("NRS1", "G235M", "NRS_FIXEDSLIT", subarray__name="SUBS200B1")
-    with pytest.raises(nirspec.NoSlitError, match="NRS1"):
-        nirspec.on_detector(optics(meta, files), nirspec.fixed_slits(meta))
 
 
 @pytest.mark.parametrize(
@@ -254,7 +208,7 @@ def test_a_slit_off_the_detector_is_left_out(paths):
 )
 def test_metadata_without_what_selects_slitlets(paths, change, message):
     meta = metadata("NRS1", "G235M", "NRS_MSASPEC", **change)
-    with pytest.raises(nirspec.MsaMetadataError, match=message):
+    with pytest.raises(MsaMetadataError, match=message):
         open_slits(meta, references_of(paths, "G235M"))
 
 
@@ -263,33 +217,15 @@ def test_slitlets_that_contradict_themselves(paths):
     tables = open_reference(paths["shutters"], "msametafile")
     shutters, sources = tables.table("SHUTTER_INFO").copy(), tables.table("SOURCE_INFO")
     shutters["primary_source"] = "Y"
-    with pytest.raises(nirspec.MsaMetadataError, match="3 primary shutters"):
+    with pytest.raises(MsaMetadataError, match="3 primary shutters"):
         nirspec.open_slitlets(meta, shutters, sources)
     shutters = tables.table("SHUTTER_INFO").copy()
     shutters["background"] = "Y"
-    with pytest.raises(nirspec.MsaMetadataError, match="no shutter that is not background"):
+    with pytest.raises(MsaMetadataError, match="no shutter that is not background"):
         nirspec.open_slitlets(meta, shutters, sources)
 
 
 def test_prism_needs_its_temperature(paths):
     meta = metadata("NRS1", "PRISM", "NRS_FIXEDSLIT", instrument__gwa_tilt=None)
     with pytest.raises(KeyError, match="GWA_TILT"):
-        nirspec.slit_boxes(optics(meta, references_of(paths, "PRISM")), nirspec.fixed_slits(meta))
-
-
-@pytest.mark.skipif(not os.environ.get("JWSTDASK_REALDATA"), reason="JWSTDASK_REALDATA is not set")
-def test_slices_of_real_references_as_the_oracle():
-    from jwst.clean_flicker_noise.clean_flicker_noise import mask_ifu_slices
-
-    root = Path(os.environ["JWSTDASK_REALDATA"])
-    names = {
-        "camera": 4, "collimator": 4, "disperser": 37, "fore": 27, "fpa": 5, "ifufore": 3, "ifupost": 4, "ifuslicer": 3,
-        "ote": 5, "wavelengthrange": 4,
-    }  # fmt: skip
-    folder = root / "crds_contexts/references/jwst/nirspec"
-    files = {kind: folder / f"jwst_nirspec_{kind}_{number:04d}.asdf" for kind, number in names.items()}
-    files["chromcorr"] = root / "refs/own_chromcorr_identity.asdf"
-    meta = metadata("NRS1", "G235M", "NRS_IFU")
-    mask = nirspec.slices_mask(optics(meta, files), FULL)
-    np.testing.assert_array_equal(mask, ~mask_ifu_slices(oracle(meta, files), np.ones(FULL, np.bool_)))
-    assert mask.sum() > 100_000
+        nirspec_traces.slit_boxes(optics(meta, references_of(paths, "PRISM")), nirspec.fixed_slits(meta))

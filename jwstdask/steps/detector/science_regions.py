@@ -119,7 +119,7 @@ def science_regions(
     # As in jwst: without the reference no such shutters are known.
     failed_open = failed_open and references.get("msaoper") is not None
     missing = sorted(kind for kind in references_for(meta, failed_open) if references.get(kind) is None)
-    from jwstdask.wcs import nirspec
+    from jwstdask.wcs import nirspec, nirspec_traces
 
     if missing:
         raise StepError(
@@ -134,26 +134,26 @@ def science_regions(
     mask = np.zeros(shape, np.bool_)
     try:
         if opening == "slices":
-            nirspec.check_slices(meta)
+            nirspec_traces.check_slices(meta)
         if not (failed_open or exposure_type in SPECTRA or opening in ("slits", "shutters")):
             return mask
         optics = nirspec.Optics(meta, trees)
         if exposure_type == "NRS_IFU":
-            mask = nirspec.slices_mask(optics, shape)
+            mask = nirspec_traces.slices_mask(optics, shape)
             mask[FIXED_SLIT_ROWS] = True
         elif opening in ("slits", "shutters"):
             lit = nirspec.fixed_slits(meta)
             if opening == "shutters":
                 lit = _open_slitlets(meta, msa_metadata, trees["msa"])
-            slits = nirspec.on_detector(optics, lit)
+            slits = nirspec_traces.on_detector(optics, lit)
             if exposure_type in SPECTRA:
-                mask = nirspec.slits_mask(optics, slits, shape)
+                mask = nirspec_traces.slits_mask(optics, slits, shape)
             fixed = any(slit.quadrant == nirspec.FIXED_SLIT_QUADRANT for slit in slits)
             if exposure_type == "NRS_MSASPEC" and not fixed:
                 mask[FIXED_SLIT_ROWS] = True
         if failed_open:
             shutters = nirspec.failed_open_shutters(files["msaoper"].json)
-            mask |= nirspec.failed_open_mask(optics, shutters, shape)
+            mask |= nirspec_traces.failed_open_mask(optics, shutters, shape)
     except MsaMetadataError as error:
         raise StepUndone(f"the slits of the MSA are not known: {error}", "FAILED") from error
     except KeyError as error:

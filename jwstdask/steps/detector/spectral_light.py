@@ -243,14 +243,14 @@ def _of_slit(
     invalid: np.ndarray,
     variances: Sequence[np.ndarray],
 ) -> np.ndarray:
-    from jwstdask.wcs import nirspec
+    from jwstdask.wcs import nirspec, nirspec_traces
 
     trees = {kind: item.asdf for kind, item in references.items() if item is not None and item.kind == "asdf"}
     optics = nirspec.Optics(meta, trees)
     if nirspec.ends_at_msa(meta):
         raise CleaningError("light of a lamp has no target")
-    (slit,) = nirspec.on_detector(optics, nirspec.fixed_slits(meta))
-    cutout = nirspec.Cutout(optics, slit, (rates.shape[-2], rates.shape[-1]))
+    (slit,) = nirspec_traces.on_detector(optics, nirspec.fixed_slits(meta))
+    cutout = nirspec_traces.Cutout(optics, slit, (rates.shape[-2], rates.shape[-1]))
     aperture = aperture_of(apertures, slit.name, optics.order, cutout.shape, parameters, True)
     box = aperture.box
     if aperture.follows_source:
