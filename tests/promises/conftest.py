@@ -6,26 +6,11 @@ import time
 
 import pytest
 
+from tests.cli.conftest import program, references, uncal
 from tests.promises.program import KINDS, run
 from tests.using import crds_of
 
-
-@pytest.fixture(scope="session")
-def program(programs):
-    """Three dithers of NRCB1, 160 x 160, 2 x 6 groups of BRIGHT2."""
-    return programs("bright2")
-
-
-@pytest.fixture(autouse=True)
-def references(programs):
-    """The CRDS cache of the program, in use."""
-    with crds_of(programs.cache("bright2")):
-        yield
-
-
-@pytest.fixture
-def uncal(program):
-    return str(program.uncals[0])
+__all__ = ["program", "references", "uncal"]
 
 
 @pytest.fixture(scope="session")
