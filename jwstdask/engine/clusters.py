@@ -161,7 +161,7 @@ def local_cluster(
         )
         if most > least:
             adapt(owner, least, most, idle)
-        return Cluster(Client(owner), owner)
+        return Cluster(Client(owner, set_as_default=False), owner)
 
 
 def adapt(owner: Any, least: int, most: int, idle: float) -> None:
@@ -218,7 +218,7 @@ def connect(
     if certificate and key and not plain:
         security = security_of(certificate, key, authority)
     try:
-        return Cluster(Client(address, security=security))
+        return Cluster(Client(address, security=security, set_as_default=False))
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         if "ssl_context" in str(error):
             raise ClusterError(
@@ -333,7 +333,7 @@ def _ssh(profile: Profile, say: Say) -> Cluster:
             )
             held = Held(owner, folder)
             try:
-                return Elsewhere(Client(owner), held)
+                return Elsewhere(Client(owner, set_as_default=False), held)
             except BaseException:
                 held.close()
                 raise

@@ -438,7 +438,7 @@ def start_jobs(profile: Profile, say: Say) -> Jobs:
                     **job_options(profile, keys, str(logs)),
                 )
             )
-            jobs = Jobs(Client(held.owner), held, watch)
+            jobs = Jobs(Client(held.owner, set_as_default=False), held, watch)
         if most > least:
             # Limits of Dask's adaptive scaling count workers, of which a job may have several.
             adapt(held.owner, least, most, profile.seconds("idle"))

@@ -88,7 +88,7 @@ def client_of_ranks() -> Elsewhere:
     """Tasks on the other ranks."""
     from distributed import Client
 
-    return Elsewhere(Client(), _Ranks())
+    return Elsewhere(Client(set_as_default=False), _Ranks())
 
 
 class _Ranks:
@@ -97,5 +97,5 @@ class _Ranks:
     def close(self) -> None:
         from distributed import Client
 
-        with contextlib.suppress(Exception), Client() as client:
+        with contextlib.suppress(Exception), Client(set_as_default=False) as client:
             client.shutdown()

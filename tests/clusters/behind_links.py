@@ -51,7 +51,7 @@ def main(work: dict) -> None:
     with (
         dask.config.set({**SETTINGS, "distributed.comm.timeouts.tcp": work["tcp_timeout"]}),
         LocalCluster(n_workers=0, host=work["host"], dashboard_address="127.0.0.1:0", silence_logs=40) as owner,
-        Client(owner) as client,
+        Client(owner, set_as_default=False) as client,
     ):
         print(json.dumps(owner.scheduler_address), flush=True)
         client.wait_for_workers(2, timeout=60)

@@ -40,7 +40,7 @@ def executor(request):
         # Threads for workers: what is tested is the sliding window, not the processes.
         with (
             LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0") as owner,
-            Client(owner) as client,
+            Client(owner, set_as_default=False) as client,
         ):
             yield Cluster(client, owner, window=2)
     else:
@@ -83,7 +83,7 @@ def test_a_cluster_is_given_tasks_by_a_sliding_window():
 
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0") as owner,
-        Client(owner) as client,
+        Client(owner, set_as_default=False) as client,
     ):
         executor = Cluster(client, owner, window=3)
         taken = done = 0
@@ -120,6 +120,17 @@ def two_workers():
     executor = local_cluster(2, insecure=True)
     yield executor
     executor.close()
+
+
+def test_others_do_not_compute_there(two_workers):
+    """Arrays of the user go on being computed where they were: a cluster is for the program it was made for."""
+    import dask
+    from distributed import default_client
+
+    assert dask.config.get("scheduler", None) != "dask.distributed"
+    with pytest.raises(ValueError, match="No client"):
+        default_client()
+    assert dask.delayed(os.getpid)().compute() == os.getpid()
 
 
 def alone(folder, item):

@@ -50,7 +50,7 @@ def threads_for_workers():
     with LocalCluster(n_workers=1, resources={MEMORY: 100 * MB}, **options) as owner:
         owner.new_spec["options"] = {**owner.new_spec["options"], "resources": {MEMORY: 400 * MB}}
         owner.scale(2)
-        with Client(owner) as client:
+        with Client(owner, set_as_default=False) as client:
             client.wait_for_workers(2, timeout=20)
             yield Cluster(client)
 
@@ -164,7 +164,7 @@ def test_workers_that_declare_nothing_are_asked_for_nothing():
 
     with (
         LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0") as owner,
-        Client(owner) as client,
+        Client(owner, set_as_default=False) as client,
     ):
         assert Cluster(client).map(unannotated, [0, 1], needs=needs(10**15)) == [None, None]
 

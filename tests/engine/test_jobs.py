@@ -197,7 +197,7 @@ def test_no_more_workers_end_a_map(tmp_path):
 
     with (
         LocalCluster(n_workers=0, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0") as owner,
-        Client(owner) as client,
+        Client(owner, set_as_default=False) as client,
     ):
         watch = FakeWatch(FakeCluster(1), tmp_path)
         executor = Jobs(client, None, watch)
