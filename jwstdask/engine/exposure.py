@@ -55,7 +55,7 @@ STRIP_BYTES = 8_000_000
 _LONGEST_STRIP = 4 * STRIP_BYTES
 """Product bytes of the lowest strip from which on tiles are written one by one."""
 
-_LARGEST_IN_MEMORY = 32_000_000
+LARGEST_IN_MEMORY = 32_000_000
 """Bytes of an array of the whole frame from which on it is in a file rather than in the memory of the process."""
 
 _NEW_MODELS = frozenset(("rate", "rateints", "fitopt", "likely_chisq"))
@@ -361,7 +361,7 @@ def _walk(
 
         def allocate(name: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:
             size = math.prod(shape) * np.dtype(dtype).itemsize
-            if size <= _LARGEST_IN_MEMORY and not isinstance(executor, Cluster):
+            if size <= LARGEST_IN_MEMORY and not isinstance(executor, Cluster):
                 return np.empty(shape, dtype)
             held[name] = FileArray(scratch, shape, dtype, in_pieces=True)
             return held[name].array

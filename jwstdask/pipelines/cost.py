@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from jwstdask.core.plan import AssociationPlan, Chunks, Cost, ExposurePlan
-from jwstdask.engine.exposure import STRIP_BYTES, strip_height
+from jwstdask.engine.exposure import LARGEST_IN_MEMORY, STRIP_BYTES, strip_height
 from jwstdask.engine.passes import held_halo, tile_shape
 from jwstdask.io.naming import parse_exposure_name
 
@@ -50,6 +50,9 @@ _GATHERED_ROWS = 24
 
 _GATHERED_SAMPLES = 4_000_000
 """Samples of reference pixels that are held at once, of a long series."""
+
+_SHOWER_BYTES = 24
+"""Bytes a pixel of the images in which showers are searched: medians, noise, deviations, masks."""
 
 _RESAMPLED_BYTES = 14
 """Bytes a pixel of the tiles of a resampled image."""
@@ -192,8 +195,10 @@ def _walk(plan: ExposurePlan, written: int, meta: Mapping[str, Any]) -> int:
         return memory
     jump: Any = next((item.step for item in plan.active if item.name == "jump"), None)
     if jump is not None and (jump.expand_large_events or jump.find_showers):
-        # The flags of the whole frame, and the samples too where showers are searched.
-        memory += (6 if jump.find_showers else 1) * planes * pixels + pixels // 2
+        # The flags of the whole frame, and the samples too where showers are searched, unless they are in files.
+        held_whole = [planes * pixels, *[4 * planes * pixels][: jump.find_showers]]
+        memory += sum(size for size in held_whole if size <= LARGEST_IN_MEMORY) + pixels // 2
+        memory += _SHOWER_BYTES * pixels if jump.find_showers else 0
     if jump is not None and max(jump.after_jump_flag_time1, jump.after_jump_flag_time2) > 0:
         # Before the walk, the median of the gain.
         memory = max(memory, 4 * pixels)
