@@ -194,7 +194,7 @@ def run_strip(task: StripTask, rows: tuple[int, int], touched: np.ndarray | None
     work = _prepared.work
     arrays = {name: held.array for name, held in task.frame.items()}
     frame = whole_frame(work.shape, arrays) if arrays else None
-    return _strip(work, task.handles, task.taps, frame, touched, rows)
+    return _strip(work, task.handles, task.taps, frame, touched, rows, alone=False)
 
 
 def _strip(
@@ -204,11 +204,12 @@ def _strip(
     frame: RampBlock | None,
     touched: np.ndarray | None,
     rows: tuple[int, int],
+    alone: bool = True,
 ) -> dict[str, float]:
     spans = {after: work.rows_after(after, rows) for after in (None, *taps)}
     held = (rows[1] - rows[0]) * bytes_of_row((*handles.values(), *taps.values()))
     by_strip = touched is None and (held <= _LONGEST_STRIP or work.kept is not None)
-    images = MappedImages(slice(*rows) if touched is None and not by_strip else None)
+    images = MappedImages(slice(*rows) if touched is None and not by_strip else None, alone)
     sink = StripSink(handles, taps, spans if by_strip else None, images)
     tally = work.strip(rows, sink, frame, touched)
     sink.flush()

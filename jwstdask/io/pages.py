@@ -44,6 +44,11 @@ def make_ready(descriptor: int, memory: mmap.mmap, first: int, size: int, shift:
     zeros = memoryview(bytes(min(size, _ZEROS)))
     for start in range(0, size, len(zeros) or 1):
         write_at(descriptor, zeros[: size - start], first + start)
+    map_ready(memory, first, size, shift)
+
+
+def map_ready(memory: mmap.mmap, first: int, size: int, shift: int = 0) -> None:
+    """Have a part of a map ready as it stands; parameters as of :func:`make_ready`."""
     with contextlib.suppress(OSError, AttributeError):
         # Before Linux 5.14, and elsewhere, pages are mapped one after the other.
         page = (first - shift) // mmap.PAGESIZE * mmap.PAGESIZE

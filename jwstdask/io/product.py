@@ -28,7 +28,7 @@ import numpy as np
 from jwstdask.core.errors import ProductError
 from jwstdask.io.header import BLOCK, card_text, commentary_text, header_bytes, is_structural, title_text
 from jwstdask.io.metadata import EXTRA, nest
-from jwstdask.io.pages import make_ready, write_at
+from jwstdask.io.pages import make_ready, map_ready, write_at
 from jwstdask.io.remote import check_writable, is_url, join, publish, staging_folder
 from jwstdask.io.schema import ModelSchema, Node, model_schema, numpy_dtype
 from jwstdask.io.temporary import temporary_path
@@ -168,11 +168,14 @@ class MappedImages:
     Parameters
     ----------
     rows
-        The rows that will be written, if known, and that nobody has written to yet: their memory is asked for at once.
+        The rows that will be written, if known, all of them: their memory is asked for at once.
+    alone
+        Nobody else writes to these rows, not even another try of the same task whose worker was taken for lost: they
+        may be zeros until they are written.
     """
 
-    def __init__(self, rows: slice | None = None) -> None:
-        self.rows = rows
+    def __init__(self, rows: slice | None = None, alone: bool = True) -> None:
+        self.rows, self.alone = rows, alone
         self._images: dict[tuple[str, int], np.ndarray] = {}
         self._begun: set[tuple[str, int]] = set()
 
@@ -187,8 +190,8 @@ class MappedImages:
             with contextlib.suppress(OSError, AttributeError):
                 # Nothing is read ahead of what is written here and there.
                 image._mmap.madvise(mmap.MADV_RANDOM)  # type: ignore[attr-defined]
-            if self.rows is not None and (path, place.offset) not in self._begun:
-                _populate(image, path, place, self.rows)
+            if self.rows is not None:
+                _populate(image, path, place, self.rows, self.alone and (path, place.offset) not in self._begun)
             self._images[path, place.offset] = image.view(np.ndarray)
         part = self._images[path, place.offset][where]
         if part.dtype.itemsize == 4:
@@ -201,8 +204,8 @@ class MappedImages:
             part[start:stop] = np.frombuffer(_encode(run.reshape(-1), place.dtype), part.dtype).reshape(run.shape)
 
 
-def _populate(image: np.memmap, path: str, place: Place, rows: slice) -> None:
-    """Have some rows of an image ready."""
+def _populate(image: np.memmap, path: str, place: Place, rows: slice, fresh: bool) -> None:
+    """Have some rows of an image ready, as zeros if they are fresh."""
     memory = image._mmap  # type: ignore[attr-defined]
     line = place.shape[-1] * image.dtype.itemsize
     shift = place.offset - place.offset % mmap.ALLOCATIONGRANULARITY
@@ -210,7 +213,11 @@ def _populate(image: np.memmap, path: str, place: Place, rows: slice) -> None:
     try:
         for plane in range(math.prod(place.shape[:-2])):
             first = place.offset + (plane * place.shape[-2] + rows.start) * line
-            make_ready(descriptor, memory, first, (rows.stop - rows.start) * line, shift)
+            size = (rows.stop - rows.start) * line
+            if fresh:
+                make_ready(descriptor, memory, first, size, shift)
+            else:
+                map_ready(memory, first, size, shift)
     finally:
         os.close(descriptor)
 

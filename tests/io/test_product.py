@@ -291,6 +291,18 @@ def test_boxes_in_any_order(dtype, rows, seed, tmp_path, monkeypatch):
     np.testing.assert_array_equal(open_layout(tmp_path / "a.fits").read("mine"), expected)
 
 
+def test_another_try_does_not_undo_what_is_written(tmp_path, monkeypatch):
+    """A worker that was taken for lost begins with rows that have been finished elsewhere."""
+    monkeypatch.setattr("jwstdask.io.product._SOME_RUNS", 3)
+    shape = (3, 4, 11, 7)
+    array = random_array(np.random.default_rng(1), shape, "float32")
+    with ProductWriter(tmp_path / "a.fits", "Level1bModel", {}, {"mine": (shape, "float32")}) as product:
+        product.handle.write("mine", array)
+        late = MappedImages(slice(0, 11), alone=False)
+        product.handle.write("mine", array[..., :2], columns=slice(0, 2), images=late)
+    np.testing.assert_array_equal(open_layout(tmp_path / "a.fits").read("mine"), array)
+
+
 def test_big_arrays_are_written_in_pieces(tmp_path):
     """More elements than are converted at a time."""
     array = np.arange(3 * 700 * 1024, dtype="uint32").reshape(3, 700, 1024)
