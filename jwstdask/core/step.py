@@ -184,9 +184,9 @@ class Step(Parameters):
         return None
 
     def of_frame(self, meta: Meta, prepared: Any, groupdq: np.ndarray) -> Any:
-        """What would be gathered from the flags of the whole frame, uint8 (integration, group, y, x); None for nothing.
+        """What is gathered from the flags of the whole frame, uint8 (integration, group, y, x), where there are these.
 
-        If a frame step before has changed that, all blocks are walked once more with it.
+        That is, after a step that revises them; None for nothing.
         """
         return None
 

@@ -34,10 +34,10 @@ from jwstdask.engine.outcome import measured
 from jwstdask.engine.passes import (
     Block,
     Pass,
+    add_counts,
     merge_tallies,
     open_references,
     strips,
-    tile_shape,
     whole_frame,
 )
 from jwstdask.engine.sources import FileArrays
@@ -170,7 +170,8 @@ class StripSink:
 class StripTask:
     """What a process needs to do strips of an exposure: some kilobytes, picklable.
 
-    ``frame`` has the arrays of the whole frame that a step needs.
+    ``frame`` has the arrays of the whole frame, where a step must see it, and ``dark`` the mean dark current that goes
+    with them.
     """
 
     plan: ExposurePlan
@@ -179,13 +180,14 @@ class StripTask:
     handles: Mapping[str, ProductHandle]
     taps: Mapping[str, ProductHandle]
     frame: Mapping[str, FileArray] = field(default_factory=dict)
+    dark: float | None = None
     walk: int = 0
 
 
 _prepared = threading.local()
 
 
-def run_strip(task: StripTask, rows: tuple[int, int], touched: np.ndarray | None = None) -> dict[str, float]:
+def run_strip(task: StripTask, rows: tuple[int, int], revised: bool = False) -> dict[str, float]:
     """Do a strip in whatever process this is; the prepared pass is kept for the next strip of the exposure."""
     key = (task.walk, *(handle.temporary for handle in task.handles.values()))
     if getattr(_prepared, "key", None) != key:
@@ -193,8 +195,8 @@ def run_strip(task: StripTask, rows: tuple[int, int], touched: np.ndarray | None
         _prepared.key = key
     work = _prepared.work
     arrays = {name: held.array for name, held in task.frame.items()}
-    frame = whole_frame(work.shape, arrays) if arrays else None
-    return _strip(work, task.handles, task.taps, frame, touched, rows, alone=False)
+    frame = whole_frame(work.shape, arrays, task.dark) if arrays else None
+    return _strip(work, task.handles, task.taps, frame, revised, rows, alone=False)
 
 
 def _strip(
@@ -202,16 +204,16 @@ def _strip(
     handles: Mapping[str, ProductHandle],
     taps: Mapping[str, ProductHandle],
     frame: RampBlock | None,
-    touched: np.ndarray | None,
+    revised: bool,
     rows: tuple[int, int],
     alone: bool = True,
 ) -> dict[str, float]:
     spans = {after: work.rows_after(after, rows) for after in (None, *taps)}
     held = (rows[1] - rows[0]) * bytes_of_row((*handles.values(), *taps.values()))
-    by_strip = touched is None and (held <= _LONGEST_STRIP or work.kept is not None)
-    images = MappedImages(slice(*rows) if touched is None and not by_strip else None, alone)
+    by_strip = held <= _LONGEST_STRIP or work.kept is not None
+    images = MappedImages(None if by_strip else slice(*rows), alone)
     sink = StripSink(handles, taps, spans if by_strip else None, images)
-    tally = work.strip(rows, sink, frame, touched)
+    tally = work.strip(rows, sink, frame, revised)
     sink.flush()
     return tally
 
@@ -352,7 +354,7 @@ def bytes_of_row(handles: Iterable[ProductHandle]) -> int:
 def _walk(
     work: Pass, handles: Mapping[str, ProductHandle], taps: Mapping[str, ProductHandle], executor: Executor
 ) -> dict[str, float]:
-    """All strips, the revision of the whole frame if a step wants it, and the tiles it touched."""
+    """All strips; where a step must see the whole frame, up to it, the revision, and from there on."""
     per_row = bytes_of_row((*handles.values(), *taps.values()))
     row_ranges = strips(work.shape, strip_height(per_row))
     with contextlib.ExitStack() as stack:
@@ -369,55 +371,59 @@ def _walk(
 
         frame = work.frame(allocate)
 
-        def strip(walk: int, touched: np.ndarray | None) -> Any:
+        def strip(walk: int, revised: bool) -> Any:
             if not isinstance(executor, Cluster):
-                return partial(_strip, work, handles, taps, frame, touched)
-            task = StripTask(work.plan, work.meta, work.shipped(), handles, taps, held, walk)
-            return partial(run_strip, task, touched=touched)
+                return partial(_strip, work, handles, taps, frame, revised)
+            dark = None if frame is None else frame.average_dark_current
+            dark = None if isinstance(dark, np.ndarray) else dark
+            task = StripTask(work.plan, work.meta, work.shipped(), handles, taps, held, dark, walk)
+            return partial(run_strip, task, revised=revised)
 
         return walks(work, strip, executor, row_ranges, frame)
 
 
 def walks(
     work: Pass,
-    strip: Callable[[int, np.ndarray | None], Callable[[tuple[int, int]], dict[str, float]]],
+    strip: Callable[[int, bool], Callable[[tuple[int, int]], dict[str, float]]],
     executor: Executor,
     row_ranges: list[tuple[int, int]],
     frame: RampBlock | None,
 ) -> dict[str, float]:
-    """All strips; once more where their counts contradict what was gathered; and what the whole frame revised.
+    """All strips, once more where their counts contradict what was gathered; in two parts where a step sees the frame.
 
     Parameters
     ----------
     work
         The pass.
     strip
-        Given the number of the walk and the pixels to process again (None for all), a function that does a strip and
-        returns its counts.
+        Given the number of the walk and whether the frame has been revised, a function that does a strip and returns
+        its counts.
     executor
         Where strips run.
     row_ranges
         The strips.
     frame
-        What the frame step needs of the whole frame.
+        Where the ramp of the whole frame is held, if a step must see it.
 
     Returns
     -------
     tally
         Counts over all strips.
     """
+    first = slice(None) if work.frame_step is None else slice(work.frame_step + 1)
     for walk in range(_MOST_WALKS):
-        tally = merge_tallies(map_parts(executor, strip(walk, None), row_ranges))
-        if not work.regather(tally):
+        tally = merge_tallies(map_parts(executor, strip(walk, False), row_ranges))
+        if not work.regather(tally, first):
             break
-    if frame is not None:
-        touched = work.revise(frame)
-        recount_groups(frame.groupdq, tally)
-        again = [pair for pair in row_ranges if touched[slice(*pair)].any()]
-        revised = merge_tallies(map_parts(executor, strip(walk + 1, touched), again))
-        segments = {name: value for name, value in revised.items() if name.startswith(_SEGMENTS)}
-        if segments:
-            tally = {name: value for name, value in tally.items() if not name.startswith(_SEGMENTS)} | segments
+    if frame is None:
+        return tally
+    work.revise(frame)
+    recount_groups(frame.groupdq, tally)
+    for again in range(walk + 1, walk + 1 + _MOST_WALKS):
+        later = merge_tallies(map_parts(executor, strip(again, True), row_ranges))
+        if not work.regather(later, slice(first.stop, None)):
+            break
+    add_counts(tally, later)
     return tally
 
 
@@ -577,15 +583,8 @@ class Template:
     """Which arrays the products will have, found by sending a small window through all steps."""
 
     def __init__(self, work: Pass) -> None:
-        shape = work.shape
         self.taps: dict[str, dict[str, tuple[tuple[int, ...], str]]] = {}
-        rows, columns = tile_shape(shape, work.held_halo)
-        window = Window.around(0, min(8, rows), 0, min(16, columns), work.held_halo, (shape[-2], shape[-1]))
-        block = work.tile(window)
-        seconds = [item.seconds for item in work.steps]
-        work.apply(block, work.early, len(work.steps), self._tap(work))
-        for item, spent in zip(work.steps, seconds, strict=True):
-            item.seconds = spent
+        block = work.sample(tap=self._tap(work))
         self.products = {kind: _arrays(found, work.shape_after(None)) for kind, found in blocks_of(block).items()}
         self.updates: dict[str, Any] = {}
         for item in work.steps:

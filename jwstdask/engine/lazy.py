@@ -145,8 +145,7 @@ def _strip(
         tally = work.strip(rows, sink)
         steps = slice(None)
     else:
-        everywhere = np.ones(work.shape[-2:], bool)
-        tally = work.strip(rows, sink, whole_frame(work.shape, {"groupdq": revised[0]}), everywhere)
+        tally = work.strip(rows, sink, whole_frame(work.shape, {"groupdq": revised[0]}), revised=True)
         steps = slice((work.frame_step or 0) + 1, None)
     # The strip cannot know the counts of the frame: it can only tell that a frame like itself would contradict.
     height, strip = work.shape[-2], rows[1] - rows[0]
@@ -182,9 +181,9 @@ def _flags(
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
     """What the frame step needs of a strip."""
     work = recipe.work([window], arrays, gathered)
-    frame = work.frame(lambda name, shape, dtype: np.zeros((*shape[:-2], rows[1], shape[-1]), dtype))
+    frame = work.frame(lambda name, shape, dtype: np.zeros((*shape[:-2], rows[1], shape[-1]), dtype), whole=False)
     assert frame is not None
-    tally = work.strip(rows, MemorySink(rows, recipe.shape[-1], work), frame, flags_only=True)
+    tally = work.strip(rows, MemorySink(rows, recipe.shape[-1], work), frame)
     names = ("groupdq", *work.frame_arrays)
     return {name: getattr(frame, name)[..., slice(*rows), :].copy() for name in names}, tally
 

@@ -225,8 +225,8 @@ def _walked(work: Pass, executor: Executor) -> tuple[dict[str, dict[str, np.ndar
     sink = MemorySink((0, height), width, work)
     frame = work.frame(lambda name, shape, dtype: np.empty(shape, dtype))
 
-    def strip(walk: int, touched: np.ndarray | None) -> Any:
-        return partial(_strip, work, sink, frame, touched)
+    def strip(walk: int, revised: bool) -> Any:
+        return partial(_strip, work, sink, frame, revised)
 
     tally = walks(work, strip, executor, strips(work.shape, _ROWS), frame)
     kinds: dict[str, dict[str, np.ndarray]] = {}
@@ -236,9 +236,9 @@ def _walked(work: Pass, executor: Executor) -> tuple[dict[str, dict[str, np.ndar
 
 
 def _strip(
-    work: Pass, sink: MemorySink, frame: RampBlock | None, touched: np.ndarray | None, rows: tuple[int, int]
+    work: Pass, sink: MemorySink, frame: RampBlock | None, revised: bool, rows: tuple[int, int]
 ) -> dict[str, float]:
-    return work.strip(rows, sink, frame, touched)
+    return work.strip(rows, sink, frame, revised)
 
 
 def product_kind(plan: ExposurePlan, kind: str) -> str:

@@ -3,8 +3,8 @@
 A strip of rows is walked in tiles small enough for the caches, with a halo wide enough for all steps
 together. Each tile goes through every step of the pass before the next one is read. Two kinds of coupling break the
 walk: a step that must first see other parts of the frame (reference pixels) is given those windows, processed by the
-steps before it; and a step that must see the flags of the whole frame (snowballs) revises them after all tiles are
-done, whereupon only the tiles it touched are processed again.
+steps before it; and a step that must see the flags of the whole frame (snowballs) ends the walk: the ramp is held, in a
+file if it is large, until the flags are revised, and a second walk takes it through the steps that follow.
 """
 
 from __future__ import annotations
@@ -429,21 +429,43 @@ class Pass:
         index = self.frame_step
         return () if index is None else tuple(getattr(self.steps[index].step, "frame_arrays", ()))
 
-    def frame(self, allocate: Callable[[str, tuple[int, ...], type], np.ndarray]) -> RampBlock | None:
-        """The whole frame as far as the frame step needs it, not filled; None if no step does.
+    def frame(
+        self, allocate: Callable[[str, tuple[int, ...], type], np.ndarray], whole: bool = True
+    ) -> RampBlock | None:
+        """Where the ramp of the whole frame is held after the frame step, not filled; None if there is no such step.
 
         Parameters
         ----------
         allocate
             Makes an array, given its name, shape and dtype.
+        whole
+            All that the steps after it work on; otherwise what the frame step needs only.
         """
         if self.frame_step is None:
             return None
-        shape = self.shape
-        arrays = {"groupdq": allocate("groupdq", shape, np.uint8)}
-        for name in self.frame_arrays:
-            arrays[name] = allocate(name, shape[-2:] if name == "pixeldq" else shape, _DTYPES[name])
-        return whole_frame(shape, arrays)
+        shape, dark = self.shape, None
+        kinds: dict[str, tuple[tuple[int, ...], type]] = {"groupdq": (shape, np.uint8)}
+        if whole:
+            sample = self.sample(self.frame_step + 1)
+            assert isinstance(sample, RampBlock)
+            dark = sample.average_dark_current
+            kinds = {name: ((*array.shape[:-2], *shape[-2:]), array.dtype.type) for name, array in held(sample).items()}
+        else:
+            for name in self.frame_arrays:
+                kinds[name] = shape[-2:] if name == "pixeldq" else shape, _DTYPES[name]
+        arrays = {name: allocate(name, *kind) for name, kind in kinds.items()}
+        return whole_frame(shape, arrays, None if isinstance(dark, np.ndarray) else dark)
+
+    def sample(self, stop: int | None = None, tap: Callable[[str, Block], None] | None = None) -> Block:
+        """A small block that has gone through the steps before ``stop``, or all, and counts for nothing."""
+        rows, columns = tile_shape(self.shape, self.held_halo)
+        window = Window.around(0, min(8, rows), 0, min(16, columns), self.held_halo, frame_of(self.shape))
+        block = self.tile(window)
+        seconds = [item.seconds for item in self.steps]
+        self.apply(block, self.early, len(self.steps) if stop is None else stop, tap)
+        for item, spent in zip(self.steps, seconds, strict=True):
+            item.seconds = spent
+        return block
 
     def shipped(self) -> dict[str, Any]:
         """Gathered quantities by step name, to give to another process."""
@@ -480,12 +502,7 @@ class Pass:
                 tap(item.plan.name, block)
 
     def strip(
-        self,
-        rows: tuple[int, int],
-        sink: Sink,
-        frame: RampBlock | None = None,
-        touched: np.ndarray | None = None,
-        flags_only: bool = False,
+        self, rows: tuple[int, int], sink: Sink, frame: RampBlock | None = None, revised: bool = False
     ) -> dict[str, float]:
         """Process a strip of rows.
 
@@ -496,12 +513,9 @@ class Pass:
         sink
             Where results go.
         frame
-            The whole frame: its flags are filled with those after the frame step and the other arrays that the step
-            asks for with what it finds; or, where ``touched`` is given, it holds the revised flags, to be used.
-        touched
-            bool (y, x): process only tiles with a touched pixel, with the revised flags.
-        flags_only
-            Stop after the frame step: only ``frame`` is filled.
+            The whole frame, where a step must see it: the strip goes no further than that step, and is put there.
+        revised
+            Take up where ``frame`` was revised. If it has no samples, the steps before are gone through once more.
 
         Returns
         -------
@@ -509,15 +523,15 @@ class Pass:
             Counts over the strip by name.
         """
         tally: dict[str, float] = {}
-        index = self.frame_step if frame is not None else None
+        if frame is not None and revised and frame.sci.size:
+            self._held_strip(rows, sink, frame, tally)
+            return tally
         end = len(self.steps)
         tile, frame_shape, halo = tile_shape(self.shape, self.held_halo), frame_of(self.shape), self.held_halo
         room = self._room(*(min(size + 2 * halo, most) for size, most in zip(tile, frame_shape, strict=True)))
         for window in tiles(rows, frame_shape, tile, halo):
-            if touched is not None and not touched[window.inner_absolute].any():
-                continue
             block = self.tile(window, room)
-            if index is None or frame is None:
+            if frame is None:
                 start = self.early
                 if start:
                     # The last results need no neighbours: they are as large as the ramp where that has few groups.
@@ -526,10 +540,8 @@ class Pass:
                     block, start = without_halo(block), stop
                 self.apply(block, start, end, sink.tap)
             else:
-                self._to_frame_step(block, index, sink, frame, provisional=touched is None)
-                if not flags_only:
-                    self.apply(block, index + 1, end, None if touched is None else sink.tap)
-            if not flags_only:
+                self._to_frame_step(block, sink, frame, revised)
+            if frame is None or revised:
                 sink.products(block)
             count_groups(block, tally)
             add_counts(tally, block.tally)
@@ -537,27 +549,53 @@ class Pass:
             del block
         return tally
 
-    def _to_frame_step(self, block: Block, index: int, sink: Sink, frame: RampBlock, provisional: bool) -> None:
-        assert isinstance(block, RampBlock)
-        # The provisional walk does not save what the revision may still change.
-        self.apply(block, 0, index, sink.tap if provisional else None)
+    def _to_frame_step(self, block: Block, sink: Sink, frame: RampBlock, revised: bool) -> None:
+        assert isinstance(block, RampBlock) and self.frame_step is not None
+        index = self.frame_step
+        # What is saved of the steps before has been saved in the first walk.
+        self.apply(block, 0, index, None if revised else sink.tap)
         # of the frame, where a step has dropped rows between its own
         inner, absolute = (..., *block.window.inner), (..., *block.window.inner_absolute)
-        item = self.steps[index]
-        if not provisional:
+        if revised:
+            item = self.steps[index]
             item.step.apply_revised(block, item.data, frame.groupdq[absolute], item.gathered)
-            if item.plan.name in self.plan.taps:
-                sink.tap(item.plan.name, block)
+            self._after_frame_step(block, sink)
             return
-        for name in self.frame_arrays:
-            getattr(frame, name)[absolute] = getattr(block, name)[inner]
         self.apply(block, index, index + 1)
-        frame.groupdq[absolute] = block.groupdq[inner]
+        found = held(block)
+        for name, array in held(frame).items():
+            array[absolute] = found[name][inner]
 
-    def regather(self, tally: Mapping[str, float]) -> bool:
-        """Whether a step must be given something else than was gathered, and the blocks be walked once more."""
+    def _after_frame_step(self, block: RampBlock, sink: Sink) -> None:
+        index = self.frame_step
+        assert index is not None
+        if self.steps[index].plan.name in self.plan.taps:
+            sink.tap(self.steps[index].plan.name, block)
+        self.apply(block, index + 1, len(self.steps), sink.tap)
+
+    def _held_strip(self, rows: tuple[int, int], sink: Sink, frame: RampBlock, tally: dict[str, float]) -> None:
+        assert self.frame_step is not None
+        halo = sum(item.step.halo for item in self.steps[self.frame_step + 1 :])
+        dark = frame.average_dark_current
+        for window in tiles(rows, frame_of(self.shape), tile_shape(self.shape, halo), halo):
+            part = (..., window.rows, window.columns)
+            block = RampBlock(
+                window,
+                np.array(frame.sci[part]),
+                np.array(frame.groupdq[part]),
+                np.array(frame.pixeldq[part]),
+                None if frame.zeroframe is None else np.array(frame.zeroframe[part]),
+                np.array(dark[part]) if isinstance(dark, np.ndarray) and dark.ndim else dark,
+            )
+            self._after_frame_step(block, sink)
+            sink.products(block)
+            add_counts(tally, block.tally)
+            del block
+
+    def regather(self, tally: Mapping[str, float], steps: slice = slice(None)) -> bool:
+        """Whether one of some steps must be given something else than was gathered, and the blocks be walked again."""
         changed = False
-        for item in self.steps:
+        for item in self.steps[steps]:
             found = item.step.again(self.meta, item.data, item.gathered, tally)
             if found is not None:
                 item.gathered, changed = found, True
@@ -570,23 +608,18 @@ class Pass:
                 return item.plan.name
         return None
 
-    def revise(self, frame: RampBlock) -> np.ndarray:
-        """Let the frame step revise the flags of the whole frame in place; bool (y, x) of pixels to process again."""
+    def revise(self, frame: RampBlock) -> None:
+        """Let the frame step revise the flags of the whole frame in place, and gather what the later ones can of it."""
         index = self.frame_step
         assert index is not None
-        item, later = self.steps[index], self.steps[index + 1 :]
-        before = [step.step.of_frame(self.meta, step.data, frame.groupdq) for step in later]
+        item = self.steps[index]
         clock = time.thread_time()
-        touched = item.step.revise(self.meta, item.data, frame.groupdq, frame)  # type: ignore[attr-defined]
+        item.step.revise(self.meta, item.data, frame.groupdq, frame)  # type: ignore[attr-defined]
         item.seconds += time.thread_time() - clock
-        for step, known in zip(later, before, strict=True):
-            found = step.step.of_frame(self.meta, step.data, frame.groupdq)
-            if found != known:
-                step.gathered, touched = found, np.ones_like(touched)
-        names = [step.plan.name for step in self.steps[index:]]
-        saved_later = any(name in self.plan.taps or f"before:{name}" in self.plan.taps for name in names)
-        # Optional results have as many planes as the most segments of a ramp: those of all tiles are counted anew.
-        return np.ones_like(touched) if saved_later or "fitopt" in self.plan.products else touched
+        for later in self.steps[index + 1 :]:
+            found = later.step.of_frame(self.meta, later.data, frame.groupdq)
+            if found is not None:
+                later.gathered = found
 
     def write_side_products(self) -> None:
         """Let the steps write what they save besides the products, once all blocks are done."""
@@ -610,14 +643,25 @@ class Pass:
         return records
 
 
-def whole_frame(shape: tuple[int, ...], arrays: Mapping[str, np.ndarray]) -> RampBlock:
+def whole_frame(
+    shape: tuple[int, ...], arrays: Mapping[str, np.ndarray], average_dark_current: float | None = None
+) -> RampBlock:
     """A block of the whole frame of some of its arrays; the others are empty."""
     return RampBlock(
         Window.plain(0, shape[-2], 0, shape[-1]),
         arrays.get("sci", np.empty((0, 0, 0, 0), np.float32)),
         arrays["groupdq"],
         arrays.get("pixeldq", np.empty((0, 0), np.uint32)),
+        arrays.get("zeroframe"),
+        arrays.get("avdrkcur", average_dark_current),
     )
+
+
+def held(block: RampBlock) -> dict[str, np.ndarray]:
+    """The arrays of a ramp block that are there and are not the same number for all pixels."""
+    dark = block.average_dark_current
+    arrays = {name: array for name, array in block.arrays().items() if array.size and name != "avdrkcur"}
+    return {**arrays, "avdrkcur": dark} if isinstance(dark, np.ndarray) and dark.ndim else arrays
 
 
 def strips(shape: tuple[int, ...], rows: int) -> list[tuple[int, int]]:

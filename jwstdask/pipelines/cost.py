@@ -195,9 +195,10 @@ def _walk(plan: ExposurePlan, written: int, meta: Mapping[str, Any]) -> int:
         return memory
     jump: Any = next((item.step for item in plan.active if item.name == "jump"), None)
     if jump is not None and (jump.expand_large_events or jump.find_showers):
-        # The flags of the whole frame, and the samples too where showers are searched, unless they are in files.
-        held_whole = [planes * pixels, *[4 * planes * pixels][: jump.find_showers]]
-        memory += sum(size for size in held_whole if size <= LARGEST_IN_MEMORY) + pixels // 2
+        # The ramp of the whole frame: samples, their flags, those of pixels and the first frames, unless in files.
+        first = 4 * leading[0] * pixels if meta.get("meta.exposure.zero_frame") else 0
+        whole = (4 * planes * pixels, planes * pixels, 4 * pixels, first)
+        memory += sum(size for size in whole if size <= LARGEST_IN_MEMORY) + pixels // 2
         memory += _SHOWER_BYTES * pixels if jump.find_showers else 0
     if jump is not None and max(jump.after_jump_flag_time1, jump.after_jump_flag_time2) > 0:
         # Before the walk, the median of the gain.

@@ -35,9 +35,9 @@ def strips(monkeypatch):
     done: dict[bool, list] = {False: [], True: []}
     original = Pass.strip
 
-    def strip(work, rows, *arguments, flags_only=False, **options):
-        done[flags_only].append(rows)
-        return original(work, rows, *arguments, flags_only=flags_only, **options)
+    def strip(work, rows, sink, frame=None, revised=False):
+        done[frame is not None and not revised].append(rows)
+        return original(work, rows, sink, frame, revised)
 
     monkeypatch.setattr(Pass, "strip", strip)
     # In this process, whatever cluster other tests have started.

@@ -283,7 +283,7 @@ class JumpStep(Step):
         groupdq
             uint8 (integration, group, y, x) after :meth:`apply`; may be memory-mapped. Worked on plane by plane.
         frame
-            The ramp of the whole frame as the step finds it, of which :attr:`frame_arrays` are used; they may be
+            The ramp of the whole frame as :meth:`apply` leaves it, of which :attr:`frame_arrays` are used; they may be
             memory-mapped.
 
         Returns
