@@ -29,11 +29,11 @@ from jwstdask.refs.reference import Reference
 from jwstdask.refs.reference import open_references as references_of
 from jwstdask.refs.stripes import superstripes
 
-TILE_BYTES = 1_600_000
-"""Science bytes of a tile (float32).
+TILE_BYTES = 4_000_000
+"""Science bytes of a tile (float32), halo included.
 
-Half of it would leave room for flags and scratch in a second-level cache of 1 MB, but cost more: what is called for
-every tile takes about a millisecond, and the third-level cache holds the rest.
+An eighth of it would leave room for flags and scratch in a second-level cache of 1 MB, but cost more: what is called
+for every tile takes about a millisecond, the halo is gone through twice, and the third-level cache holds the rest.
 """
 
 LONG_TILE_BYTES = 32_000_000
@@ -106,12 +106,16 @@ def frame_of(shape: tuple[int, ...]) -> tuple[int, int]:
 def tile_shape(shape: tuple[int, ...], halo: int) -> tuple[int, int]:
     """Rows and columns of a tile of an exposure of ``shape`` (..., y, x).
 
-    Square enough that the halo costs little: 16, 32 or 64 rows, and at least 64 columns. Of time series so long that
-    this would be too much for the memory of a worker, as many pixels as may be, down to one.
+    Whole rows, which lie side by side in files, if there is room for 16, 32 or 64 of them; else square enough that the
+    halo costs little: 16 or 32 rows, and at least 64 columns. Of time series so long that this would be too much for
+    the memory of a worker, as many pixels as may be, down to one.
     """
     planes = int(np.prod(shape[:-2], dtype=int))
     samples = max(TILE_BYTES // (4 * planes), 1)
-    rows = 16 if samples < 8_000 else 32 if samples < 64_000 else 64
+    whole = samples // shape[-1] - 2 * halo
+    if whole >= 16:
+        return min(64 if whole >= 64 else 32 if whole >= 32 else 16, shape[-2]), shape[-1]
+    rows = 16 if samples < 8_000 else 32
     columns = max(samples // (rows + 2 * halo), 64)
     most = LONG_TILE_BYTES // (4 * planes)
     if samples < rows * columns and (32 + 2 * halo) * (columns + 2 * halo) <= most:

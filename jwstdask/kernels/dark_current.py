@@ -7,7 +7,11 @@ import math
 import numba
 import numpy as np
 
+from jwstdask.kernels.decode import stored_float
 from jwstdask.kernels.runs import flat
+
+_LINE = 512
+"""Pixels done at a time: what is worked on stays in the first-level cache."""
 
 
 def missing_groups(ngroups: int, nframes: int, groupgap: int, dark_ngroups: int, dark_nframes: int, dark_groupgap: int):
@@ -103,57 +107,72 @@ def subtract(
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _finish(sci, group, y, level, count, averaged, out):
-    # Divide a line of sums by their number and subtract it.
-    integrations, nx = sci.shape[0], sci.shape[3]
-    # Through a line of its own, since ``out`` may be ``sci``.
-    line = np.empty(nx, np.float32)
-    if averaged and count > 1:
+def _finish(sci, group, y, left, level, count, averaged, line, out):
+    # Divide a line of sums by their number and subtract it from the pixels from ``left`` on.
+    size = level.size
+    if averaged and count > 1 and count & (count - 1) == 0:
+        # A power of two: multiplying, which is faster, rounds in the same way.
+        scale = level.dtype.type(1.0 / count)
+        for x in range(size):
+            level[x] = np.float32(level[x] * scale)
+    elif averaged and count > 1:
         # The average is a float32 image even where the planes are float64.
-        for x in range(nx):
+        for x in range(size):
             level[x] = np.float32(level[x] / count)
     elif averaged:
-        for x in range(nx):
+        for x in range(size):
             level[x] = np.float32(level[x])
-    for integration in range(integrations):
-        for x in range(nx):
-            line[x] = sci[integration, group, y, x] - level[x]
-        for x in range(nx):
-            out[integration, group, y, x] = line[x]
+    # Through a line of its own, since ``out`` may be ``sci``.
+    for integration in range(len(sci)):
+        values, target = sci[integration, group, y, left : left + size], out[integration, group, y, left : left + size]
+        for x in range(size):
+            line[x] = values[x] - level[x]
+        for x in range(size):
+            target[x] = line[x]
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_one(words, level):
+    for x in range(level.size):
+        value = stored_float(words[x])
+        level[x] += value if value == value else np.float32(0)
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_two(words, more, level):
+    for x in range(level.size):
+        value = stored_float(words[x])
+        second = stored_float(more[x])
+        total = level[x] + (value if value == value else np.float32(0))
+        level[x] = total + (second if second == second else np.float32(0))
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def _subtract_stored(sci, words, strides, groups, averaged, out):
     # As below, of a dark as it stands in a FITS file: its bytes are swapped on the way. All groups, (first, end) plane.
     ny, nx = sci.shape[2:]
-    level = np.empty(nx, np.float32)
-    swapped = np.empty(nx, np.uint32)
-    values = swapped.view(np.float32)
+    sums, line = np.empty(_LINE, np.float32), np.empty(_LINE, np.float32)
     for group in range(len(groups)):
         first, end = groups[group]
         for y in range(ny):
-            level[:] = np.float32(0 if first < end else np.nan)
-            for plane in range(first, end):
-                start = plane * strides[0] + y * strides[1]
-                row = words[start : start + nx]
-                for x in range(nx):
-                    word = row[x]
-                    swapped[x] = (
-                        (word << np.uint32(24))
-                        | ((word & np.uint32(0xFF00)) << np.uint32(8))
-                        | ((word >> np.uint32(8)) & np.uint32(0xFF00))
-                        | (word >> np.uint32(24))
-                    )
-                for x in range(nx):
-                    value = values[x]
-                    level[x] += value if value == value else np.float32(0)
-            _finish(sci, group, y, level, end - first, averaged, out)
+            for left in range(0, nx, _LINE):
+                size = min(_LINE, nx - left)
+                level = sums[:size]
+                level[:] = np.float32(0 if first < end else np.nan)
+                for plane in range(first, end, 2):
+                    start = plane * strides[0] + y * strides[1] + left
+                    if plane + 1 < end:
+                        after = start + strides[0]
+                        _add_two(words[start : start + size], words[after : after + size], level)
+                    else:
+                        _add_one(words[start : start + size], level)
+                _finish(sci, group, y, left, level, end - first, averaged, line, out)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def _subtract(sci, group, planes, averaged, out):
     count, ny, nx = planes.shape
-    level = np.empty(nx, planes.dtype)
+    level, line = np.empty(nx, planes.dtype), np.empty(nx, np.float32)
     zero = planes.dtype.type(0)
     for y in range(ny):
         level[:] = zero
@@ -163,4 +182,4 @@ def _subtract(sci, group, planes, averaged, out):
                 level[x] += value if value == value else zero
         if count == 0:
             level[:] = np.nan
-        _finish(sci, group, y, level, count, averaged, out)
+        _finish(sci, group, y, 0, level, count, averaged, line, out)

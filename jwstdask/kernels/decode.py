@@ -20,6 +20,23 @@ result, so that it is not optimised away.
 
 
 @numba.njit(cache=True, nogil=True)
+def swapped(word):
+    """A word of 32 bits with its bytes reversed."""
+    return np.uint32(
+        (word << np.uint32(24))
+        | ((word & np.uint32(0xFF00)) << np.uint32(8))
+        | ((word >> np.uint32(8)) & np.uint32(0xFF00))
+        | (word >> np.uint32(24))
+    )
+
+
+@numba.njit(cache=True, nogil=True)
+def stored_float(word):
+    """The float32 that a word of a FITS file stands for."""
+    return np.uint32(swapped(word)).view(np.float32)
+
+
+@numba.njit(cache=True, nogil=True)
 def _decode_uint16(raw, strides, out):
     ny, nx = out.shape[2:]
     fetch = nx > 0 and 2 * nx < _SHORT
@@ -60,15 +77,9 @@ def _swap32(raw, raw_strides, out, out_strides, shape, flip):
                     seen ^= raw[source + x] ^ out[target + x]
         for y in range(ny):
             source, target = plane * raw_strides[0] + y * raw_strides[1], plane * out_strides[0] + y * out_strides[1]
-            words, swapped = raw[source : source + nx], out[target : target + nx]
+            words, target_words = raw[source : source + nx], out[target : target + nx]
             for x in range(nx):
-                word = words[x]
-                swapped[x] = (
-                    (word << np.uint32(24))
-                    | ((word & np.uint32(0xFF00)) << np.uint32(8))
-                    | ((word >> np.uint32(8)) & np.uint32(0xFF00))
-                    | (word >> np.uint32(24))
-                ) ^ flip
+                target_words[x] = swapped(words[x]) ^ flip
     return seen
 
 
