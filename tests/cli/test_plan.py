@@ -136,7 +136,7 @@ def test_chunks_are_those_of_the_run(uncal, tmp_path, monkeypatch, case, strip_b
 def test_chunks_are_printed(command, uncal):
     status, printed = command("plan", "calwebb_detector1", uncal)
     assert status == 0
-    assert "2 strips of 128 rows, tiles of 32 x 160, " in printed
+    assert "2 strips of 128 rows, tiles of 64 x 160, " in printed
     assert "NRC_IMAGE, branch NIR" in printed
     line = next(line for line in printed.splitlines() if "_uncal.fits [2, 6, 160, 160]" in line)
     for what in ("memory", " in, ", " out, ", "CPU"):

@@ -20,7 +20,7 @@ def test_twice_the_same(program, expected, tmp_path):
 @pytest.mark.parametrize(
     ("strip_bytes", "tile_bytes"),
     [
-        pytest.param(1, 800_000, id="strips of 16 rows"),
+        pytest.param(1, 300_000, id="strips of 16 rows"),
         pytest.param(80 * 160 * 120, 60_000, id="small tiles"),
         pytest.param(10**9, 10**9, id="one tile"),
     ],
@@ -54,7 +54,7 @@ def test_lazy_on_processes(uncal, products, cluster):
 def test_tiles_differ_in_the_test_itself(monkeypatch):
     """The tile sizes above are different tilings of a frame of 160 x 160 with 12 planes."""
     shapes = set()
-    for size in (800_000, 60_000, 10**9):
+    for size in (300_000, 60_000, 10**9):
         monkeypatch.setattr(passes, "TILE_BYTES", size)
         shapes.add(passes.tile_shape((2, 6, 160, 160), 4))
     assert len(shapes) == 3
