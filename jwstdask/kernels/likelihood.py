@@ -109,7 +109,7 @@ class Fit(NamedTuple):
 # Arrays are (difference, lane) or (lane,), a lane being a ramp; the first ``count`` lanes are in use. What is done to a
 # difference in all lanes is a loop that becomes vector instructions if it writes to one array and reads at most eight.
 
-_LANES = 64
+_LANES = 128
 
 
 @numba.njit(**_OPTIONS)
@@ -117,14 +117,14 @@ def _fit(diff, use, guess, scale, gain, noise, photon, read, photon_next, read_n
     """Fit one rate to the differences in ``use``, for a covariance at rate ``guess``, divided by ``scale``.
 
     ``work`` (9, difference + 1, lane) gets, in this order: alpha, beta, theta, phi, C(i), B(i); the rest is scratch.
-    ``sums`` (9, lane) gets A, B, C, the quadratic forms of the covariance divided by ``scale``; the rest is scratch.
+    ``sums`` (10, lane) gets A, B, C, the quadratic forms of the covariance divided by ``scale``; the rest is scratch.
     """
     n = diff.shape[0]
     alpha, beta, theta, phi, row_c, row_b, back, back_d, front_d = (
         work[0], work[1], work[2], work[3], work[4], work[5], work[6], work[7], work[8]
     )  # fmt: skip
-    total_a, total_b, total_c, electrons, variance, front, cross, squares, value = (
-        sums[0], sums[1], sums[2], sums[3], sums[4], sums[5], sums[6], sums[7], sums[8]
+    total_a, total_b, total_c, electrons, variance, front, cross, squares, value, inverse = (
+        sums[0], sums[1], sums[2], sums[3], sums[4], sums[5], sums[6], sums[7], sums[8], sums[9]
     )  # fmt: skip
     for lane in range(count):
         electrons[lane] = guess[lane] / gain[lane]
@@ -168,6 +168,8 @@ def _fit(diff, use, guess, scale, gain, noise, photon, read, photon_next, read_n
 
     # The same from the front, and the products with the rows of the inverse.
     determinant = theta[n]
+    for lane in range(count):
+        inverse[lane] = 1.0 / determinant[lane]
     front_d[0, :count] = 0.0
     cross[:count] = 0.0
     squares[:count] = 0.0
@@ -196,16 +198,14 @@ def _fit(diff, use, guess, scale, gain, noise, photon, read, photon_next, read_n
                 cross[lane] += value[lane] * sign / determinant[lane] * off[lane] * second[lane] * before[lane]
         row, behind = row_c[i], back[i]
         for lane in range(count):
-            row[lane] = (
-                sign / determinant[lane] * (second[lane] * front[lane] + first[lane] * behind[lane]) * used[lane]
-            )
+            row[lane] = sign * inverse[lane] * (second[lane] * front[lane] + first[lane] * behind[lane]) * used[lane]
         for lane in range(count):
             total_b[lane] += value[lane] * row[lane]
         for lane in range(count):
             total_c[lane] += row[lane]
         row, behind = row_b[i], back_d[i]
         for lane in range(count):
-            row[lane] = sign / determinant[lane] * (second[lane] * target[lane] + first[lane] * behind[lane])
+            row[lane] = sign * inverse[lane] * (second[lane] * target[lane] + first[lane] * behind[lane])
         for lane in range(count):
             squares[lane] += value[lane] * value[lane] * first[lane] * second[lane] / determinant[lane]
     for lane in range(count):
@@ -394,7 +394,7 @@ def _find_jumps(
     one, two, rate_one, rate_two = (
         np.empty((n, _LANES)), np.empty((n - 1, _LANES)), np.empty((n, _LANES)), np.empty((n - 1, _LANES))
     )  # fmt: skip
-    work, sums = np.empty((9, n + 1, _LANES)), np.empty((9, _LANES))
+    work, sums = np.empty((9, n + 1, _LANES)), np.empty((10, _LANES))
     constants = np.empty((4, _LANES))
     chisq, rates, best_one, best_two = np.empty(_LANES), np.empty(_LANES), np.empty(_LANES), np.empty(_LANES)
     column = np.empty(_LANES, np.int64)
@@ -457,7 +457,7 @@ def _fit_rates(
     n = delta_t.size
     values = np.empty((n + 1, _LANES), np.float32)
     diff, use = np.empty((n, _LANES)), np.empty((n, _LANES))
-    work, sums = np.empty((9, n + 1, _LANES)), np.empty((9, _LANES))
+    work, sums = np.empty((9, n + 1, _LANES)), np.empty((10, _LANES))
     own_gain = np.empty(_LANES)
     parts = np.empty((4, _LANES))
     for i, y in np.ndindex(out_sci.shape[:2]):
