@@ -503,31 +503,57 @@ def _fit_rates(
 # Frames ---------------------------------------------------------------------------------------------------------------
 
 
+@numba.njit(**_OPTIONS)
+def _minors(guess, gain, noise, photon, read, photon_next, read_next, first, last, scale, older, old):
+    """Go on from the two leading minors of the covariance before ``first``, in place, to that of ``last`` rows.
+
+    The covariance is divided by ``scale``, which is 1 where there was no minor before.
+    """
+    electrons, variance = np.empty(_LANES), np.empty(_LANES)
+    for i, y in np.ndindex(guess.shape[:2]):
+        for x in range(0, guess.shape[2], _LANES):
+            count = min(_LANES, guess.shape[2] - x)
+            place = slice(x, x + count)
+            rate, own_gain, own_noise, unit = guess[i, y, place], gain[y, place], noise[y, place], scale[i, y, place]
+            before, here = older[i, y, place], old[i, y, place]
+            for lane in range(count):
+                electrons[lane] = rate[lane] / own_gain[lane]
+                variance[lane] = own_noise[lane] * own_noise[lane]
+            if first == 2:
+                for lane in range(count):
+                    here[lane] = electrons[lane] * photon[0] + variance[lane] * read[0]
+            for row in range(first, last + 1):
+                once, twice, once_next, twice_next = (
+                    photon[row - 1], read[row - 1], photon_next[row - 2], read_next[row - 2]
+                )  # fmt: skip
+                for lane in range(count):
+                    own = electrons[lane] * once + variance[lane] * twice
+                    off = electrons[lane] * once_next + variance[lane] * twice_next
+                    off *= off
+                    if first > 2:
+                        own /= unit[lane]
+                        off /= unit[lane] * unit[lane]
+                    new = own * here[lane] - off * before[lane]
+                    before[lane] = here[lane]
+                    here[lane] = new
+
+
 def _scale(guess: np.ndarray, gain: np.ndarray, noise: np.ndarray, covariance: Covariance) -> np.ndarray:
     """What brings the determinant of the covariance to 1, lest long ramps overflow; float64 (integration, y, x).
 
-    In numpy, whose power differs from that of the C library in the last bit: chi squared of ramps with few differences
-    in use can hang on it.
+    Its power is numpy's, which differs from that of the C library in the last bit: chi squared of ramps with few
+    differences in use can hang on it.
     """
     n = covariance.delta_t.size
-    variance = noise**2
-
-    def alpha(i: int) -> np.ndarray:
-        return electrons * covariance.photon[i] + variance * covariance.read[i]
-
-    with np.errstate(all="ignore"):
-        electrons = guess / gain
-        scale = np.ones(guess.shape)
-        older, old = np.ones(guess.shape), alpha(0)
-        for i in range(2, n + 1):
-            beta = electrons * covariance.photon_next[i - 2] + variance * covariance.read_next[i - 2]
-            new = alpha(i - 1) / scale * old - beta**2 / scale**2 * older
-            if i % _RESCALE == 0 or i == n:
-                factor = new ** (1 / i)
-                scale = scale * factor
-                old = old / (new / factor)
-                new = np.ones(guess.shape)
-            older, old = old, new
+    scale, older, old = np.ones(guess.shape), np.ones(guess.shape), np.empty(guess.shape)
+    for first in range(1, n + 1, _RESCALE):
+        last = min(first + _RESCALE - 1, n)
+        _minors(guess, gain, noise, *covariance[1:5], max(first, 2), last, scale, older, old)
+        with np.errstate(all="ignore"):
+            factor = old ** (1 / last)
+            scale *= factor
+            older /= old / factor
+            old[...] = 1.0
     return scale
 
 
