@@ -145,11 +145,10 @@ def sort_columns(keys, count, lanes):
 
 
 @numba.njit(cache=True, nogil=True)
-def _load_differences(sci, groupdq, gain, y, x, lanes, absolute, keys, previous, usable, flags):
+def _load_differences(sci, groupdq, gain, y, x, lanes, absolute, keys, previous, usable):
     # One row of `lanes` pixels: differences of all integrations, unusable ones as +inf so that they sort last.
     scale = gain[y, x : x + lanes]
     usable[:] = 0
-    flags[:] = 0
     row = 0
     for integration in range(sci.shape[0]):
         for group in range(sci.shape[1]):
@@ -157,14 +156,12 @@ def _load_differences(sci, groupdq, gain, y, x, lanes, absolute, keys, previous,
             dq = groupdq[integration, group, y, x : x + lanes]
             if group == 0:
                 for lane in range(lanes):
-                    flags[lane] |= dq[lane]
                     value = values[lane] * scale[lane]
                     previous[lane] = _NAN if dq[lane] & _UNUSABLE else value
                 continue
             target = keys[row * lanes : (row + 1) * lanes]
             if absolute:
                 for lane in range(lanes):
-                    flags[lane] |= dq[lane]
                     value = values[lane] * scale[lane]
                     value = _NAN if dq[lane] & _UNUSABLE else value
                     difference = abs(value - previous[lane])
@@ -174,7 +171,6 @@ def _load_differences(sci, groupdq, gain, y, x, lanes, absolute, keys, previous,
                     usable[lane] += np.int32(good)
             else:
                 for lane in range(lanes):
-                    flags[lane] |= dq[lane]
                     value = values[lane] * scale[lane]
                     value = _NAN if dq[lane] & _UNUSABLE else value
                     difference = value - previous[lane]
@@ -183,6 +179,41 @@ def _load_differences(sci, groupdq, gain, y, x, lanes, absolute, keys, previous,
                     target[lane] = difference if good else _INF
                     usable[lane] += np.int32(good)
             row += 1
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _noise(readnoise, gain, frames):
+    # Variance of a difference by read noise [electron^2].
+    scaled = readnoise * gain
+    return np.float64(scaled * scaled) / frames
+
+
+@numba.njit(cache=True, nogil=True)
+def _append(places, count, integration, group, y, x):
+    if count == len(places):
+        larger = np.empty((2 * count, 4), np.int32)
+        larger[:count] = places
+        places = larger
+    places[count, 0] = integration
+    places[count, 1] = group
+    places[count, 2] = y
+    places[count, 3] = x
+    return places, count + 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _look_closer(usable, typical, lowest, first, second, highest, readnoise, gain, factor, limit, doubtful):
+    # Pixels that may have a jump, from rows of sorted differences: those around the median, the lowest and the highest.
+    # It never misses one: what comes closer than 1e-5 to the threshold, or is NaN, is doubtful. So are all pixels with
+    # other than the typical number of differences, for which these are not the right rows.
+    for lane in range(usable.size):
+        median = 0.5 * (np.float64(first[lane]) + np.float64(second[lane]))
+        above = np.float64(highest[lane]) - median
+        below = median - np.float64(lowest[lane])
+        worst = above if above > below else below
+        scaled = readnoise[lane] * gain[lane]
+        variance = abs(median) + factor * np.float64(scaled * scaled)
+        doubtful[lane] = not worst * worst < limit * variance or usable[lane] != typical
 
 
 @numba.njit(cache=True, nogil=True)
@@ -234,96 +265,130 @@ def _peel(keys, first, stride, usable, noise, threshold, threshold3, threshold2)
 
 
 @numba.njit(cache=True, nogil=True)
-def _search_iterative(sci, groupdq, gain, noise, threshold, threshold3, threshold2, hit):
+def _search_iterative(sci, groupdq, gain, readnoise, frames, threshold, threshold3, threshold2, greatest):
+    # Returns the jumps as (integration, group, y, x). The median of the differences of a pixel is at most `greatest`,
+    # their upper median regardless of sign, and at least its negative.
     nints, ngroups, ny, nx = sci.shape
     count = nints * (ngroups - 1)
     width = min(max(_BUFFER // count // 16 * 16, 32), 256)
     keys = np.empty(count * width, np.float32)
     previous = np.empty(width, np.float32)
     usable = np.empty(width, np.int32)
-    flags = np.empty(width, np.uint8)
+    padded = np.zeros((width + 7) // 8 * 8, np.bool_)
+    words = padded.view(np.uint64)
+    jumps = np.empty((256, 4), np.int32)
+    found = 0
     for y in range(ny):
         for x in range(0, nx, width):
             lanes = min(width, nx - x)
-            _load_differences(sci, groupdq, gain, y, x, lanes, True, keys, previous, usable, flags)
+            _load_differences(sci, groupdq, gain, y, x, lanes, True, keys, previous, usable)
             sort_columns(keys, count, lanes)
+            typical = 0
             for lane in range(lanes):
-                if flags[lane] & _JUMP:
-                    hit[y, x + lane] = 2
-                number = usable[lane]
-                if number < 2:
+                typical = max(typical, usable[lane])
+            greatest[y, x : x + lanes] = keys[typical // 2 * lanes : (typical // 2 + 1) * lanes]
+            # The median without the largest one, see _peel.
+            top = max(typical - 1, 0)
+            second = top // 2 if typical >= 4 else max(typical - 2, 0)
+            first = (top - 1) // 2 if typical >= 4 else second
+            limit = threshold if typical >= 4 else threshold3 if typical == 3 else threshold2
+            padded[lanes:] = False
+            _look_closer(
+                usable[:lanes], typical, keys[:lanes], keys[first * lanes : (first + 1) * lanes],
+                keys[second * lanes : (second + 1) * lanes], keys[top * lanes : (top + 1) * lanes],
+                readnoise[y, x : x + lanes], gain[y, x : x + lanes], 1.0 / frames, limit * limit * 0.99999, padded,
+            )  # fmt: skip
+            if typical >= 4:
+                for lane in range(lanes):
+                    padded[lane] |= keys[top * lanes + lane] == keys[(top - 1) * lanes + lane]
+            for word in range(words.size):
+                if words[word] == 0:
                     continue
-                # A cheap test that never misses a jump; the exact one follows for the few that pass.
-                top = np.float64(keys[(number - 1) * lanes + lane])
-                if number >= 4:
-                    limit = threshold
-                    median = _middle(keys, lane, lanes, 0, number - 1)
-                else:
-                    limit = threshold3 if number == 3 else threshold2
-                    median = np.float64(keys[(number - 2) * lanes + lane])
-                worst = max(top - median, median - np.float64(keys[lane]))
-                tie = number >= 4 and keys[(number - 2) * lanes + lane] == top
-                if not tie and worst * worst < limit * limit * (median + noise[y, x + lane]) * 0.99999:
-                    continue
-                low, high = _peel(keys, lane, lanes, number, noise[y, x + lane], threshold, threshold3, threshold2)
-                if low == 0 and high == number:
-                    continue
-                hit[y, x + lane] |= 1
-                least = keys[low * lanes + lane] if high > low else _INF
-                greatest = keys[(high - 1) * lanes + lane] if high > low else -_INF
-                for integration in range(nints):
-                    before = _NAN
-                    for group in range(ngroups):
-                        value = sci[integration, group, y, x + lane] * gain[y, x + lane]
-                        if groupdq[integration, group, y, x + lane] & _UNUSABLE:
-                            value = _NAN
-                        difference = abs(value - before)
-                        if difference > greatest or difference < least:
-                            groupdq[integration, group, y, x + lane] |= _JUMP
-                        before = value
+                for lane in range(8 * word, min(8 * word + 8, lanes)):
+                    number = usable[lane]
+                    if not padded[lane]:
+                        continue
+                    greatest[y, x + lane] = keys[number // 2 * lanes + lane] if number else _INF
+                    if number < 2:
+                        continue
+                    noise = _noise(readnoise[y, x + lane], gain[y, x + lane], frames)
+                    low, high = _peel(keys, lane, lanes, number, noise, threshold, threshold3, threshold2)
+                    if low == 0 and high == number:
+                        continue
+                    least = keys[low * lanes + lane] if high > low else _INF
+                    most = keys[(high - 1) * lanes + lane] if high > low else -_INF
+                    for integration in range(nints):
+                        before = _NAN
+                        for group in range(ngroups):
+                            value = sci[integration, group, y, x + lane] * gain[y, x + lane]
+                            if groupdq[integration, group, y, x + lane] & _UNUSABLE:
+                                value = _NAN
+                            difference = abs(value - before)
+                            if difference > most or difference < least:
+                                groupdq[integration, group, y, x + lane] |= _JUMP
+                                jumps, found = _append(jumps, found, integration, group, y, x + lane)
+                            before = value
+    return jumps[:found]
 
 
 @numba.njit(cache=True, nogil=True)
-def _search_single_pass(sci, groupdq, gain, noise, threshold, hit, medians):
+def _search_single_pass(sci, groupdq, gain, readnoise, frames, threshold, least, greatest):
+    # Returns the jumps as (integration, group, y, x). `least` and `greatest` get the differences around the median.
     nints, ngroups, ny, nx = sci.shape
     count = nints * (ngroups - 1)
     width = min(max(_BUFFER // count // 16 * 16, 32), 256)
     keys = np.empty(count * width, np.float32)
     previous = np.empty(width, np.float32)
     usable = np.empty(width, np.int32)
-    flags = np.empty(width, np.uint8)
+    padded = np.zeros((width + 7) // 8 * 8, np.bool_)
+    words = padded.view(np.uint64)
+    jumps = np.empty((256, 4), np.int32)
+    found = 0
     for y in range(ny):
         for x in range(0, nx, width):
             lanes = min(width, nx - x)
-            _load_differences(sci, groupdq, gain, y, x, lanes, False, keys, previous, usable, flags)
+            _load_differences(sci, groupdq, gain, y, x, lanes, False, keys, previous, usable)
             sort_columns(keys, count, lanes)
+            typical = 0
             for lane in range(lanes):
-                if flags[lane] & _JUMP:
-                    hit[y, x + lane] = 2
-                number = usable[lane]
-                if number == 0:
+                typical = max(typical, usable[lane])
+            top = max(typical - 1, 0)
+            first, second = top // 2, min(typical // 2, top)
+            least[y, x : x + lanes] = keys[first * lanes : (first + 1) * lanes]
+            greatest[y, x : x + lanes] = keys[second * lanes : (second + 1) * lanes]
+            padded[lanes:] = False
+            _look_closer(
+                usable[:lanes], typical, keys[:lanes], keys[first * lanes : (first + 1) * lanes],
+                keys[second * lanes : (second + 1) * lanes], keys[top * lanes : (top + 1) * lanes],
+                readnoise[y, x : x + lanes], gain[y, x : x + lanes], 1.0 / frames, threshold * threshold * 0.99999,
+                padded,
+            )  # fmt: skip
+            for word in range(words.size):
+                if words[word] == 0:
                     continue
-                median = _middle(keys, lane, lanes, 0, number)
-                medians[y, x + lane] = median
-                worst = max(np.float64(keys[(number - 1) * lanes + lane]) - median, median - np.float64(keys[lane]))
-                variance = abs(median) + noise[y, x + lane]
-                if worst * worst < threshold * threshold * variance * 0.99999:
-                    continue
-                sigma = np.sqrt(variance)
-                if sigma == 0.0:
-                    continue
-                for integration in range(nints):
-                    before = _NAN
-                    for group in range(ngroups):
-                        value = sci[integration, group, y, x + lane] * gain[y, x + lane]
-                        if groupdq[integration, group, y, x + lane] & _UNUSABLE:
-                            value = _NAN
-                        difference = value - before
-                        ratio = abs(np.float64(difference) - median) / sigma
-                        if ratio > threshold and abs(difference) < _INF:
-                            groupdq[integration, group, y, x + lane] |= _JUMP
-                            hit[y, x + lane] |= 1
-                        before = value
+                for lane in range(8 * word, min(8 * word + 8, lanes)):
+                    number = usable[lane]
+                    if not padded[lane] or number == 0:
+                        continue
+                    least[y, x + lane] = keys[(number - 1) // 2 * lanes + lane]
+                    greatest[y, x + lane] = keys[number // 2 * lanes + lane]
+                    median = _middle(keys, lane, lanes, 0, number)
+                    sigma = np.sqrt(abs(median) + _noise(readnoise[y, x + lane], gain[y, x + lane], frames))
+                    if sigma == 0.0:
+                        continue
+                    for integration in range(nints):
+                        before = _NAN
+                        for group in range(ngroups):
+                            value = sci[integration, group, y, x + lane] * gain[y, x + lane]
+                            if groupdq[integration, group, y, x + lane] & _UNUSABLE:
+                                value = _NAN
+                            difference = value - before
+                            ratio = abs(np.float64(difference) - median) / sigma
+                            if ratio > threshold and abs(difference) < _INF:
+                                groupdq[integration, group, y, x + lane] |= _JUMP
+                                jumps, found = _append(jumps, found, integration, group, y, x + lane)
+                            before = value
+    return jumps[:found]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -473,12 +538,13 @@ def _bracket(values, lane, lanes, rows, low, high, below, number, few, middle):
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _search_sigma_clip(sci, groupdq, gain, threshold, together, hit, least, greatest):
+def _search_sigma_clip(sci, groupdq, gain, threshold, together, least, greatest):
     # Values near the middle of a column can neither be clipped nor need they be sorted: their sums are taken in one
     # vectorised pass, and what is clipped of the few others is decided from those sums and from a bracket of the
     # median: two order statistics of a sample, or, where these do not decide, closer ones of the column. Where these
     # do not decide either, `_clip_bounds` does. `least` and `greatest` get bounds of the median of all differences of a
-    # pixel, which lies between the least and the greatest median of its columns.
+    # pixel, which lies between the least and the greatest median of its columns. Returns the jumps as (integration,
+    # group, y, x).
     nints, ngroups, ny, nx = sci.shape
     rows = nints * (ngroups - 1) if together else nints
     # Lines of equal length: one of few pixels takes as long as one of many.
@@ -506,6 +572,8 @@ def _search_sigma_clip(sci, groupdq, gain, threshold, together, hit, least, grea
     dropped = np.empty(most, np.bool_)
     outside = np.zeros(padded, np.uint8)
     words = outside.view(np.uint64)
+    jumps = np.empty((256, 4), np.int32)
+    found = 0
     for y in range(ny):
         for x in range(0, nx, width):
             lanes = min(width, nx - x)
@@ -616,7 +684,7 @@ def _search_sigma_clip(sci, groupdq, gain, threshold, together, hit, least, grea
                                 integration = few_rows[lane, index] // (ngroups - 1 if together else 1)
                                 group = few_rows[lane, index] % (ngroups - 1) + 1 if together else start
                                 groupdq[integration, group, y, x + lane] |= _JUMP
-                                hit[y, x + lane] |= 1
+                                jumps, found = _append(jumps, found, integration, group, y, x + lane)
                         continue
                     count = 0
                     for row in range(rows):
@@ -631,53 +699,36 @@ def _search_sigma_clip(sci, groupdq, gain, threshold, together, hit, least, grea
                             value = np.float64(values[row * lanes + lane])
                             if value < np.inf and (value < lower or value > upper):
                                 groupdq[integration, group, y, x + lane] |= _JUMP
-                                hit[y, x + lane] |= 1
+                                jumps, found = _append(jumps, found, integration, group, y, x + lane)
                             row += 1
+    return jumps[:found]
 
 
 @numba.njit(cache=True, nogil=True)
-def _flagged(words, flags):
-    # Places of JUMP_DET in flags in one dimension, of which `words` are eight each: most of them have none.
-    places = np.empty(1024, np.int64)
+def _any_flagged(flags):
+    # Whether there is a JUMP_DET at all, in flags in one dimension.
+    for start in range(0, flags.size, 8192):
+        together = np.uint8(0)
+        for flag in flags[start : start + 8192]:
+            together |= flag
+        if together & _JUMP:
+            return True
+    return False
+
+
+@numba.njit(cache=True, nogil=True)
+def _flagged(groupdq):
+    # Places of JUMP_DET as (integration, group, y, x).
+    nints, ngroups, ny, nx = groupdq.shape
+    places = np.empty((256, 4), np.int32)
     count = 0
-    for word in range(words.size + 1):
-        if word < words.size and words[word] & np.uint64(0x0404040404040404) == 0:
-            continue
-        for index in range(8 * word, 8 * word + 8 if word < words.size else flags.size):
-            if flags[index] & _JUMP:
-                if count == places.size:
-                    longer = np.empty(2 * count, np.int64)
-                    longer[:count] = places
-                    places = longer
-                places[count] = index
-                count += 1
+    for integration in range(nints):
+        for group in range(ngroups):
+            for y in range(ny):
+                for x in range(nx):
+                    if groupdq[integration, group, y, x] & _JUMP:
+                        places, count = _append(places, count, integration, group, y, x)
     return places[:count]
-
-
-def flagged(groupdq: np.ndarray) -> np.ndarray:
-    """Places of JUMP_DET.
-
-    Parameters
-    ----------
-    groupdq
-        uint8, contiguous.
-
-    Returns
-    -------
-    places
-        int64 (place,), increasing: indices into the flattened array.
-    """
-    flags = groupdq.reshape(-1)
-    whole = 0 if flags.ctypes.data % 8 else flags.size // 8 * 8
-    return _flagged(flags[:whole].view(np.uint64), flags)
-
-
-@numba.njit(cache=True, nogil=True)
-def _mark_flagged(places, hit):
-    # Pixels that came with JUMP_DET already set.
-    for index in range(places.size):
-        pixel = places[index] % hit.size
-        hit[pixel // hit.shape[1], pixel % hit.shape[1]] |= np.uint8(2)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -699,19 +750,6 @@ def _pixel_median(sci, groupdq, gain, y, x, scratch):
 
 
 @numba.njit(cache=True, nogil=True)
-def _append(sources, count, integration, group, y, x):
-    if count == len(sources):
-        larger = np.empty((2 * count, 4), np.int32)
-        larger[:count] = sources
-        sources = larger
-    sources[count, 0] = integration
-    sources[count, 1] = group
-    sources[count, 2] = y
-    sources[count, 3] = x
-    return sources, count + 1
-
-
-@numba.njit(cache=True, nogil=True)
 def _difference(sci, groupdq, gain, integration, group, y, x):
     # That of a group and the one before it; NaN where one of them is unusable.
     if (groupdq[integration, group, y, x] | groupdq[integration, group - 1, y, x]) & _UNUSABLE:
@@ -722,65 +760,80 @@ def _difference(sci, groupdq, gain, integration, group, y, x):
 
 @numba.njit(cache=True, nogil=True)
 def _exact_median(sci, groupdq, gain, y, x, known, scratch):
-    # Median of the differences of a pixel, taken once.
+    # Median of the differences of a pixel, taken once. `known` is empty until the first.
+    if not known.size:
+        known = np.full(gain.shape, np.nan)
     if known[y, x] != known[y, x]:
         known[y, x] = _pixel_median(sci, groupdq, gain, y, x, scratch)
-    return known[y, x]
+    return known[y, x], known
+
+
+@numba.njit(cache=True, nogil=True)
+def _bounds(least, greatest, y, x):
+    # Those of the median of a pixel.
+    high = np.float64(greatest[y, x])
+    return np.float64(least[y, x]) if least.size else -high, high
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _find_sources(sci, groupdq, gain, noise, lowest, highest, hit, least, greatest, exact, places):
-    # Jumps whose neighbours are to be flagged, as (integration, group, y, x). Where bounds of the median are known,
-    # they decide nearly every jump; the median itself is taken for the others only.
-    ngroups, ny, nx = sci.shape[1:]
-    scratch = np.empty(sci.shape[0] * ngroups, np.float32)
+def _find_sources(sci, groupdq, gain, readnoise, frames, lowest, highest, least, greatest, exact, places):
+    # Jumps whose neighbours are to be flagged. Bounds of the median decide nearly every jump; the median itself is
+    # taken for the others only.
+    scratch = np.empty(sci.shape[0] * sci.shape[1], np.float32)
     sources = np.empty((256, 4), np.int32)
     margin = 1e-6
     count = 0
-    for index in range(places.size):
-        plane, pixel = places[index] // (ny * nx), places[index] % (ny * nx)
-        integration, group, y, x = plane // ngroups, plane % ngroups, pixel // nx, pixel % nx
-        if group == 0 or not hit[y, x]:
+    for index in range(len(places)):
+        integration, group, y, x = places[index]
+        if group == 0:
             continue
         difference = _difference(sci, groupdq, gain, integration, group, y, x)
         if not abs(difference) < np.inf:
             continue
         median = np.nan
-        if least.size:
-            low, high = least[y, x], greatest[y, x]
-            if low == high:
-                median = low
-            elif low < high:
-                larger = max(abs(low), abs(high))
-                smaller = 0.0 if low <= 0.0 <= high else min(abs(low), abs(high))
-                nearest = max(max(difference - high, low - difference), 0.0)
-                farthest = max(abs(difference - low), abs(difference - high))
-                at_least = nearest / np.sqrt(larger + noise[y, x])
-                at_most = farthest / np.sqrt(smaller + noise[y, x])
-                if at_most < lowest * (1.0 - margin) or at_least > highest * (1.0 + margin):
-                    continue
-                if at_least > lowest * (1.0 + margin) and at_most < highest * (1.0 - margin):
-                    sources, count = _append(sources, count, integration, group, y, x)
-                    continue
+        noise = _noise(readnoise[y, x], gain[y, x], frames)
+        low, high = _bounds(least, greatest, y, x)
+        if low == high:
+            median = low
+        elif low < high:
+            larger = max(abs(low), abs(high))
+            smaller = 0.0 if low <= 0.0 <= high else min(abs(low), abs(high))
+            nearest = max(max(difference - high, low - difference), 0.0)
+            farthest = max(abs(difference - low), abs(difference - high))
+            at_least = nearest / np.sqrt(larger + noise)
+            at_most = farthest / np.sqrt(smaller + noise)
+            if at_most < lowest * (1.0 - margin) or at_least > highest * (1.0 + margin):
+                continue
+            if at_least > lowest * (1.0 + margin) and at_most < highest * (1.0 - margin):
+                sources, count = _append(sources, count, integration, group, y, x)
+                continue
         if median != median:
-            median = _exact_median(sci, groupdq, gain, y, x, exact, scratch)
-        sigma = np.sqrt(abs(median) + noise[y, x])
+            median, exact = _exact_median(sci, groupdq, gain, y, x, exact, scratch)
+        sigma = np.sqrt(abs(median) + noise)
         ratio = abs(difference - median) / sigma
         if sigma != 0.0 and ratio < highest and ratio > lowest:
             sources, count = _append(sources, count, integration, group, y, x)
-    return sources[:count]
+    return sources[:count], exact
 
 
 @numba.njit(cache=True, nogil=True)
-def _flag_neighbors(groupdq, sources):
+def _flag_neighbors(groupdq, sources, places):
+    # Returns the places together with those newly flagged.
     ny, nx = groupdq.shape[2:]
+    count = len(places)
+    more = np.empty((count + 4 * len(sources), 4), np.int32)
+    more[:count] = places
     for index in range(len(sources)):
         integration, group, y, x = sources[index]
         for side in range(4):
             row = y + (side == 0) - (side == 1)
             column = x + (side == 2) - (side == 3)
-            if 0 <= row < ny and 0 <= column < nx and not groupdq[integration, group, row, column] & _UNUSABLE:
-                groupdq[integration, group, row, column] |= _JUMP
+            if 0 <= row < ny and 0 <= column < nx:
+                flags = groupdq[integration, group, row, column]
+                if not flags & (_UNUSABLE | _JUMP):
+                    groupdq[integration, group, row, column] = flags | _JUMP
+                    more, count = _append(more, count, integration, group, row, column)
+    return more[:count]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -793,22 +846,20 @@ def _reach(size, electrons1, groups1, electrons2, groups2):
 @numba.njit(cache=True, nogil=True)
 def _flag_after(sci, groupdq, gain, electrons1, groups1, electrons2, groups2, least, greatest, exact, places):
     # `places` are those of the jumps before any is followed by flags. As far as bounds of the median decide, they do.
-    ngroups, ny, nx = sci.shape[1:]
+    ngroups = sci.shape[1]
     scratch = np.empty(sci.shape[0] * ngroups, np.float32)
-    for index in range(places.size):
-        plane, pixel = places[index] // (ny * nx), places[index] % (ny * nx)
-        integration, group, y, x = plane // ngroups, plane % ngroups, pixel // nx, pixel % nx
+    for index in range(len(places)):
+        integration, group, y, x = places[index]
         if group == 0:
             continue
         difference = _difference(sci, groupdq, gain, integration, group, y, x)
         if difference != difference:
             continue
-        at_least, reach = 0, 1
-        if least.size:
-            at_least = _reach(difference - greatest[y, x], electrons1, groups1, electrons2, groups2)
-            reach = _reach(difference - least[y, x], electrons1, groups1, electrons2, groups2)
+        low, high = _bounds(least, greatest, y, x)
+        at_least = _reach(difference - high, electrons1, groups1, electrons2, groups2)
+        reach = _reach(difference - low, electrons1, groups1, electrons2, groups2)
         if at_least != reach:
-            median = _exact_median(sci, groupdq, gain, y, x, exact, scratch)
+            median, exact = _exact_median(sci, groupdq, gain, y, x, exact, scratch)
             reach = _reach(difference - median, electrons1, groups1, electrons2, groups2)
         for later in range(group + 1, min(group + reach + 1, ngroups)):
             if not groupdq[integration, later, y, x] & _UNUSABLE:
@@ -816,24 +867,19 @@ def _flag_after(sci, groupdq, gain, electrons1, groups1, electrons2, groups2, le
 
 
 @numba.njit(cache=True, nogil=True)
-def _count_flagged(places, hit, y0, y1, x0, x1):
+def _count_within(places, y0, y1, x0, x1):
     count = 0
-    for index in range(places.size):
-        pixel = places[index] % hit.size
-        y, x = pixel // hit.shape[1], pixel % hit.shape[1]
-        count += hit[y, x] != 0 and y0 <= y < y1 and x0 <= x < x1
+    for index in range(len(places)):
+        count += y0 <= places[index, 2] < y1 and x0 <= places[index, 3] < x1
     return count
 
 
 @numba.njit(cache=True, nogil=True)
-def _drop_redundant(groupdq, places, hit):
-    ny, nx = hit.shape
-    ngroups = groupdq.shape[1]
-    for index in range(places.size):
-        plane, pixel = places[index] // (ny * nx), places[index] % (ny * nx)
-        integration, group, y, x = plane // ngroups, plane % ngroups, pixel // nx, pixel % nx
-        if hit[y, x] & 2 and groupdq[integration, group, y, x] & _UNUSABLE:
-            groupdq[integration, group, y, x] &= ~_JUMP
+def _drop_redundant(flags):
+    # JUMP_DET of groups that were unusable when they came; flags in one dimension.
+    for index in range(flags.size):
+        flag = flags[index]
+        flags[index] = flag & ~_JUMP if flag & _UNUSABLE else flag
 
 
 @numba.njit(cache=True, nogil=True)
@@ -922,51 +968,53 @@ def detect_jumps(
     flags = np.ascontiguousarray(out)
     sci = np.ascontiguousarray(sci, np.float32)
     gain = np.ascontiguousarray(gain, np.float32)
-    scaled = np.asarray(readnoise, np.float32) * gain
-    with np.errstate(over="ignore"):
-        noise = (scaled * scaled).astype(np.float64) / (0.5 * (2.0 * detection.nframes))
-    hit = np.zeros(sci.shape[2:], np.uint8)
+    readnoise = np.ascontiguousarray(readnoise, np.float32)
+    frames = 0.5 * (2.0 * detection.nframes)
     threshold = float(detection.rejection_threshold)
     nints, ngroups = sci.shape[:2]
     flooded = np.zeros((nints, ngroups), bool)
-
-    least = greatest = np.empty((0, 0))
+    came, dropped = _any_flagged(flags.reshape(-1)), False
+    # Bounds of the median of each pixel; without `least`, it is the negative of `greatest`.
+    least, greatest = np.empty((0, 0), np.float32), np.empty(gain.shape, np.float32)
+    places = np.empty((0, 4), np.int32)
 
     if ngroups < 2 or detection.regime == NONE:
-        _mark_flagged(flagged(flags), hit)
+        pass
     elif detection.regime == ITERATIVE:
         threshold3 = float(detection.four_group_rejection_threshold)
         threshold2 = float(detection.three_group_rejection_threshold)
-        _search_iterative(sci, flags, gain, noise, threshold, threshold3, threshold2, hit)
+        places = _search_iterative(sci, flags, gain, readnoise, frames, threshold, threshold3, threshold2, greatest)
     elif detection.regime == SINGLE_PASS:
-        least = greatest = np.full(hit.shape, np.nan)
-        _search_single_pass(sci, flags, gain, noise, threshold, hit, least)
+        least = np.empty_like(greatest)
+        places = _search_single_pass(sci, flags, gain, readnoise, frames, threshold, least, greatest)
     else:
-        _mark_flagged(flagged(flags), hit)
-        least, greatest = np.full(hit.shape, np.inf), np.full(hit.shape, -np.inf)
-        _search_sigma_clip(sci, flags, gain, threshold, not detection.only_use_ints, hit, least, greatest)
+        least, greatest = np.full_like(greatest, np.inf), np.full_like(greatest, -np.inf)
+        places = _search_sigma_clip(sci, flags, gain, threshold, not detection.only_use_ints, least, greatest)
         flooded = whole_planes(flags[:, :, inner[0], inner[1]], JUMP_DET | DO_NOT_USE)
         for integration, group in np.argwhere(flooded) if cleared is None else cleared:
             plane = flags[integration, group]
             plane[plane == JUMP_DET] = 0
+            dropped = True
 
-    places = flagged(flags)
-    (y0, y1, _), (x0, x1, _) = inner[0].indices(hit.shape[0]), inner[1].indices(hit.shape[1])
-    primary = _count_flagged(places, hit, y0, y1, x0, x1)
-    if detection.regime != NONE and ngroups > 1 and places.size:
-        exact = np.full(hit.shape, np.nan)
+    if came or dropped:
+        places = _flagged(flags)
+    (y0, y1, _), (x0, x1, _) = inner[0].indices(gain.shape[0]), inner[1].indices(gain.shape[1])
+    primary = _count_within(places, y0, y1, x0, x1)
+    if detection.regime != NONE and ngroups > 1 and len(places):
+        exact = np.empty((0, 0))
         if detection.flag_4_neighbors:
             lowest, highest = float(detection.min_jump_to_flag_neighbors), float(detection.max_jump_to_flag_neighbors)
             # All sources before the first flag: a flagged neighbour is not itself a source.
-            sources = _find_sources(sci, flags, gain, noise, lowest, highest, hit, least, greatest, exact, places)
-            _flag_neighbors(flags, sources)
-            places = flagged(flags)
+            sources, exact = _find_sources(
+                sci, flags, gain, readnoise, frames, lowest, highest, least, greatest, exact, places
+            )
+            places = _flag_neighbors(flags, sources, places)
         if max(detection.after_jump_groups) > 0:
             (electrons1, electrons2), (groups1, groups2) = detection.after_jump_electrons, detection.after_jump_groups
             after = float(electrons1), groups1, float(electrons2), groups2
             _flag_after(sci, flags, gain, *after, least, greatest, exact, places)
-    if np.any(hit & 2):
-        _drop_redundant(flags, flagged(flags), hit)
+    if came:
+        _drop_redundant(flags.reshape(-1))
     if flags is not out:
         out[...] = flags
     return out, primary, flooded
