@@ -37,10 +37,17 @@ _UNUSABLE = np.uint8(DO_NOT_USE | SATURATED)
 _JUMP = np.uint8(JUMP_DET)
 _NAN = np.float32(np.nan)
 _INF = np.float32(np.inf)
-_SAMPLE_LOW = 24  # the lower end of the bracket in the sorted sample; the upper end lies opposite
-_SAMPLE_LEAST = 8  # the same of a bracket that fails in few columns
-_SAMPLE_SIGMA = 9  # the same of one sigma about the median
 _SAMPLE = 63  # values of a long column from which its median is bracketed
+_SAMPLE_STEPS = (20, 26, 31, 36, 42)  # those of the sorted sample of which two neighbours are to be the bracket
+_SAMPLE_SIGMA = 9  # the same of one sigma below the median
+_LINE = 160  # room for pixels that are searched together by sigma clipping
+# Lines of what is known of them, of which that of the first value below the steps has four others after it, as have
+# the steps themselves.
+_TOTAL, _SQUARE, _INSIDE, _NUMBER, _ODD, _BELOW = range(6)
+_LOW_EDGE, _HIGH_EDGE, _CENTRE, _STEP = range(10, 14)
+_LOWER, _UPPER, _UNDER, _OVER = range(18, 22)
+_MOST = np.finfo(np.float32).max
+_COLUMNS = 160_000  # float32 values of columns that are loaded together: they must stay in the second-level cache
 _BUFFER = 8192  # float32 values of a sort buffer: it must stay in the first-level cache
 
 
@@ -458,14 +465,30 @@ def _clip_bounds(values, count, threshold):
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _clip_few(values, dropped, count, inside, total, square, centre, low, high, edges, below, above, threshold):
+def _kept_within(number, shift, spread, error, threshold, low, high):
+    # How far from its median values of a column are certainly kept, and from where on certainly clipped, given sums of
+    # the offsets of its values and of their squares with the relative errors `error`: by the inequality of Cauchy and
+    # Schwarz that of the variance is at most four times as large, relative to the mean square. What is added is for
+    # squares that are too small for float32, and far above the rounding errors of float64.
+    mean = shift / number
+    square = spread / number
+    variance = square - mean * mean
+    error = 4.0 * error * square + 2e-45
+    least = threshold * np.sqrt(max(variance - error, 0.0))
+    most = threshold * np.sqrt(max(variance + error, 0.0))
+    margin = 1e-7 * most + 1e-12 * (abs(low) + abs(high))
+    return least - margin, most + margin
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _clip_few(values, dropped, count, inside, total, square, error, centre, low, high, edges, below, above, threshold):
     # Sigma clipping of a column of which only `count` values can be clipped: `inside` others lie between `edges`, with
     # the sum `total` and sum of squares `square` about `centre`. The median lies between `low` and `high` as long as
     # not too many values lie outside of those (`below`, `above`). Marks what is clipped in `dropped`; False if this
-    # knowledge does not decide it. The margin is far above rounding errors.
+    # knowledge does not decide it.
     dropped[:count] = False
-    sigma = 0.0
-    margin = 0.0
+    kept = 0.0
+    clipped = 0.0
     for _ in range(5):
         number = inside
         shift = total
@@ -476,45 +499,32 @@ def _clip_few(values, dropped, count, inside, total, square, centre, low, high, 
                 number += 1
                 shift += offset
                 spread += offset * offset
-        if below > (number - 1) // 2 or above > (number - 1) // 2:
+        if below > (number - 1) // 2 or above > (number - 1) // 2 or not spread < np.inf:
             return False
-        mean = shift / number
-        sigma = threshold * np.sqrt(max(spread / number - mean * mean, 0.0))
-        margin = 1e-7 * sigma + 1e-12 * (abs(low) + abs(high))
-        if not (high - sigma + margin < edges[0] and low + sigma - margin > edges[1]):
+        kept, clipped = _kept_within(number, shift, spread, error, threshold, low, high)
+        if not (high - kept < edges[0] and low + kept > edges[1]):
             return False
         changed = False
         for index in range(count):
             if not dropped[index]:
                 value = np.float64(values[index])
-                if value < low - sigma - margin or value > high + sigma + margin:
+                if value < low - clipped or value > high + clipped:
                     dropped[index] = True
                     changed = True
-                elif not (value > high - sigma + margin and value < low + sigma - margin):
+                elif not (value > high - kept and value < low + kept):
                     return False
         if not changed:
             break
     # The last bounds judge all values, also those dropped earlier.
     for index in range(count):
         value = np.float64(values[index])
-        if value < low - sigma - margin or value > high + sigma + margin:
+        if value < low - clipped or value > high + clipped:
             dropped[index] = True
-        elif value > high - sigma + margin and value < low + sigma - margin:
+        elif value > high - kept and value < low + kept:
             dropped[index] = False
         else:
             return False
     return True
-
-
-@numba.njit(cache=True, nogil=True)
-def _count_outside(values, lane, lanes, rows, low, high):
-    under = 0
-    over = 0
-    for row in range(rows):
-        value = values[row * lanes + lane]
-        under += value < low
-        over += high < value < _INF
-    return under, over
 
 
 @numba.njit(cache=True, nogil=True)
@@ -537,6 +547,121 @@ def _bracket(values, lane, lanes, rows, low, high, below, number, few, middle):
     return nearest, middle[last], below + first, number - 1 - below - last
 
 
+@numba.njit(cache=True, nogil=True)
+def _load_columns(sci, groupdq, gain, y, x, lanes, width, first, last, by_integration, by_group, before, values):
+    # Differences of groups first..last and those before them, of one row of `lanes` pixels; NaN where unusable.
+    scale = gain[y, x : x + lanes]
+    for integration in range(sci.shape[0]):
+        for group in range(first - 1, last + 1):
+            sample = sci[integration, group, y, x : x + lanes]
+            dq = groupdq[integration, group, y, x : x + lanes]
+            if group == first - 1:
+                for lane in range(lanes):
+                    value = sample[lane] * scale[lane]
+                    before[lane] = _NAN if dq[lane] & _UNUSABLE else value
+                continue
+            row = integration * by_integration + (group - first) * by_group
+            target = values[row * width : row * width + lanes]
+            for lane in range(lanes):
+                value = sample[lane] * scale[lane]
+                value = _NAN if dq[lane] & _UNUSABLE else value
+                target[lane] = value - before[lane]
+                before[lane] = value
+
+
+@numba.njit(cache=True, nogil=True, forceinline=True)
+def _at(line, lane):
+    # Without a sign, a place is not taken for one counted from the end, which would not be vectorised.
+    return np.uint64(line * _LINE) + lane
+
+
+@numba.njit(cache=True, nogil=True)
+def _survey(values, rows, lanes, within, sample, work):
+    # Order statistics of a sample of each column, and edges between which nothing can be clipped.
+    for index in range(_SAMPLE):
+        row = index * rows // _SAMPLE
+        target = sample[index * lanes : (index + 1) * lanes]
+        source = values[row * lanes : (row + 1) * lanes]
+        for lane in range(lanes):
+            target[lane] = source[lane] if source[lane] == source[lane] else _INF
+    sort_columns(sample, _SAMPLE, lanes)
+    for index in range(lanes):
+        lane = np.uint64(index)
+        # The ends of the spread are about one sigma from the centre for Gaussian noise.
+        spread = sample[(_SAMPLE - 1 - _SAMPLE_SIGMA) * lanes + index] - sample[_SAMPLE_SIGMA * lanes + index]
+        low, high = sample[_SAMPLE_STEPS[1] * lanes + index], sample[_SAMPLE_STEPS[3] * lanes + index]
+        work[_at(_CENTRE, lane)] = np.float32(0.5) * low + np.float32(0.5) * high
+        work[_at(_LOW_EDGE, lane)] = low - within * spread
+        work[_at(_HIGH_EDGE, lane)] = high + within * spread
+    for step in range(len(_SAMPLE_STEPS)):
+        row = _SAMPLE_STEPS[step]
+        work[(_STEP + step) * _LINE : (_STEP + step) * _LINE + lanes] = sample[row * lanes : (row + 1) * lanes]
+
+
+@numba.njit(cache=True, nogil=True, forceinline=True)
+def _many(first, second, third, fourth):
+    one, zero = np.float32(1.0), np.float32(0.0)
+    return ((one if first else zero) + (one if second else zero)) + (
+        (one if third else zero) + (one if fourth else zero)
+    )
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_rows(row0, row1, row2, row3, work, outside):
+    # Four rows to the sums. All of these are parts of one array, a constant apart, which makes it one vectorised loop;
+    # counts are exact in float32 up to 2^24.
+    zero = np.float32(0.0)
+    for index in range(row0.size):
+        lane = np.uint64(index)
+        low, high, centre = work[_at(_LOW_EDGE, lane)], work[_at(_HIGH_EDGE, lane)], work[_at(_CENTRE, lane)]
+        value0, value1, value2, value3 = row0[lane], row1[lane], row2[lane], row3[lane]
+        near0, near1 = value0 >= low and value0 <= high, value1 >= low and value1 <= high
+        near2, near3 = value2 >= low and value2 <= high, value3 >= low and value3 <= high
+        offset0, offset1 = value0 - centre if near0 else zero, value1 - centre if near1 else zero
+        offset2, offset3 = value2 - centre if near2 else zero, value3 - centre if near3 else zero
+        work[_at(_TOTAL, lane)] += (offset0 + offset1) + (offset2 + offset3)
+        work[_at(_SQUARE, lane)] += (offset0 * offset0 + offset1 * offset1) + (offset2 * offset2 + offset3 * offset3)
+        inside = _many(near0, near1, near2, near3)
+        work[_at(_INSIDE, lane)] += inside
+        size0, size1, size2, size3 = abs(value0), abs(value1), abs(value2), abs(value3)
+        number = _many(size0 < _INF, size1 < _INF, size2 < _INF, size3 < _INF)
+        work[_at(_NUMBER, lane)] += number
+        work[_at(_ODD, lane)] += _many(size0 == _INF, size1 == _INF, size2 == _INF, size3 == _INF)
+        for step in range(5):
+            limit = work[_at(_STEP + step, lane)]
+            work[_at(_BELOW + step, lane)] += _many(value0 < limit, value1 < limit, value2 < limit, value3 < limit)
+        outside[lane] = number != inside
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _settle(work, error, threshold, open_lanes):
+    # Brackets of the medians, proven by counts, also when the values outside of the edges are left out; -inf and inf
+    # where there are none. What remains to be looked at: columns of which a value may be clipped.
+    for index in range(open_lanes.size):
+        lane = np.uint64(index)
+        number, inside = work[_at(_NUMBER, lane)], work[_at(_INSIDE, lane)]
+        most = np.float32(0.5) * (inside - np.float32(1.0))
+        lower, upper, under, over = -_INF, _INF, np.float32(0.0), np.float32(0.0)
+        for step in range(5):
+            below = work[_at(_BELOW + step, lane)]
+            lower = work[_at(_STEP + step, lane)] if below <= most else lower
+            under = below if below <= most else under
+        for step in range(4, -1, -1):
+            above = number - work[_at(_BELOW + step, lane)]
+            upper = work[_at(_STEP + step, lane)] if above <= most else upper
+            over = above if above <= most else over
+        odd = work[_at(_ODD, lane)] != 0.0
+        lower, upper = -_INF if odd else lower, _INF if odd else upper
+        work[_at(_LOWER, lane)], work[_at(_UPPER, lane)] = lower, upper
+        work[_at(_UNDER, lane)], work[_at(_OVER, lane)] = np.float32(0.0) if odd else under, np.float32(0.0) if odd else over
+        total, square = np.float64(work[_at(_TOTAL, lane)]), np.float64(work[_at(_SQUARE, lane)])
+        low, high = np.float64(lower), np.float64(upper)
+        kept, _ = _kept_within(np.float64(number), total, square, error, threshold, low, high)
+        all_kept = high - kept < np.float64(work[_at(_LOW_EDGE, lane)]) and low + kept > np.float64(work[_at(_HIGH_EDGE, lane)])
+        settled = number == inside and square < np.inf and all_kept
+        open_lanes[lane] = (number != 0.0 and not settled) or odd
+
+
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def _search_sigma_clip(sci, groupdq, gain, threshold, together, least, greatest):
     # Values near the middle of a column can neither be clipped nor need they be sorted: their sums are taken in one
@@ -547,160 +672,126 @@ def _search_sigma_clip(sci, groupdq, gain, threshold, together, least, greatest)
     # group, y, x).
     nints, ngroups, ny, nx = sci.shape
     rows = nints * (ngroups - 1) if together else nints
+    sets = 1 if together else ngroups - 1
     # Lines of equal length: one of few pixels takes as long as one of many.
-    width = (nx + max((nx + 48) // 96, 1) - 1) // max((nx + 48) // 96, 1)
-    padded = (width + 7) // 8 * 8
+    step = (nx + max((nx + 48) // 96, 1) - 1) // max((nx + 48) // 96, 1)
+    width = (step + 15) // 16 * 16
+    padded = (rows + 3) // 4 * 4
+    batch = min(max(_COLUMNS // (padded * width), 1), sets)
     most = 64
     within = np.float32(0.32 * threshold)
-    values = np.empty(rows * width, np.float32)
+    # Of sums in float32, twice the bound of any order of summation.
+    error = 1.2e-7 * (rows + 12)
+    error = error if error < 0.1 else np.inf
+    values = np.full(batch * padded * width, _NAN)
     sample = np.empty(_SAMPLE * width, np.float32)
+    before = np.empty(width, np.float32)
     column = np.empty(rows, np.float64)
     middle = np.empty(rows, np.float32)
-    number = np.empty(width, np.int32)
-    odd = np.empty(width, np.int32)
-    inside = np.empty(width, np.int32)
-    below = np.empty(width, np.int32)
-    above = np.empty(width, np.int32)
-    total = np.empty(width, np.float64)
-    square = np.empty(width, np.float64)
-    centre = np.empty(width, np.float64)
-    low_edge = np.empty(width, np.float32)
-    high_edge = np.empty(width, np.float32)
+    work = np.empty(22 * _LINE, np.float32)
+    lines = work.reshape(22, _LINE)
     few = np.empty((width, most), np.float32)
     few_rows = np.empty((width, most), np.int32)
     few_count = np.empty(width, np.int32)
     dropped = np.empty(most, np.bool_)
-    outside = np.zeros(padded, np.uint8)
+    outside = np.zeros(width, np.bool_)
     words = outside.view(np.uint64)
     jumps = np.empty((256, 4), np.int32)
     found = 0
     for y in range(ny):
-        for x in range(0, nx, width):
-            lanes = min(width, nx - x)
-            scale = gain[y, x : x + lanes]
-            outside[:] = 0
-            for start in range(1, 2 if together else ngroups):
-                number[:] = 0
-                odd[:] = 0
-                row = 0
-                for integration in range(nints):
-                    for group in range(start, ngroups if together else start + 1):
-                        values0 = sci[integration, group - 1, y, x : x + lanes]
-                        values1 = sci[integration, group, y, x : x + lanes]
-                        dq0 = groupdq[integration, group - 1, y, x : x + lanes]
-                        dq1 = groupdq[integration, group, y, x : x + lanes]
-                        target = values[row * lanes : (row + 1) * lanes]
-                        for lane in range(lanes):
-                            difference = values1[lane] * scale[lane] - values0[lane] * scale[lane]
-                            good = (((dq0[lane] | dq1[lane]) & _UNUSABLE) == 0) and abs(difference) < _INF
-                            target[lane] = difference if good else _INF
-                            number[lane] += np.int32(good)
-                            odd[lane] |= np.int32(abs(difference) == _INF)
-                        row += 1
-                for index in range(_SAMPLE):
-                    row = index * rows // _SAMPLE
-                    sample[index * lanes : (index + 1) * lanes] = values[row * lanes : (row + 1) * lanes]
-                sort_columns(sample, _SAMPLE, lanes)
-                low = sample[_SAMPLE_LOW * lanes : (_SAMPLE_LOW + 1) * lanes]
-                high = sample[(_SAMPLE - 1 - _SAMPLE_LOW) * lanes : (_SAMPLE - _SAMPLE_LOW) * lanes]
-                for lane in range(lanes):
-                    # The ends of the spread are about one sigma from the centre for Gaussian noise.
-                    spread = sample[(_SAMPLE - 1 - _SAMPLE_SIGMA) * lanes + lane] - sample[_SAMPLE_SIGMA * lanes + lane]
-                    reach = within * spread
-                    low_edge[lane] = low[lane] - reach
-                    high_edge[lane] = high[lane] + reach
-                    centre[lane] = 0.5 * (np.float64(low[lane]) + np.float64(high[lane]))
-                inside[:] = 0
-                below[:] = 0
-                above[:] = 0
-                total[:] = 0.0
-                square[:] = 0.0
+        for x in range(0, nx, step):
+            lanes = min(step, nx - x)
+            for loaded in range(sets):
+                if loaded % batch == 0:
+                    first, last = loaded + 1, min(loaded + batch, sets)
+                    if together:
+                        last = ngroups - 1
+                    by_integration, by_group = ngroups - 1 if together else 1, 1 if together else padded
+                    _load_columns(
+                        sci, groupdq, gain, y, x, lanes, width, first, last, by_integration, by_group, before, values
+                    )
+                start = loaded % batch * padded * width
+                columns = values[start : start + padded * width]
+                columns[rows * width :] = _NAN
+                _survey(columns, rows, width, within, sample, work)
+                work[: 10 * _LINE] = 0.0
                 few_count[:] = 0
-                for row in range(rows):
-                    target = values[row * lanes : (row + 1) * lanes]
-                    for lane in range(lanes):
-                        value = target[lane]
-                        near = value >= low_edge[lane] and value <= high_edge[lane]
-                        offset = np.float64(value) - centre[lane]
-                        offset = offset if near else 0.0
-                        total[lane] += offset
-                        square[lane] += offset * offset
-                    for lane in range(lanes):
-                        value = target[lane]
-                        inside[lane] += np.int32(value >= low_edge[lane] and value <= high_edge[lane])
-                        below[lane] += np.int32(value < low[lane])
-                        above[lane] += np.int32(value > high[lane])
-                    for lane in range(lanes):
-                        value = target[lane]
-                        outside[lane] = np.uint8(
-                            value < _INF and not (value >= low_edge[lane] and value <= high_edge[lane])
-                        )
-                    for word in range(words.size):
-                        if words[word] != 0:
-                            for lane in range(8 * word, min(8 * word + 8, lanes)):
-                                if outside[lane]:
-                                    if few_count[lane] < most:
-                                        few[lane, few_count[lane]] = target[lane]
-                                        few_rows[lane, few_count[lane]] = row
-                                    few_count[lane] += 1
-                for lane in range(lanes):
-                    if number[lane] == 0:
-                        if odd[lane]:
-                            least[y, x + lane], greatest[y, x + lane] = -np.inf, np.inf
-                        continue
-                    under, over = below[lane], above[lane] - (rows - number[lane])
-                    lower, upper = low[lane], high[lane]
-                    most_outside = (number[lane] - 1) // 2
-                    narrow = under <= most_outside and over <= most_outside
-                    if not narrow:
-                        # The sample was not typical of the column.
-                        lower, upper = (
-                            sample[_SAMPLE_LEAST * lanes + lane],
-                            sample[(_SAMPLE - 1 - _SAMPLE_LEAST) * lanes + lane],
-                        )
-                        under, over = _count_outside(values, lane, lanes, rows, lower, upper)
-                    proven = under <= most_outside and over <= most_outside
-                    edges = (np.float64(low_edge[lane]), np.float64(high_edge[lane]))
-                    decided = narrow and few_count[lane] <= most and _clip_few(
-                        few[lane], dropped, few_count[lane], inside[lane], total[lane], square[lane], centre[lane],
-                        np.float64(lower), np.float64(upper), edges, under, over, threshold,
+                for row in range(0, padded, 4):
+                    piece = columns[row * width : (row + 4) * width]
+                    _add_rows(
+                        piece[:width], piece[width : 2 * width], piece[2 * width : 3 * width], piece[3 * width :],
+                        work, outside,
                     )  # fmt: skip
-                    if proven and not decided:
-                        lower, upper, under, over = _bracket(
-                            values, lane, lanes, rows, lower, upper, under, number[lane], few_count[lane], middle
-                        )
+                    for word in range(words.size):
+                        if words[word] == 0:
+                            continue
+                        for lane in range(8 * word, min(8 * word + 8, lanes)):
+                            if not outside[lane]:
+                                continue
+                            for later in range(4):
+                                value = piece[later * width + lane]
+                                if abs(value) < _INF and not (
+                                    value >= lines[_LOW_EDGE, lane] and value <= lines[_HIGH_EDGE, lane]
+                                ):
+                                    if few_count[lane] < most:
+                                        few[lane, few_count[lane]] = value
+                                        few_rows[lane, few_count[lane]] = row + later
+                                    few_count[lane] += 1
+                _settle(work, error, threshold, outside)
+                for word in range(words.size):
+                    if words[word] == 0:
+                        continue
+                    for lane in range(8 * word, min(8 * word + 8, lanes)):
+                        number = np.int64(lines[_NUMBER, lane])
+                        if not outside[lane] or number == 0:
+                            continue
+                        lower, upper = lines[_LOWER, lane], lines[_UPPER, lane]
+                        under, over = np.int64(lines[_UNDER, lane]), np.int64(lines[_OVER, lane])
+                        inside, centre = np.int64(lines[_INSIDE, lane]), np.float64(lines[_CENTRE, lane])
+                        total, square = np.float64(lines[_TOTAL, lane]), np.float64(lines[_SQUARE, lane])
+                        edges = (np.float64(lines[_LOW_EDGE, lane]), np.float64(lines[_HIGH_EDGE, lane]))
                         decided = few_count[lane] <= most and _clip_few(
-                            few[lane], dropped, few_count[lane], inside[lane], total[lane], square[lane], centre[lane],
+                            few[lane], dropped, few_count[lane], inside, total, square, error, centre,
                             np.float64(lower), np.float64(upper), edges, under, over, threshold,
                         )  # fmt: skip
-                    if odd[lane] or not proven:
-                        least[y, x + lane], greatest[y, x + lane] = -np.inf, np.inf
-                    else:
-                        least[y, x + lane] = min(least[y, x + lane], np.float64(lower))
-                        greatest[y, x + lane] = max(greatest[y, x + lane], np.float64(upper))
-                    if decided:
-                        for index in range(few_count[lane]):
-                            if dropped[index]:
-                                integration = few_rows[lane, index] // (ngroups - 1 if together else 1)
-                                group = few_rows[lane, index] % (ngroups - 1) + 1 if together else start
+                        if not decided:
+                            lower, upper, under, over = _bracket(
+                                columns, lane, width, rows, max(lower, -_MOST), min(upper, _MOST), under, number,
+                                few_count[lane], middle,
+                            )  # fmt: skip
+                            if lines[_ODD, lane] == 0.0:
+                                lines[_LOWER, lane], lines[_UPPER, lane] = lower, upper
+                            decided = few_count[lane] <= most and _clip_few(
+                                few[lane], dropped, few_count[lane], inside, total, square, error, centre,
+                                np.float64(lower), np.float64(upper), edges, under, over, threshold,
+                            )  # fmt: skip
+                        if decided:
+                            for index in range(few_count[lane]):
+                                if dropped[index]:
+                                    row = few_rows[lane, index]
+                                    integration = row // (ngroups - 1) if together else row
+                                    group = row % (ngroups - 1) + 1 if together else loaded + 1
+                                    groupdq[integration, group, y, x + lane] |= _JUMP
+                                    jumps, found = _append(jumps, found, integration, group, y, x + lane)
+                            continue
+                        count = 0
+                        for row in range(rows):
+                            value = columns[row * width + lane]
+                            if abs(value) < _INF:
+                                column[count] = value
+                                count += 1
+                        lowest, highest = _clip_bounds(column, count, threshold)
+                        for row in range(rows):
+                            value = np.float64(columns[row * width + lane])
+                            if abs(value) < np.inf and (value < lowest or value > highest):
+                                integration = row // (ngroups - 1) if together else row
+                                group = row % (ngroups - 1) + 1 if together else loaded + 1
                                 groupdq[integration, group, y, x + lane] |= _JUMP
                                 jumps, found = _append(jumps, found, integration, group, y, x + lane)
-                        continue
-                    count = 0
-                    for row in range(rows):
-                        value = values[row * lanes + lane]
-                        if value < _INF:
-                            column[count] = value
-                            count += 1
-                    lower, upper = _clip_bounds(column, count, threshold)
-                    row = 0
-                    for integration in range(nints):
-                        for group in range(start, ngroups if together else start + 1):
-                            value = np.float64(values[row * lanes + lane])
-                            if value < np.inf and (value < lower or value > upper):
-                                groupdq[integration, group, y, x + lane] |= _JUMP
-                                jumps, found = _append(jumps, found, integration, group, y, x + lane)
-                            row += 1
+                for lane in range(lanes):
+                    if lines[_NUMBER, lane] != 0.0 or lines[_ODD, lane] != 0.0:
+                        least[y, x + lane] = min(least[y, x + lane], lines[_LOWER, lane])
+                        greatest[y, x + lane] = max(greatest[y, x + lane], lines[_UPPER, lane])
     return jumps[:found]
 
 
