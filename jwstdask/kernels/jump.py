@@ -40,7 +40,7 @@ _INF = np.float32(np.inf)
 _SAMPLE = 63  # values of a long column from which its median is bracketed
 _SAMPLE_STEPS = (20, 26, 31, 36, 42)  # those of the sorted sample of which two neighbours are to be the bracket
 _SAMPLE_SIGMA = 9  # the same of one sigma below the median
-_LINE = 160  # room for pixels that are searched together by sigma clipping
+_LINE = 160  # most pixels that are searched together by sigma clipping
 # Lines of what is known of them, of which that of the first value below the steps has four others after it, as have
 # the steps themselves.
 _TOTAL, _SQUARE, _INSIDE, _NUMBER, _ODD, _BELOW = range(6)
@@ -548,6 +548,28 @@ def _bracket(values, lane, lanes, rows, low, high, below, number, few, middle):
 
 
 @numba.njit(cache=True, nogil=True)
+def _collect(values, lane, lanes, rows, edges, centre, few, few_rows):
+    # Values of a column outside of edges and their rows, of which there may be more than there is room for; how many
+    # lie inside, the sum of their offsets from the centre and that of the squares.
+    count = 0
+    inside = 0
+    total = 0.0
+    square = 0.0
+    for row in range(rows):
+        value = np.float64(values[row * lanes + lane])
+        if value >= edges[0] and value <= edges[1]:
+            inside += 1
+            total += value - centre
+            square += (value - centre) * (value - centre)
+        elif abs(value) < np.inf:
+            if count < few.size:
+                few[count] = value
+                few_rows[count] = row
+            count += 1
+    return count, inside, total, square
+
+
+@numba.njit(cache=True, nogil=True)
 def _load_columns(sci, groupdq, gain, y, x, lanes, width, first, last, by_integration, by_group, before, values):
     # Differences of groups first..last and those before them, of one row of `lanes` pixels; NaN where unusable.
     scale = gain[y, x : x + lanes]
@@ -653,11 +675,16 @@ def _settle(work, error, threshold, open_lanes):
         odd = work[_at(_ODD, lane)] != 0.0
         lower, upper = -_INF if odd else lower, _INF if odd else upper
         work[_at(_LOWER, lane)], work[_at(_UPPER, lane)] = lower, upper
-        work[_at(_UNDER, lane)], work[_at(_OVER, lane)] = np.float32(0.0) if odd else under, np.float32(0.0) if odd else over
+        work[_at(_UNDER, lane)], work[_at(_OVER, lane)] = (
+            np.float32(0.0) if odd else under,
+            np.float32(0.0) if odd else over,
+        )
         total, square = np.float64(work[_at(_TOTAL, lane)]), np.float64(work[_at(_SQUARE, lane)])
         low, high = np.float64(lower), np.float64(upper)
         kept, _ = _kept_within(np.float64(number), total, square, error, threshold, low, high)
-        all_kept = high - kept < np.float64(work[_at(_LOW_EDGE, lane)]) and low + kept > np.float64(work[_at(_HIGH_EDGE, lane)])
+        all_kept = high - kept < np.float64(work[_at(_LOW_EDGE, lane)]) and low + kept > np.float64(
+            work[_at(_HIGH_EDGE, lane)]
+        )
         settled = number == inside and square < np.inf and all_kept
         open_lanes[lane] = (number != 0.0 and not settled) or odd
 
@@ -673,13 +700,14 @@ def _search_sigma_clip(sci, groupdq, gain, threshold, together, least, greatest)
     nints, ngroups, ny, nx = sci.shape
     rows = nints * (ngroups - 1) if together else nints
     sets = 1 if together else ngroups - 1
-    # Lines of equal length: one of few pixels takes as long as one of many.
-    step = (nx + max((nx + 48) // 96, 1) - 1) // max((nx + 48) // 96, 1)
+    # Runs of equal length: one of few pixels takes as long as one of many.
+    runs = (nx + _LINE - 1) // _LINE
+    step = (nx + runs - 1) // runs
     width = (step + 15) // 16 * 16
     padded = (rows + 3) // 4 * 4
     batch = min(max(_COLUMNS // (padded * width), 1), sets)
     most = 64
-    within = np.float32(0.32 * threshold)
+    within = np.float32(0.34 * threshold)
     # Of sums in float32, twice the bound of any order of summation.
     error = 1.2e-7 * (rows + 12)
     error = error if error < 0.1 else np.inf
@@ -761,8 +789,13 @@ def _search_sigma_clip(sci, groupdq, gain, threshold, together, least, greatest)
                             )  # fmt: skip
                             if lines[_ODD, lane] == 0.0:
                                 lines[_LOWER, lane], lines[_UPPER, lane] = lower, upper
+                            # The spread of the sample may have been too large, and the edges too far apart.
+                            edges = (centre + 0.75 * (edges[0] - centre), centre + 0.75 * (edges[1] - centre))
+                            few_count[lane], inside, total, square = _collect(
+                                columns, lane, width, rows, edges, centre, few[lane], few_rows[lane]
+                            )
                             decided = few_count[lane] <= most and _clip_few(
-                                few[lane], dropped, few_count[lane], inside, total, square, error, centre,
+                                few[lane], dropped, few_count[lane], inside, total, square, 0.0, centre,
                                 np.float64(lower), np.float64(upper), edges, under, over, threshold,
                             )  # fmt: skip
                         if decided:
@@ -1080,7 +1113,13 @@ def detect_jumps(
         places = _search_single_pass(sci, flags, gain, readnoise, frames, threshold, least, greatest)
     else:
         least, greatest = np.full_like(greatest, np.inf), np.full_like(greatest, -np.inf)
-        places = _search_sigma_clip(sci, flags, gain, threshold, not detection.only_use_ints, least, greatest)
+        # Rows do not matter: runs of pixels may be longer than one.
+        flat = (nints, ngroups, 1, -1)
+        places = _search_sigma_clip(
+            sci.reshape(flat), flags.reshape(flat), gain.reshape(1, -1), threshold, not detection.only_use_ints,
+            least.reshape(1, -1), greatest.reshape(1, -1),
+        )  # fmt: skip
+        places[:, 2], places[:, 3] = np.divmod(places[:, 3], gain.shape[1])
         flooded = whole_planes(flags[:, :, inner[0], inner[1]], JUMP_DET | DO_NOT_USE)
         for integration, group in np.argwhere(flooded) if cleared is None else cleared:
             plane = flags[integration, group]
