@@ -25,6 +25,7 @@ from jwstdask.core.dq import JUMP_DET, SATURATED
 
 _JUMP = np.uint8(JUMP_DET)
 _SATURATED = np.uint8(SATURATED)
+_WORDS = 16  # of eight pixels, looked at together
 
 
 @dataclass(frozen=True)
@@ -83,14 +84,28 @@ def _larger(runs):
 @numba.njit(cache=True, nogil=True)
 def _find_runs(plane, words, previous, previous_words, bit, fresh):
     # Horizontal runs of pixels with `bit` (if `fresh`: and without it in `previous`), as (y, first x, end x). Most
-    # pixels have no flags, so eight are looked at together, as a word.
+    # pixels have no flags, so eight are looked at together, as a word, and many words before each of them.
     ny, nx = plane.shape
     bits = np.uint64(bit) * np.uint64(0x0101010101010101)
     runs = np.empty((1024, 3), np.int32)
     count = 0
     for y in range(ny):
         start = -1
+        empty = 0
         for word in range(words.shape[1] + 1):
+            if word < empty:
+                continue
+            if start < 0 and word % _WORDS == 0 and word + _WORDS <= words.shape[1]:
+                together = np.uint64(0)
+                if fresh:
+                    for index in range(word, word + _WORDS):
+                        together |= words[y, index] & ~previous_words[y, index]
+                else:
+                    for index in range(word, word + _WORDS):
+                        together |= words[y, index]
+                if together & bits == 0:
+                    empty = word + _WORDS
+                    continue
             x0 = 8 * word
             x1 = nx
             if word < words.shape[1]:
@@ -449,11 +464,15 @@ def flag_snowballs(groupdq: np.ndarray, search: Snowballs, *, out: np.ndarray | 
     events = 0
     for cube in flags:
         core_mask = np.zeros((ny, nx), bool)
+        ahead = None
         for group in range(1, ngroups):
-            cores = Regions(cube[group], cube[group - 1], _SATURATED, search.min_sat_area)
-            centres = [cores]
+            cores = ahead
+            if cores is None:
+                cores = Regions(cube[group], cube[group - 1], _SATURATED, search.min_sat_area)
+            centres, ahead = [cores], None
             if group < ngroups - 1 and search.sat_required_snowball:
-                centres.append(Regions(cube[group + 1], cube[group], _SATURATED, search.min_sat_area))
+                ahead = Regions(cube[group + 1], cube[group], _SATURATED, search.min_sat_area)
+                centres.append(ahead)
             jumps = Regions(cube[group], None, _JUMP, search.min_jump_area)
             found = _snowballs_in(jumps, centres, search, ny, known)
             events += len(found)
@@ -467,6 +486,7 @@ def flag_snowballs(groupdq: np.ndarray, search: Snowballs, *, out: np.ndarray | 
                     ]
                     if outline := outline_of(ellipse, *radii, (ny, nx)):
                         _draw_saturation(cube, group, touched, *outline)
+                        ahead = None  # other pixels may be newly saturated then
                     if outline := outline_of(ellipse, round(ellipse.major / 2), round(ellipse.minor / 2), (ny, nx)):
                         _draw_mask(core_mask, *outline)
             for ellipse in found:

@@ -215,6 +215,65 @@ def test_iterative_search_is_the_method_as_described(shape, seed):
     np.testing.assert_array_equal(flags, obvious(*arrays, 4.0, 5.0, 6.0))
 
 
+def clipped(values, threshold):
+    """Where sigma clipping about the median clips, as the method is described."""
+    kept = np.isfinite(values)
+    lower, upper = -np.inf, np.inf
+    for _ in range(5):
+        good = values[kept].astype(float)
+        if not good.size:
+            break
+        lower, upper = np.median(good) + np.array([-1, 1]) * threshold * np.std(good)
+        kept, before = kept & (values >= lower) & (values <= upper), kept
+        if (kept == before).all():
+            break
+    return np.isfinite(values) & ((values < lower) | (values > upper))
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "kind", ["noise", "hits", "tails", "steps", "infinities", "missing", "tiny", "huge", "closest"]
+)
+def test_sigma_clipping_is_the_method_as_described(kind, seed):
+    rng = np.random.default_rng(seed)
+    shape = (rng.integers(20, 400), 2, 3, 170)
+    difference = rng.normal(rng.normal(0, 50, shape[2:]), 7, (shape[0], *shape[2:]))
+    if kind == "hits":
+        difference += (rng.random(difference.shape) < 0.02) * rng.lognormal(3, 2, difference.shape)
+    elif kind == "tails":
+        difference += rng.standard_cauchy(difference.shape)
+    elif kind == "steps":
+        difference = np.round(difference / 8) * 8
+    elif kind == "closest":
+        # One value about as far from the median as the threshold, by 30, is: 1e-3 to 1e-7 of that more or less.
+        column = difference.reshape(len(difference), -1)
+        column[0] = 1e4
+        for _ in range(60):
+            column[0] = np.median(column, axis=0) + 4 * np.std(column, axis=0)
+        column[0] += 0.03 * rng.choice([-1, 1], column.shape[1]) * 10.0 ** -rng.integers(0, 5, column.shape[1])
+    sci = np.zeros(shape)
+    sci[:, 1] = difference * {"tiny": 1e-21, "huge": 1e20}.get(kind, 1)
+    sci = sci.astype(np.float32)
+    groupdq = np.zeros(shape, np.uint8)
+    if kind == "infinities":
+        sci[rng.random(shape) < 0.01] = np.inf
+        sci[rng.random(shape) < 0.01] = -np.inf
+    elif kind == "missing":
+        groupdq[rng.random(shape) < rng.random(shape[2:])] = DO_NOT_USE
+        groupdq[rng.random(shape) < 0.02] |= SATURATED
+    ones = np.ones(shape[2:], np.float32)
+    flags, primary, _ = detect_jumps(sci, groupdq, ones, ones, Detection(SIGMA_CLIP, 1, flag_4_neighbors=False))
+    found = (flags & JUMP_DET) != 0
+    with np.errstate(invalid="ignore"):
+        values = np.where((groupdq & (SATURATED | DO_NOT_USE)).any(axis=1), np.nan, sci[:, 1] - sci[:, 0])
+    expected = np.zeros(shape, bool)
+    for y, x in np.ndindex(shape[2:]):
+        expected[:, 1, y, x] = clipped(values[:, y, x], 4.0)
+    np.testing.assert_array_equal(found, expected)
+    assert found.any()
+    assert primary == found.sum()
+
+
 @pytest.mark.parametrize("case", ["ten groups", "groups after", "single pass", "sigma clip", "sigma clip, all groups"])
 def test_tiles_with_a_halo_of_one_pixel_give_the_same_bits(case):
     shape, _, settings = CASES[case]

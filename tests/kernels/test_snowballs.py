@@ -8,7 +8,7 @@ import skimage
 from stcal.jump.jump import flag_large_events
 
 from jwstdask.core.dq import DO_NOT_USE, JUMP_DET, SATURATED
-from jwstdask.kernels.snowballs import Snowballs, ellipse_of, flag_snowballs
+from jwstdask.kernels.snowballs import Regions, Snowballs, ellipse_of, flag_snowballs
 
 
 def scene(seed, shape, balls, hits, stars, unusable=0.0):
@@ -147,3 +147,22 @@ def test_nothing_to_flag():
     np.testing.assert_array_equal(flags, groupdq)
     assert not touched.any()
     assert events == 0
+
+
+@pytest.mark.parametrize("width", [5, 127, 128, 260, 515])
+@pytest.mark.parametrize("density", [0.001, 0.1, 0.9])
+@pytest.mark.parametrize("fresh", [False, True])
+def test_regions_are_those_of_a_plain_search(width, density, fresh):
+    rng = np.random.default_rng(width)
+    plane, previous = (rng.random((2, 40, width)) < density) * np.uint8(SATURATED)
+    plane[7], plane[20, width // 2 :] = SATURATED, SATURATED
+    previous[20], previous[30] = 0, SATURATED
+    plane |= (rng.random(plane.shape) < 0.3) * np.uint8(JUMP_DET)
+    wanted = (plane & SATURATED) != 0
+    if fresh:
+        wanted &= previous != SATURATED
+    regions = Regions(plane, previous if fresh else None, np.uint8(SATURATED), 1)
+    labels, number = skimage.measure.label(wanted, connectivity=2, return_num=True)
+    centres = [np.argwhere(labels == label).mean(axis=0) for label in range(1, number + 1)]
+    # Sums of whole numbers below 2^53, each divided once.
+    assert sorted(zip(regions.y, regions.x)) == sorted(map(tuple, centres))
