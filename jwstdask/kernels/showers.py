@@ -19,8 +19,9 @@ import numpy as np
 from astropy.stats import sigma_clipped_stats
 
 from jwstdask.core.dq import DO_NOT_USE, JUMP_DET, REFERENCE_PIXEL, SATURATED
-from jwstdask.kernels.jump import sort_columns, whole_planes
+from jwstdask.kernels.jump import whole_planes
 from jwstdask.kernels.snowballs import Regions, grown, outline_of
+from jwstdask.kernels.sort import sort_columns
 
 _JUMP = np.uint8(JUMP_DET)
 _SATURATED = np.uint8(SATURATED)
