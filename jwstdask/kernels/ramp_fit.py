@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 import numba
 import numpy as np
+from numba.extending import intrinsic
 
 from jwstdask.core.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, NO_GAIN_VALUE, PERSISTENCE, SATURATED
 
@@ -31,6 +32,9 @@ LARGE_VARIANCE = 1.0e6
 
 _POWERS = (0.0, 0.4, 1.0, 3.0, 6.0, 10.0)
 _CLASSES = len(_POWERS)
+_LANES = 64  # pixels of a line that are fitted together
+_ROWS = 32  # lines of which one integration after the other is read
+_SERIES = 16  # integrations from which on this is worth while
 _TABLE = 64  # segments up to this length take their weights from a table
 
 _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
@@ -66,6 +70,18 @@ class Slopes(NamedTuple):
         """Zeros of ``shape``."""
         kinds = (np.float32, np.float32, np.uint32, np.float32, np.float32)
         return cls(*(np.zeros(shape, kind) for kind in kinds))
+
+    @classmethod
+    def zeros_outside(cls, shape: tuple[int, ...], y0: int, y1: int, x0: int, x1: int) -> Slopes:
+        """Zeros of ``shape``, but for rows y0:y1, columns x0:x1, which may hold anything."""
+        kinds = (np.float32, np.float32, np.uint32, np.float32, np.float32)
+        slopes = cls(*(np.empty(shape, kind) for kind in kinds))
+        for image in slopes:
+            image[..., :y0, :] = 0
+            image[..., y1:, :] = 0
+            image[..., y0:y1, :x0] = 0
+            image[..., y0:y1, x1:] = 0
+        return slopes
 
 
 class Segments(NamedTuple):
@@ -113,6 +129,23 @@ def _weights_of_length(length, powers, out):
     for kind in range(powers.size):
         for position in range(length):
             out[kind, position] = _weight(position, length, powers[kind])
+
+
+@intrinsic
+def _fma(typingctx, a, b, c):
+    """``a * b + c``, rounded once."""
+    return a(a, b, c), lambda context, builder, signature, values: builder.fma(*values)
+
+
+@numba.njit(**_INLINE)
+def _quotient(value, divisor, reciprocal):
+    """``value / divisor`` of float32 numbers in float64, the same bits in a third of the time.
+
+    A quotient of two numbers of 24 bits is never closer than 2^-25 of its last bit to where its rounding changes, and
+    what is added to the first guess is known to 2^-52 of it.
+    """
+    guess = value * reciprocal
+    return _fma(_fma(-guess, divisor, value), reciprocal, guess)
 
 
 @lru_cache(maxsize=16)
@@ -476,33 +509,125 @@ def _median_rate(data, dq, start, group_time, frame_time, one_group_time, scratc
 
 
 @numba.njit(**_OPTIONS)
-def _median_lines(lines, network, size, lanes):
-    """Put the middle one or two of ``lines`` (value, lane) at their places, lane by lane."""
-    for n in range(network.shape[0]):
-        low = lines[network[n, 0]]
-        high = lines[network[n, 1]]
-        for lane in range(lanes):
-            a = low[lane]
-            b = high[lane]
-            low[lane] = a if a < b else b
-            high[lane] = b if a < b else a
+def _unite(groupdq, first, last, y0, y1, x0, x1, out):
+    """All flags of each ramp together."""
+    for i in range(out.shape[0]):
+        for group in range(first, last):
+            for y in range(y0, y1):
+                union = out[i, y, x0:x1]
+                bits = groupdq[i, group, y, x0:x1]
+                if group == first:
+                    for x in range(union.size):
+                        union[x] = bits[x]
+                else:
+                    for x in range(union.size):
+                        union[x] |= bits[x]
+
+
+@numba.njit(**_INLINE)
+def _write(values, out):
+    for lane in range(out.size):
+        out[lane] = values[lane]
+
+
+@numba.njit(**_INLINE)
+def _exchange(low, high):
+    """Smaller values to ``low``, greater ones to ``high``."""
+    for lane in range(_LANES):
+        a = low[lane]
+        b = high[lane]
+        low[lane] = a if a < b else b
+        high[lane] = b if a < b else a
+
+
+@numba.njit(**_INLINE)
+def _weights_of_group(whole, group):
+    return whole[group, 0], whole[group, 1], whole[group, 2], whole[group, 3], whole[group, 4], whole[group, 5]
+
+
+@numba.njit(**_INLINE)
+def _choose(ratio, w0, w1, w2, w3, w4, w5):
+    """Weight by signal-to-noise ratio; a ratio that is NaN gets the steepest, as in :func:`_power_class`."""
+    weight = w4 if ratio < 100.0 else w5
+    weight = w3 if ratio < 50.0 else weight
+    weight = w2 if ratio < 20.0 else weight
+    weight = w1 if ratio < 10.0 else weight
+    return w0 if ratio < 5.0 else weight
+
+
+@numba.njit(**_INLINE)
+def _fit_line(sci, i, y, line, first, size, origin, group_time, whole, gain, noise, scale, ratio, sums, slope):
+    """Slopes of a line of ramps without flags, of more than two groups."""
+    sumw, sumx, sumxx, sumy, sumxy = sums[0], sums[1], sums[2], sums[3], sums[4]
+    head = sci[i, first, y, line]
+    tail = sci[i, first + size - 1, y, line]
+    for lane in range(_LANES):
+        signal = np.float64(tail[lane]) - np.float64(head[lane])
+        variance = noise[lane] * noise[lane] + signal * gain[lane]
+        value = signal * gain[lane] / np.sqrt(variance)
+        ratio[lane] = 0.0 if variance <= 0.0 else value
+        sumw[lane] = 0.0
+        sumx[lane] = 0.0
+        sumxx[lane] = 0.0
+        sumy[lane] = 0.0
+        sumxy[lane] = 0.0
+    # Two groups at a time: what the sums are would else be written more often than is needed.
+    for group in range(0, size - 1, 2):
+        v0, v1, v2, v3, v4, v5 = _weights_of_group(whole, group)
+        w0, w1, w2, w3, w4, w5 = _weights_of_group(whole, group + 1)
+        row = sci[i, first + group, y, line]
+        next_row = sci[i, first + group + 1, y, line]
+        position = float(group - origin)
+        next_position = float(group + 1 - origin)
+        for lane in range(_LANES):
+            r = ratio[lane]
+            factor = scale[lane]
+            weight = _choose(r, v0, v1, v2, v3, v4, v5) * factor
+            leverage = position * weight
+            value = np.float64(row[lane])
+            next_weight = _choose(r, w0, w1, w2, w3, w4, w5) * factor
+            next_leverage = next_position * next_weight
+            next_value = np.float64(next_row[lane])
+            sumw[lane] = sumw[lane] + weight + next_weight
+            sumx[lane] = sumx[lane] + leverage + next_leverage
+            sumxx[lane] = sumxx[lane] + position * leverage + next_position * next_leverage
+            sumy[lane] = sumy[lane] + value * weight + next_value * next_weight
+            sumxy[lane] = sumxy[lane] + value * leverage + next_value * next_leverage
+    if size % 2:
+        group = size - 1
+        w0, w1, w2, w3, w4, w5 = _weights_of_group(whole, group)
+        row = sci[i, first + group, y, line]
+        position = float(group - origin)
+        for lane in range(_LANES):
+            weight = _choose(ratio[lane], w0, w1, w2, w3, w4, w5) * scale[lane]
+            leverage = position * weight
+            value = np.float64(row[lane])
+            sumw[lane] += weight
+            sumx[lane] += leverage
+            sumxx[lane] += position * leverage
+            sumy[lane] += value * weight
+            sumxy[lane] += value * leverage
+    for lane in range(_LANES):
+        inverse = 1.0 / (sumw[lane] * sumxx[lane] - sumx[lane] * sumx[lane])
+        slope[lane] = (sumw[lane] * sumxy[lane] - sumx[lane] * sumy[lane]) * inverse / group_time
 
 
 @numba.njit(**_OPTIONS)
 def _fit_rows(
     sci, groupdq, pixeldq, zeroframe, gain, readnoise, dark, group_time, frame_time, nframes, suppress, first, last,
-    y0, y1, x0, x1, origin, width, whole, table, network,
+    y0, y1, x0, x1, origin, whole, table, network,
     rate_sci, rate_err, rate_dq, rate_poisson, rate_rnoise, ints_sci, ints_err, ints_dq, ints_poisson, ints_rnoise,
 ):  # fmt: skip
-    """Fit rows y0:y1, columns x0:x1; arrays as in :func:`ramp_fit`."""
+    """Fit rows y0:y1, columns x0:x1, at least ``_LANES`` of them; arrays as in :func:`ramp_fit`."""
     integrations = sci.shape[0]
     size = last - first
     one_group_time = (np.float64(np.float32(nframes)) + 1.0) * frame_time / 2.0
     root = np.sqrt(2.0 * nframes)
+    reciprocal = 1.0 / group_time
     invalid = np.uint32(DO_NOT_USE | SATURATED)
 
     # One pixel at a time; with one integration the flagged ramps of a line are kept from the median to the fit.
-    places = width if integrations == 1 else 1
+    places = _LANES if integrations == 1 else 1
     ramps = np.empty((places, size))
     ramps_dq = np.empty((places, size), np.uint8)
     ramps_original = np.empty((places, size), np.uint8)
@@ -511,104 +636,111 @@ def _fit_rows(
     lengths = np.empty(size, np.int64)
     scratch = np.empty(size)
     sums = np.empty(3)
+    flagged = np.empty((integrations, *sci.shape[2:]), np.uint8)
+    _unite(groupdq, first, last, y0, y1, x0, x1, flagged)
 
-    # A line of ``width`` pixels.
-    clean = np.empty((integrations, width), np.uint8)
-    union = np.empty(width, np.uint8)
-    finite = np.empty(width, np.float32)
-    steps = np.empty((max(size - 1, 1), width))
-    before = np.empty(width)
-    pixel_gain = np.empty(width)
-    pixel_noise = np.empty(width)
-    pixel_dark = np.empty(width)
-    pixel_dq = np.empty(width, np.uint32)
-    median = np.empty(width)
-    full_variance = np.empty(width)
-    full_rnoise = np.empty(width)
-    full_read_weight = np.empty(width)
-    full_poisson_weight = np.empty(width)
-    out_poisson = np.empty(width, np.float32)
-    out_err = np.empty(width, np.float32)
-    kind = np.empty(width, np.int64)
-    scale = np.empty(width)
-    sumw = np.empty(width)
-    sumx = np.empty(width)
-    sumxx = np.empty(width)
-    sumy = np.empty(width)
-    sumxy = np.empty(width)
-    slope = np.empty(width)
-    weighted = np.empty(width)
-    poisson_weight = np.empty(width)
-    read_weight = np.empty(width)
-    recovered = np.empty(width)
-    has_chargeloss = np.empty(width, np.uint8)
-    flags = np.empty(width, np.uint32)
-    dead = np.empty(width, np.int32)
-    filled = np.empty(width, np.int32)
-    partly = np.empty(width, np.uint8)
+    # Lines of pixels. What is kept of them are parts of one array the shape of which is known, so that no test of
+    # whether they overlap is needed; one row more than is used keeps the parts from falling on the same places of the
+    # first-level cache. A series is read some rows at a time: rows of one integration lie side by side.
+    rows = 1 if integrations < _SERIES else _ROWS
+    work = np.empty((15, _ROWS + 1, _LANES))
+    pixel_gain, pixel_noise, pixel_dark, scale, median = work[0], work[1], work[2], work[3], work[4]
+    full_variance, full_rnoise, full_read_weight = work[5], work[6], work[7]
+    full_err, full_poisson, full_poisson_weight = work[8], work[9], work[10]
+    weighted, poisson_weight, read_weight, recovered = work[11], work[12], work[13], work[14]
+    marks = np.empty((6, _ROWS + 1, _LANES), np.uint32)
+    pixel_dq, flags, dead, filled, partly, has_chargeloss = marks[0], marks[1], marks[2], marks[3], marks[4], marks[5]
+    constant = np.empty((3, _ROWS + 1, _LANES), np.float32)
+    out_err, out_poisson, out_rnoise = constant[0], constant[1], constant[2]
+    any_chargeloss = np.empty(rows, np.bool_)
+    clean = np.empty((integrations, rows, _LANES), np.uint8)
+    numbers = np.empty((integrations, rows), np.int64)
+    finite = np.empty(_LANES, np.float32)
+    steps = np.empty((max(size - 1, 1), _LANES))
+    before, ratio, slope = np.empty(_LANES), np.empty(_LANES), np.empty(_LANES)
+    line_sums = np.empty((5, _LANES))
 
-    for y in range(y0, y1):
-        for left in range(x0, x1, width):
-            lanes = min(width, x1 - left)
-            line = slice(left, left + lanes)
+    for top, begin in [(top, begin) for top in range(y0, y1, rows) for begin in range(x0, x1, _LANES)]:
+        height = min(rows, y1 - top)
+        # The last line of a row begins within the one before.
+        left = min(begin, x1 - _LANES)
+        line = slice(left, left + _LANES)
 
-            for lane in range(lanes):
-                x = left + lane
-                g = np.float64(gain[y, x])
-                pixel_gain[lane] = g
-                pixel_noise[lane] = np.float64(np.float32(np.float64(readnoise[y, x]) * (g / root)))
-                pixel_dark[lane] = dark[y, x] if dark.size > 1 else dark[0, 0]
-                bits = pixeldq[y, x]
-                pixel_dq[lane] = bits if g > 0.0 else bits | np.uint32(DO_NOT_USE | NO_GAIN_VALUE)
-                median[lane] = 0.0
-                weighted[lane] = 0.0
-                poisson_weight[lane] = 0.0
-                read_weight[lane] = 0.0
-                recovered[lane] = 0.0
-                has_chargeloss[lane] = 0
-                flags[lane] = pixel_dq[lane]
-                dead[lane] = 0
-                filled[lane] = 0
-                partly[lane] = 0
-            any_chargeloss = False
+        for r in range(height):
+            y = top + r
+            row_gain = gain[y, line]
+            row_noise = readnoise[y, line]
+            row_dq = pixeldq[y, line]
+            for lane in range(_LANES):
+                pixel_gain[r, lane] = np.float64(row_gain[lane])
+            for lane in range(_LANES):
+                noise = np.float64(np.float32(np.float64(row_noise[lane]) * (pixel_gain[r, lane] / root)))
+                pixel_noise[r, lane] = noise
+                scale[r, lane] = 1.0 / (noise * noise)
+            if dark.size > 1:
+                row_dark = dark[y, line]
+                for lane in range(_LANES):
+                    pixel_dark[r, lane] = row_dark[lane]
+            else:
+                pixel_dark[r, :] = dark[0, 0]
+            for lane in range(_LANES):
+                no_gain = np.uint32(0) if pixel_gain[r, lane] > 0.0 else np.uint32(DO_NOT_USE | NO_GAIN_VALUE)
+                pixel_dq[r, lane] = row_dq[lane] | no_gain
+            for lane in range(_LANES):
+                median[r, lane] = 0.0
+                weighted[r, lane] = 0.0
+                poisson_weight[r, lane] = 0.0
+                read_weight[r, lane] = 0.0
+                recovered[r, lane] = 0.0
+            for lane in range(_LANES):
+                flags[r, lane] = pixel_dq[r, lane]
+                dead[r, lane] = 0
+                filled[r, lane] = 0
+                partly[r, lane] = 0
+                has_chargeloss[r, lane] = 0
+            any_chargeloss[r] = False
 
-            # Median rate: the mean over integrations of the median difference.
-            for i in range(integrations):
-                ok = clean[i]
-                for lane in range(lanes):
-                    union[lane] = 0
+        # Median rate: the mean over integrations of the median difference.
+        for i in range(integrations):
+            for r in range(height):
+                y = top + r
+                ok = clean[i, r]
+                for lane in range(_LANES):
                     finite[lane] = 0.0
+                union = flagged[i, y, line]
                 for group in range(size):
                     row = sci[i, first + group, y, line]
-                    bits_row = groupdq[i, first + group, y, line]
-                    for lane in range(lanes):
-                        union[lane] |= bits_row[lane]
+                    for lane in range(_LANES):
                         finite[lane] += row[lane] - row[lane]
                     if group == 0:
-                        for lane in range(lanes):
-                            before[lane] = np.float64(row[lane]) / group_time
+                        for lane in range(_LANES):
+                            before[lane] = _quotient(np.float64(row[lane]), group_time, reciprocal)
                     else:
                         step = steps[group - 1]
-                        for lane in range(lanes):
-                            value = np.float64(row[lane]) / group_time
+                        for lane in range(_LANES):
+                            value = _quotient(np.float64(row[lane]), group_time, reciprocal)
                             step[lane] = value - before[lane]
                             before[lane] = value
                 number = 0
-                for lane in range(lanes):
-                    ok[lane] = union[lane] == 0 and finite[lane] == 0.0 and (pixel_dq[lane] & invalid) == 0 and size > 1
+                for lane in range(_LANES):
+                    ok[lane] = (
+                        union[lane] == 0 and finite[lane] == 0.0 and (pixel_dq[r, lane] & invalid) == 0 and size > 1
+                    )
                     number += ok[lane]
+                numbers[i, r] = number
                 if number > 0:
-                    _median_lines(steps, network, size - 1, lanes)
+                    for n in range(network.shape[0]):
+                        _exchange(steps[network[n, 0]], steps[network[n, 1]])
                     upper = steps[(size - 1) // 2]
                     lower = steps[(size - 2) // 2]
                     if size % 2 == 0:
-                        for lane in range(lanes):
-                            median[lane] += upper[lane] if ok[lane] else 0.0
+                        for lane in range(_LANES):
+                            median[r, lane] += upper[lane] if ok[lane] else 0.0
                     else:
-                        for lane in range(lanes):
-                            median[lane] += (lower[lane] + upper[lane]) / 2.0 if ok[lane] else 0.0
-                if number < lanes:
-                    for lane in range(lanes):
+                        for lane in range(_LANES):
+                            median[r, lane] += (lower[lane] + upper[lane]) / 2.0 if ok[lane] else 0.0
+                if number < _LANES:
+                    for lane in range(_LANES):
                         if ok[lane]:
                             continue
                         place = lane % places
@@ -619,97 +751,70 @@ def _fit_rows(
                         )  # fmt: skip
                         start = count[3]
                         if count[0] & CHARGELOSS:
-                            any_chargeloss = True
-                        median[lane] += _median_rate(
+                            any_chargeloss[r] = True
+                        median[r, lane] += _median_rate(
                             data, dq, start, group_time, frame_time, one_group_time, scratch
                         )  # fmt: skip
 
-            # What a whole ramp without flags gives, apart from its slope, is the same for all integrations.
-            length = float(size)
-            full = (length * length * length - length) if size > 2 else 6.0
-            for lane in range(lanes):
-                g = pixel_gain[lane]
-                median[lane] /= np.float64(integrations)
-                each = pixel_noise[lane] / group_time
+        # What a whole ramp without flags gives, apart from its slope, is the same for all integrations.
+        length = float(size)
+        full = (length * length * length - length) if size > 2 else 6.0
+        for r in range(height):
+            for lane in range(_LANES):
+                g = pixel_gain[r, lane]
+                median[r, lane] /= np.float64(integrations)
+                each = pixel_noise[r, lane] / group_time
                 variance = 12.0 * each * each / (full * g * g)
-                photons = median[lane] + pixel_dark[lane] if median[lane] > 0.0 else pixel_dark[lane]
+                photons = median[r, lane] + pixel_dark[r, lane] if median[r, lane] > 0.0 else pixel_dark[r, lane]
                 poisson = photons / (group_time * g * (length - 1.0))
-                full_variance[lane] = variance
-                full_read_weight[lane] = 1.0 / variance
-                inverse = 1.0 / full_read_weight[lane]
-                full_rnoise[lane] = 0.0 if inverse >= LARGE_VARIANCE else inverse
-                full_poisson_weight[lane] = 1.0 / poisson if poisson > 0.0 else 0.0
-                inverse = 1.0 / full_poisson_weight[lane] if full_poisson_weight[lane] > 0.0 else 0.0
-                out_poisson[lane] = 0.0 if inverse >= LARGE_VARIANCE else inverse
+                full_variance[r, lane] = variance
+                full_read_weight[r, lane] = 1.0 / variance
+                inverse = 1.0 / full_read_weight[r, lane]
+                full_rnoise[r, lane] = 0.0 if inverse >= LARGE_VARIANCE else inverse
+                full_poisson_weight[r, lane] = 1.0 / poisson if poisson > 0.0 else 0.0
+                inverse = 1.0 / full_poisson_weight[r, lane] if full_poisson_weight[r, lane] > 0.0 else 0.0
+                full_poisson[r, lane] = 0.0 if inverse >= LARGE_VARIANCE else inverse
                 total = 1.0 / (1.0 / (poisson + variance))
-                out_err[lane] = 0.0 if total > LARGE_VARIANCE else np.sqrt(total)
-                scale[lane] = 1.0 / (pixel_noise[lane] * pixel_noise[lane])
+                full_err[r, lane] = 0.0 if total > LARGE_VARIANCE else np.sqrt(total)
+            for lane in range(_LANES):
+                out_err[r, lane] = full_err[r, lane]
+                out_poisson[r, lane] = full_poisson[r, lane]
+                out_rnoise[r, lane] = full_rnoise[r, lane]
 
-            for i in range(integrations):
-                ok = clean[i]
-                number = 0
-                for lane in range(lanes):
-                    number += ok[lane]
-                if number > 0:
-                    head = sci[i, first, y, line]
-                    tail = sci[i, last - 1, y, line]
+        for i in range(integrations):
+            for r in range(height):
+                y = top + r
+                ok = clean[i, r]
+                if numbers[i, r] > 0:
                     if size == 2:
-                        for lane in range(lanes):
+                        head = sci[i, first, y, line]
+                        tail = sci[i, last - 1, y, line]
+                        for lane in range(_LANES):
                             slope[lane] = (np.float64(tail[lane]) - np.float64(head[lane])) / group_time
                     else:
-                        for lane in range(lanes):
-                            signal = np.float64(tail[lane]) - np.float64(head[lane])
-                            noise = pixel_noise[lane]
-                            variance = noise * noise + signal * pixel_gain[lane]
-                            ratio = signal * pixel_gain[lane] / np.sqrt(variance)
-                            ratio = 0.0 if variance <= 0.0 else ratio
-                            kind[lane] = (
-                                5 - (ratio < 5.0) - (ratio < 10.0) - (ratio < 20.0) - (ratio < 50.0) - (ratio < 100.0)
-                            )
-                            sumw[lane] = 0.0
-                            sumx[lane] = 0.0
-                            sumxx[lane] = 0.0
-                            sumy[lane] = 0.0
-                            sumxy[lane] = 0.0
-                        for group in range(size):
-                            w0, w1, w2 = whole[group, 0], whole[group, 1], whole[group, 2]
-                            w3, w4, w5 = whole[group, 3], whole[group, 4], whole[group, 5]
-                            row = sci[i, first + group, y, line]
-                            position = float(group - origin)
-                            for lane in range(lanes):
-                                k = kind[lane]
-                                low = w0 if k == 0 else (w1 if k == 1 else w2)
-                                high = w3 if k == 3 else (w4 if k == 4 else w5)
-                                weight = (low if k < 3 else high) * scale[lane]
-                                leverage = position * weight
-                                value = np.float64(row[lane])
-                                sumw[lane] += weight
-                                sumx[lane] += leverage
-                                sumxx[lane] += position * leverage
-                                sumy[lane] += value * weight
-                                sumxy[lane] += value * leverage
-                        for lane in range(lanes):
-                            inverse = 1.0 / (sumw[lane] * sumxx[lane] - sumx[lane] * sumx[lane])
-                            slope[lane] = (sumw[lane] * sumxy[lane] - sumx[lane] * sumy[lane]) * inverse / group_time
-                    ints_err[i, y, line] = out_err[:lanes]
-                    ints_dq[i, y, line] = pixel_dq[:lanes]
-                    ints_poisson[i, y, line] = out_poisson[:lanes]
-                    ints_rnoise[i, y, line] = full_rnoise[:lanes]
-                    out_sci = ints_sci[i, y, line]
-                    for lane in range(lanes):
-                        part = slope[lane] / full_variance[lane]
-                        out_sci[lane] = part * full_rnoise[lane]
-                        weighted[lane] += part if ok[lane] else 0.0
-                        poisson_weight[lane] += full_poisson_weight[lane] if ok[lane] else 0.0
-                        read_weight[lane] += full_read_weight[lane] if ok[lane] else 0.0
-                    if any_chargeloss:
-                        for lane in range(lanes):
-                            if ok[lane] and full_rnoise[lane] > 0.0:
-                                recovered[lane] += 1.0 / full_rnoise[lane]
-                if number == lanes:
+                        _fit_line(
+                            sci, i, y, line, first, size, origin, group_time, whole,
+                            pixel_gain[r], pixel_noise[r], scale[r], ratio, line_sums, slope,
+                        )  # fmt: skip
+                    for lane in range(_LANES):
+                        part = slope[lane] / full_variance[r, lane]
+                        slope[lane] = part * full_rnoise[r, lane]
+                        weighted[r, lane] += part if ok[lane] else 0.0
+                        poisson_weight[r, lane] += full_poisson_weight[r, lane] if ok[lane] else 0.0
+                        read_weight[r, lane] += full_read_weight[r, lane] if ok[lane] else 0.0
+                    _write(slope, ints_sci[i, y, line])
+                    _write(out_err[r], ints_err[i, y, line])
+                    _write(pixel_dq[r], ints_dq[i, y, line])
+                    _write(out_poisson[r], ints_poisson[i, y, line])
+                    _write(out_rnoise[r], ints_rnoise[i, y, line])
+                    if any_chargeloss[r]:
+                        for lane in range(_LANES):
+                            if ok[lane] and full_rnoise[r, lane] > 0.0:
+                                recovered[r, lane] += 1.0 / full_rnoise[r, lane]
+                if numbers[i, r] == _LANES:
                     continue
 
-                for lane in range(lanes):
+                for lane in range(_LANES):
                     if ok[lane]:
                         continue
                     place = lane % places
@@ -720,67 +825,70 @@ def _fit_rows(
                             data, dq, original, counts[0],
                         )  # fmt: skip
                     found, _, saturated, start = counts[place]
-                    g = pixel_gain[lane]
-                    noise = pixel_noise[lane]
+                    g = pixel_gain[r, lane]
+                    noise = pixel_noise[r, lane]
                     single_time = _single_time(start, group_time, frame_time, one_group_time)
-                    flags[lane] |= pixel_dq[lane] | np.uint32(found & (JUMP_DET | PERSISTENCE))
+                    flags[r, lane] |= pixel_dq[r, lane] | np.uint32(found & (JUMP_DET | PERSISTENCE))
                     bits, value, error, poisson, variance, _, _ = _fit_ramp(
-                        data, dq, counts[place], origin, pixel_dq[lane], g, noise, pixel_dark[lane], median[lane],
-                        group_time, single_time, table, starts, lengths, sums,
+                        data, dq, counts[place], origin, pixel_dq[r, lane], g, noise, pixel_dark[r, lane],
+                        median[r, lane], group_time, single_time, table, starts, lengths, sums,
                     )  # fmt: skip
-                    weighted[lane] += sums[0]
-                    poisson_weight[lane] += sums[1]
-                    read_weight[lane] += sums[2]
+                    weighted[r, lane] += sums[0]
+                    poisson_weight[r, lane] += sums[1]
+                    read_weight[r, lane] += sums[2]
                     if bits & np.uint32(DO_NOT_USE):
-                        dead[lane] += 1
+                        dead[r, lane] += 1
                     if bits & np.uint32(SATURATED):
-                        filled[lane] += 1
+                        filled[r, lane] += 1
                     if saturated > 0:
                         bits |= np.uint32(SATURATED)
-                        partly[lane] = 1
+                        partly[r, lane] = 1
                     if found & CHARGELOSS:
-                        has_chargeloss[lane] = 1
+                        has_chargeloss[r, lane] = 1
                         total = _read_weight_with_chargeloss(
                             original, size, g, noise, group_time, single_time, starts, lengths
                         )
-                        recovered[lane] += total
+                        recovered[r, lane] += total
                         variance = _capped(1.0 / total)
                     elif variance > 0.0:
-                        recovered[lane] += 1.0 / variance
+                        recovered[r, lane] += 1.0 / variance
                     ints_sci[i, y, left + lane] = value
                     ints_err[i, y, left + lane] = error
                     ints_dq[i, y, left + lane] = bits
                     ints_poisson[i, y, left + lane] = poisson
                     ints_rnoise[i, y, left + lane] = variance
 
-            # The exposure.
-            line_sci = rate_sci[y, line]
-            line_err = rate_err[y, line]
-            line_dq = rate_dq[y, line]
-            line_poisson = rate_poisson[y, line]
-            line_rnoise = rate_rnoise[y, line]
-            for lane in range(lanes):
-                bits = flags[lane]
-                bits |= np.uint32(DO_NOT_USE) if dead[lane] == integrations else np.uint32(0)
-                bits |= np.uint32(SATURATED) if filled[lane] == integrations else np.uint32(0)
-                usable = (bits & invalid) == 0
-                weight = poisson_weight[lane]
+        # The exposure.
+        for r in range(height):
+            y = top + r
+            for lane in range(_LANES):
+                bits = flags[r, lane]
+                bits |= np.uint32(DO_NOT_USE) if dead[r, lane] == integrations else np.uint32(0)
+                bits |= np.uint32(SATURATED) if filled[r, lane] == integrations else np.uint32(0)
+                flags[r, lane] = bits
+                partly[r, lane] = bits | (np.uint32(SATURATED) if partly[r, lane] else np.uint32(0))
+            for lane in range(_LANES):
+                weight = poisson_weight[r, lane]
                 poisson = 1.0 / weight if weight > 0.0 else weight
                 poisson = 0.0 if (poisson >= LARGE_VARIANCE or poisson < 0.0) else poisson
-                weight = read_weight[lane]
+                weight = read_weight[r, lane]
                 variance = 1.0 / weight if weight > 0.0 else weight
                 variance = 0.0 if variance >= LARGE_VARIANCE else variance
-                error = np.sqrt(poisson + variance)
-                value = weighted[lane] * variance
-                line_sci[lane] = value if usable else np.nan
-                line_err[lane] = error if usable else 0.0
-                line_dq[lane] = bits | (np.uint32(SATURATED) if partly[lane] else np.uint32(0))
-                line_poisson[lane] = poisson if usable else 0.0
-                line_rnoise[lane] = variance if usable else 0.0
-            if any_chargeloss:
-                for lane in range(lanes):
-                    if has_chargeloss[lane] and recovered[lane] > 0.0:
-                        line_rnoise[lane] = _capped(1.0 / recovered[lane])
+                usable = (flags[r, lane] & invalid) == 0
+                weighted[r, lane] = weighted[r, lane] * variance if usable else np.nan
+                full_err[r, lane] = np.sqrt(poisson + variance) if usable else 0.0
+                full_poisson[r, lane] = poisson if usable else 0.0
+                full_rnoise[r, lane] = variance if usable else 0.0
+            _write(weighted[r], rate_sci[y, line])
+            _write(full_err[r], rate_err[y, line])
+            _write(partly[r], rate_dq[y, line])
+            _write(full_poisson[r], rate_poisson[y, line])
+            _write(full_rnoise[r], rate_rnoise[y, line])
+            if any_chargeloss[r]:
+                line_rnoise = rate_rnoise[y, line]
+                for lane in range(_LANES):
+                    if has_chargeloss[r, lane] and recovered[r, lane] > 0.0:
+                        line_rnoise[lane] = _capped(1.0 / recovered[r, lane])
 
 
 # Single segments ------------------------------------------------------------------------------------------------------
@@ -894,6 +1002,14 @@ def _common(sci, groupdq, pixeldq, zeroframe, gain, readnoise, dark_current, gro
     )
 
 
+def _widened(argument, x0: int, x1: int):
+    """Columns x0:x1 of an image, and the last of them again up to ``_LANES``; other arguments as they are."""
+    if not isinstance(argument, np.ndarray) or argument.size <= 1:
+        return argument
+    widths = [(0, 0)] * (argument.ndim - 1) + [(0, _LANES - (x1 - x0))]
+    return np.pad(argument[..., x0:x1], widths, mode="edge")
+
+
 def ramp_fit(
     sci: np.ndarray,
     groupdq: np.ndarray,
@@ -974,12 +1090,16 @@ def ramp_fit(
     x0, x1, _ = columns.indices(sci.shape[3])
     if out is None:
         shape = sci.shape[2:]
-        out = Slopes.zeros(shape), Slopes.zeros((sci.shape[0], *shape))
+        out = tuple(Slopes.zeros_outside(found, y0, y1, x0, x1) for found in (shape, (sci.shape[0], *shape)))
     whole, table = _weight_tables(size)
-    # The differences of a line of pixels should stay in the first-level cache.
-    width = min(int(np.clip(4096 // size // 16 * 16, 16, 256)), max(x1 - x0, 1))
-    network = _median_network(size - 1)
-    _fit_rows(*common, y0, y1, x0, x1, int(origin), width, whole, table, network, *out[0], *out[1])
+    tables = int(origin), whole, table, _median_network(size - 1)
+    if x1 - x0 >= _LANES:
+        _fit_rows(*common, y0, y1, x0, x1, *tables, *out[0], *out[1])
+    elif x1 > x0:
+        wide = tuple(Slopes.zeros((*found.sci.shape[:-1], _LANES)) for found in out)
+        _fit_rows(*(_widened(argument, x0, x1) for argument in common), y0, y1, 0, _LANES, *tables, *wide[0], *wide[1])
+        for found, given in zip((*wide[0], *wide[1]), (*out[0], *out[1]), strict=True):
+            given[..., y0:y1, x0:x1] = found[..., y0:y1, : x1 - x0]
     return out
 
 

@@ -248,6 +248,39 @@ def test_only_dependent_ramps_change_when_unusable_groups_are_left_out(seed, sup
     assert (counted == 0).any()
 
 
+@pytest.mark.parametrize(("integrations", "groups", "shape"), [(1, 10, (3, 150)), (17, 5, (70, 67)), (2, 8, (33, 130))])
+def test_lines_of_any_length_and_place_are_fitted_as_pixel_by_pixel(integrations, groups, shape):
+    """Lines of many pixels are fitted together, the last overlapping the one before; series some rows at a time."""
+    *arrays, zeroframe = exposure(5, integrations, groups, shape)
+    inner = (slice(1, shape[0]), slice(2, shape[1] - 1))
+    whole = kernel.ramp_fit(*arrays, zeroframe=zeroframe, inner=inner, **times())
+    *arrays, zeroframe = (array[..., inner[0], inner[1]] for array in (*arrays, zeroframe))
+    width = shape[1] - 3
+    for left in range(0, width, 7):
+        columns = slice(left, min(left + 7, width))
+        piece = kernel.ramp_fit(
+            *(array[..., columns] for array in arrays), zeroframe=zeroframe[..., columns], **times()
+        )
+        for found, expected in zip(piece, whole, strict=True):
+            for name in found._fields:
+                part = getattr(expected, name)[..., inner[0], inner[1]][..., columns]
+                np.testing.assert_array_equal(getattr(found, name), part, err_msg=name, strict=True)
+    for image in (*whole[0], *whole[1]):
+        outside = image.copy()
+        outside[..., inner[0], inner[1]] = 0
+        assert (outside == 0).all()
+
+
+def test_quotients_by_the_reciprocal_same_bits_as_by_division():
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 2**32, 200_000, dtype=np.uint32).view(np.float32)
+    values = values[np.isfinite(values)].astype(float)
+    divisors = [1.0, 3.0, 10.73677, 0.27424, 2**24 - 1, 1 + 2**-23, *rng.uniform(0.01, 1000, 20)]
+    for divisor in np.array(divisors, np.float32).astype(float):
+        found = [kernel._quotient(value, divisor, 1 / divisor) for value in values[:: 1 + len(values) // 5000]]
+        np.testing.assert_array_equal(found, values[:: 1 + len(values) // 5000] / divisor)
+
+
 # A slow fit, from the definitions. ------------------------------------------------------------------------------------
 
 
