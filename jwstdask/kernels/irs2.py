@@ -22,7 +22,7 @@ from functools import cached_property, lru_cache
 import numba
 import numpy as np
 
-from jwstdask.kernels.fourier import Grid
+from jwstdask.kernels.fourier import Lines
 from jwstdask.kernels.refpix import clipped_mean
 from jwstdask.kernels.runs import flat
 
@@ -447,25 +447,24 @@ class Correction:
 
     def __init__(self, readout: Readout, alpha: Iterable[np.ndarray], beta: Iterable[np.ndarray]) -> None:
         self.readout = readout
-        self.grid = Grid.of(readout.line * SIZE)
-        self._alpha = [self.grid.filter(weights) for weights in alpha]
-        self._beta = [self.grid.filter(weights) for weights in beta]
-        self._smooth = _smoothing_on_grid(readout)
+        self.lines = Lines.of(readout.line, SIZE)
+        twice = _twice(readout)
+        self._alpha = [self.lines.response(weights) for weights in alpha]
+        self._beta = [self.lines.response(weights * twice) for weights in beta]
         index = np.full(readout.rows, -1)
         index[readout.held] = np.arange(readout.held.size)
-        self._sources = [self._rows_by_time(index, readout.output == 0)]
-        self._sources += [self._spread(index, number) for number in range(1, OUTPUTS)]
-        known = np.zeros(readout.line, np.bool_)
-        known[readout.time[(readout.output == 0) & ~readout.interleaved]] = True
-        lines = np.repeat(known[:, np.newaxis], SIZE, axis=1).astype(np.float32)
-        self._known = np.zeros((self.grid.odd, self.grid.even), np.float32)
-        _to_grid(lines, np.arange(readout.line), self.grid.row, self.grid.shift, False, self._known)
-        self._known = self._known != 0
-        shape = (self.grid.half, self.grid.even)
+        sources = [self._rows_by_time(index, readout.output == 0)]
+        sources += [self._spread(index, number) for number in range(1, OUTPUTS)]
+        self._times = np.flatnonzero(sources[1] >= 0)
+        self._sources = [sources[0], *(of_output[self._times] for of_output in sources[1:])]
+        self._sampling = self.lines.sampling(self._times)
+        self._gaps = _Gaps.of(readout)
+        self._every = self.lines.sampling(self._gaps.order)
         self._lines = np.zeros((readout.line, SIZE), np.float32)
-        self._work = np.empty((self.grid.odd, self.grid.even), np.float32)
-        self._filled = np.empty_like(self._work)
-        self._spectrum, self._reference = np.empty(shape, np.complex64), np.empty(shape, np.complex64)
+        self._samples = np.zeros((self._times.size, SIZE), np.float32)
+        self._filled = np.empty((readout.line, self.lines.half), np.complex64)
+        self._rows = np.empty((WIDTH, self.lines.half), np.complex64)
+        self._reference = self.lines.empty()
 
     def _rows_by_time(self, index: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Place among the held rows of what is read at each time of a line, -1 for none."""
@@ -476,33 +475,28 @@ class Correction:
     def _spread(self, index: np.ndarray, number: int) -> np.ndarray:
         """The same for reference samples of an output, which stand for the pixels around them, too.
 
-        Of ``a b c d``, read after one another, ``a c a c b d b d`` is made, in the middle of a period.
+        Of ``a b c d``, read after one another, ``a c a c b d b d`` is made, in the middle of a period. All come again
+        two samples later, which the weights see to: here they are laid out once.
         """
         readout = self.readout
         by_time = self._rows_by_time(index, (readout.output == number) & readout.interleaved)
         taken, half, period = readout.reference, readout.normal // 2, readout.normal + readout.reference + 2
-        order = np.tile(np.arange(taken).reshape(2, taken // 2).T, (1, 2)).ravel() + half + 1
+        order = np.arange(taken).reshape(2, taken // 2).T.ravel()
         if taken % 4 == 2:
-            order = order.reshape(-1, 2)[:, ::-1].ravel()
+            order = np.tile(order.reshape(-1, 2), (1, 2)).ravel().reshape(-1, 2)[:, ::-1].reshape(-1, 4)[:, :2].ravel()
+        places = np.flatnonzero(np.arange(2 * taken) % 4 < 2) + half + 1 - taken // 2
         sources = np.full(readout.line, -1)
         for start in range(0, WIDTH // readout.normal * period, period):
-            target = start + half + 1 - taken // 2 + np.arange(2 * taken)
-            sources[target] = by_time[start + order]
+            sources[start + places] = by_time[start + order + half + 1]
         return sources
 
     def prepare(self, samples: np.ndarray) -> None:
         """Take the reference samples of a group: float32 (held row, column) after :func:`subtract_mean`."""
-        grid, flipped = self.grid, self.readout.flipped
-        _by_time(samples, self._sources[0], flipped, self._lines)
+        _by_time(samples, self._sources[0], self.readout.flipped, self._lines)
         interpolate_zeros(self._lines)
-        _to_grid(self._lines, np.arange(self.readout.line), grid.row, grid.shift, False, self._work)
-        self._filled[...] = self._work
-        for _ in range(3):
-            spectrum = grid.forward(self._filled, self._spectrum)
-            spectrum *= self._smooth
-            grid.inverse(spectrum, self._filled)
-            _restore(self._filled, self._work, self._known)
-        self._reference = grid.forward(self._filled, self._reference)
+        self._filled = self.lines.rows(self._lines[self._gaps.order], self._gaps.order)
+        self._gaps.fill(self._filled)
+        self.lines.forward(self._filled, self._every, self._reference)
 
     def filled(self) -> np.ndarray:
         """The reference output with all gaps filled, after :meth:`prepare`, float32 (row of its section, column)."""
@@ -511,7 +505,7 @@ class Correction:
         targets = np.full(readout.line, -1)
         targets[readout.time[rows]] = np.arange(rows.size)
         out = np.empty((rows.size, SIZE), np.float32)
-        _from_grid(self._filled, targets, self.grid.row, self.grid.shift, readout.flipped, out)
+        self._give(self._filled, self._gaps.order, targets, out)
         return out
 
     def compute(self, samples: np.ndarray, number: int, targets: np.ndarray, out: np.ndarray) -> None:
@@ -528,17 +522,78 @@ class Correction:
         out
             float32 (row, column) [DN], what is to be subtracted.
         """
-        grid, flipped = self.grid, self.readout.flipped
-        _to_grid(samples, self._sources[number], grid.row, grid.shift, flipped, self._work)
-        spectrum = grid.forward(self._work, self._spectrum)
-        _weigh(spectrum, self._beta[number - 1], self._reference, self._alpha[number - 1])
-        grid.inverse(spectrum, self._work)
-        _from_grid(self._work, targets, grid.row, grid.shift, flipped, out)
+        lines, times = self.lines, np.flatnonzero(targets >= 0)
+        _by_time(samples, self._sources[number], self.readout.flipped, self._samples)
+        rows = lines.rows(self._samples, self._times)
+        if len(self._rows) != times.size:
+            self._rows = np.empty((times.size, lines.half), np.complex64)
+        alpha, beta = self._alpha[number - 1], self._beta[number - 1]
+        lines.filtered(rows, self._sampling, beta, self._reference, alpha, times, self._rows)
+        self._give(self._rows, times, targets, out)
+
+    def _give(self, rows: np.ndarray, times: np.ndarray, targets: np.ndarray, out: np.ndarray) -> None:
+        step = -1 if self.readout.flipped else 1
+        for part, series in self.lines.series(rows, times):
+            for target, values in zip(targets[times[part]], series, strict=True):
+                if target >= 0:
+                    out[target] = values[::step]
+
+
+@dataclass(frozen=True)
+class _Gaps:
+    """Fills the gaps of the reference output with what varies slowly, or from one sample to the next.
+
+    Three times, the gaps are filled with what the smoothed series has there. Samples are known at the same times of
+    each line: frequencies that differ by anything but a multiple of the number of lines do not touch each other, and of
+    those that do, few are passed. So one goes from the gaps to these frequencies and back, not all the way.
+
+    Attributes
+    ----------
+    order
+        Times of a line, those that are known first, int64 (time,).
+    known
+        How many of them are.
+    waves
+        From samples at these times to the frequencies that pass, complex64 (frequency, time).
+    response
+        Of the smoothing at these frequencies, float32 (frequency, half).
+    """
+
+    order: np.ndarray
+    known: int
+    waves: np.ndarray
+    response: np.ndarray
+
+    @classmethod
+    @lru_cache(maxsize=1)
+    def of(cls, readout: Readout) -> _Gaps:
+        known = np.zeros(readout.line, np.bool_)
+        known[readout.time[(readout.output == 0) & ~readout.interleaved]] = True
+        order = np.concatenate((np.flatnonzero(known), np.flatnonzero(~known)))
+        # frequency = multiple * lines + that along the lines
+        response = smoothing(readout).reshape(readout.line, SIZE)[:, : SIZE // 2 + 1]
+        passed = np.flatnonzero(response.any(axis=1))
+        turn = np.outer(passed, order) % readout.line / readout.line
+        waves = np.exp(-2j * np.pi * turn).astype(np.complex64)
+        return cls(order, int(known.sum()), waves, response[passed].astype(np.float32))
+
+    def fill(self, rows: np.ndarray) -> None:
+        """Fill the gaps, in place: complex64 (time, half) in the order of ``order``, as of :meth:`Lines.rows`."""
+        there, gaps = self.waves[:, : self.known], self.waves[:, self.known :]
+        back = np.conj(gaps.T) / np.float32(len(self.order))
+        among = gaps @ back
+        fixed = there @ rows[: self.known]
+        smooth = (fixed + gaps @ rows[self.known :]) * self.response
+        for _ in range(2):
+            smooth = (fixed + among @ smooth) * self.response
+        np.matmul(back, smooth, out=rows[self.known :])
 
 
 @lru_cache(maxsize=1)
-def _smoothing_on_grid(readout: Readout) -> np.ndarray:
-    return Grid.of(readout.line * SIZE).filter(smoothing(readout)).real.copy()
+def _twice(readout: Readout) -> np.ndarray:
+    """Response of all that comes again two samples later, complex64 (sample,)."""
+    samples = readout.line * SIZE
+    return (1 + np.exp(-4j * np.pi * np.arange(samples) / samples)).astype(np.complex64)
 
 
 def smoothing(readout: Readout) -> np.ndarray:
@@ -632,64 +687,6 @@ def _sum_lines(lines, time, weights, total, norm):
             value = values[count - 1 - line]
             total[line] += weight * value
             norm[line] += weight if value != 0 else 0.0
-
-
-@numba.njit(cache=True, nogil=True)
-def _to_grid(samples, sources, row, shift, flipped, grid):
-    """Lay out rows (row, line or column) on the grid: ``sources`` says which row is read at a time, -1 for zeros."""
-    odd, even = grid.shape
-    count = samples.shape[1]
-    parts = sources.size // odd
-    for residue in range(odd):
-        target = grid[row[residue]]
-        for part in range(parts):
-            source = sources[residue + odd * part]
-            place = (shift[residue] + part) % even
-            for line in range(count):
-                if source < 0:
-                    target[place] = 0
-                else:
-                    target[place] = samples[source, count - 1 - line if flipped else line]
-                place += parts
-                if place >= even:
-                    place -= even
-
-
-@numba.njit(cache=True, nogil=True)
-def _from_grid(grid, targets, row, shift, flipped, out):
-    """Rows from the grid: ``targets`` says which row of ``out`` takes what was read at a time, -1 for none."""
-    odd, even = grid.shape
-    count = out.shape[1]
-    parts = targets.size // odd
-    for residue in range(odd):
-        source = grid[row[residue]]
-        for part in range(parts):
-            target = targets[residue + odd * part]
-            if target < 0:
-                continue
-            place = (shift[residue] + part) % even
-            for line in range(count):
-                out[target, count - 1 - line if flipped else line] = source[place]
-                place += parts
-                if place >= even:
-                    place -= even
-
-
-@numba.njit(cache=True, nogil=True)
-def _restore(filled, original, known):
-    """Give known values back, in place."""
-    for y in range(filled.shape[0]):
-        for x in range(filled.shape[1]):
-            if known[y, x]:
-                filled[y, x] = original[y, x]
-
-
-@numba.njit(cache=True, nogil=True)
-def _weigh(spectrum, weight, other, other_weight):
-    """``spectrum * weight + other * other_weight``, in place."""
-    for y in range(spectrum.shape[0]):
-        for x in range(spectrum.shape[1]):
-            spectrum[y, x] = spectrum[y, x] * weight[y, x] + other[y, x] * other_weight[y, x]
 
 
 # ----------------------------------------------------------------------------------------------------------------------
