@@ -186,8 +186,9 @@ class Lines:
         row = np.full(self.times, -1)
         row[times] = np.arange(len(times))
         wanted = np.ascontiguousarray(row[self._time])
-        flat = (each.reshape(-1) for each in (response, other, other_response))
-        _filtered(rows, sampling.rows, sampling.waves, *flat, self._cosine, self._sine, wanted, out)
+        _filtered(
+            rows, sampling.rows, sampling.waves, response, other, other_response, self._cosine, self._sine, wanted, out
+        )
         return out
 
     def rows(self, series: np.ndarray, times: np.ndarray) -> np.ndarray:
@@ -203,7 +204,7 @@ class Lines:
         for start in range(0, len(times), _ROWS):
             part = slice(start, start + _ROWS)
             spectrum = rows[part] * np.conj(self.phase[times[part]])
-            yield part, scipy.fft.irfft(spectrum, self.lines, axis=1, overwrite_x=True)
+            yield slice(start, start + len(spectrum)), scipy.fft.irfft(spectrum, self.lines, axis=1, overwrite_x=True)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -241,6 +242,7 @@ def _forward(rows, place, waves, out):
 def _filtered(rows, place, waves, response, other, other_response, cosine, sine, wanted, out):
     odd, columns = wanted.shape
     half, size = cosine.shape[0], columns * 2 * _LANES
+    response, other, other_response = response.reshape(-1), other.reshape(-1), other_response.reshape(-1)
     samples = np.zeros((columns, place.shape[1], 2 * _LANES), np.float32)
     products = np.zeros((columns, waves.shape[1], 2 * _LANES), np.float32)
     sums, differences = np.zeros((half, size), np.float32), np.zeros((half, size), np.float32)

@@ -15,7 +15,7 @@ SPIE 7742, 77421B (2010).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -498,18 +498,20 @@ class Correction:
         self._gaps.fill(self._filled)
         self.lines.forward(self._filled, self._every, self._reference)
 
-    def filled(self) -> np.ndarray:
-        """The reference output with all gaps filled, after :meth:`prepare`, float32 (row of its section, column)."""
-        readout = self.readout
-        rows = np.flatnonzero(readout.output == 0)
-        targets = np.full(readout.line, -1)
-        targets[readout.time[rows]] = np.arange(rows.size)
-        out = np.empty((rows.size, SIZE), np.float32)
-        self._give(self._filled, self._gaps.order, targets, out)
-        return out
+    def filled(self, times: np.ndarray) -> np.ndarray:
+        """The reference output with all gaps filled, after :meth:`prepare`, float32 (time, column).
 
-    def compute(self, samples: np.ndarray, number: int, targets: np.ndarray, out: np.ndarray) -> None:
-        """The correction of an output of the detector, after :meth:`prepare`.
+        Parameters
+        ----------
+        times
+            int64 (time,), the times of a line that are wanted.
+        """
+        place = np.empty(self.readout.line, np.int64)
+        place[self._gaps.order] = np.arange(self.readout.line)
+        return np.concatenate([values for _, values in self._series(self._filled[place[times]], times)])
+
+    def compute(self, samples: np.ndarray, number: int, times: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+        """The correction of an output of the detector, after :meth:`prepare`, piece by piece.
 
         Parameters
         ----------
@@ -517,26 +519,26 @@ class Correction:
             float32 (held row, column) [DN], as for :meth:`prepare`.
         number
             Output 1 to 4.
-        targets
-            int64 (line,): the row of ``out`` for each time of a line, negative for none.
-        out
-            float32 (row, column) [DN], what is to be subtracted.
+        times
+            int64 (time,), the times of a line that are wanted.
+
+        Yields
+        ------
+        part, values
+            Which of the times, and what is to be subtracted, float32 (time, column) [DN].
         """
-        lines, times = self.lines, np.flatnonzero(targets >= 0)
+        lines = self.lines
         _by_time(samples, self._sources[number], self.readout.flipped, self._samples)
         rows = lines.rows(self._samples, self._times)
         if len(self._rows) != times.size:
             self._rows = np.empty((times.size, lines.half), np.complex64)
         alpha, beta = self._alpha[number - 1], self._beta[number - 1]
         lines.filtered(rows, self._sampling, beta, self._reference, alpha, times, self._rows)
-        self._give(self._rows, times, targets, out)
+        return self._series(self._rows, times)
 
-    def _give(self, rows: np.ndarray, times: np.ndarray, targets: np.ndarray, out: np.ndarray) -> None:
+    def _series(self, rows: np.ndarray, times: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         step = -1 if self.readout.flipped else 1
-        for part, series in self.lines.series(rows, times):
-            for target, values in zip(targets[times[part]], series, strict=True):
-                if target >= 0:
-                    out[target] = values[::step]
+        return ((part, series[:, ::step]) for part, series in self.lines.series(rows, times))
 
 
 @dataclass(frozen=True)
