@@ -80,6 +80,7 @@ class Lines:
         line = np.arange(blocks * _LANES)
         turn = np.outer(np.arange(times), np.arange(self.half)) / (times * lines)
         self.phase = np.exp(-2j * np.pi * turn).astype(np.complex64)
+        self._back = np.conj(self.phase)
         along = np.arange(times)
         multiple = np.empty((self.odd, self.columns), np.int64)
         multiple[along % self.odd, along % self.columns] = along
@@ -200,10 +201,11 @@ class Lines:
         return out
 
     def series(self, rows: np.ndarray, times: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-        """The series of rows, some at a time: which these are, and float32 (row, line)."""
+        """The series of rows, some at a time: which these are, and float32 (row, line). The rows are overwritten."""
         for start in range(0, len(times), _ROWS):
             part = slice(start, start + _ROWS)
-            spectrum = rows[part] * np.conj(self.phase[times[part]])
+            spectrum = rows[part]
+            spectrum *= self._back[times[part]]
             yield slice(start, start + len(spectrum)), scipy.fft.irfft(spectrum, self.lines, axis=1, overwrite_x=True)
 
 

@@ -398,6 +398,22 @@ def line_fit(edges: np.ndarray, readout: Readout) -> tuple[np.ndarray, np.ndarra
 
 
 @numba.njit(cache=True, nogil=True)
+def mean_over_groups(samples):
+    """Mean over groups: float64 (row, column) of float32 (group, row, column), summed in their order."""
+    groups, rows, columns = samples.shape
+    out = np.zeros((rows, columns))
+    for y in range(rows):
+        total = out[y]
+        for group in range(groups):
+            values = samples[group, y]
+            for x in range(columns):
+                total[x] += values[x]
+        for x in range(columns):
+            total[x] /= groups
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
 def subtract_mean(samples, mean, output, time, start, intercept, slope, out):
     """Subtract the mean over groups and the straight lines of the outputs.
 
@@ -641,14 +657,18 @@ def interpolate_zeros(lines):
     total, norm = np.empty(count), np.empty(count)
     # Neighbours count with their values before the replacement.
     original = lines.copy()
+    missing = np.zeros(times, np.int64)
     for time in range(times):
-        zeros = 0
         for line in range(count):
-            zeros += original[time, line] == 0
+            missing[time] += original[time, line] == 0
+    for time in range(times):
+        zeros = missing[time]
+        if zeros == 0:
+            continue
         if zeros > count // 8:
-            _sum_lines(original, time, weights, total, norm)
+            _sum_lines(original, missing, time, weights, total, norm)
         for line in range(count):
-            if zeros > 0 and original[time, line] == 0:
+            if original[time, line] == 0:
                 if zeros <= count // 8:
                     total[line], norm[line] = _sum_around(original, time, line, weights)
                 if norm[line] != 0:
@@ -670,25 +690,39 @@ def _sum_around(lines, time, line, weights):
 
 
 @numba.njit(cache=True, nogil=True)
-def _sum_lines(lines, time, weights, total, norm):
-    """The same for all lines at a time."""
+def _sum_lines(lines, missing, time, weights, total, norm):
+    """The same for all lines at a time, given how many values are zero at each time."""
     times, count = lines.shape
     total[:] = 0
     norm[:] = 0
+    all_or_none, sum_of_weights = True, 0.0
+    for k in range(weights.size):
+        zeros = missing[(time + k - _REACH) % times]
+        all_or_none = all_or_none and (zeros == 0 or zeros == count)
+        sum_of_weights += weights[k] if zeros == 0 else 0.0
     for k in range(weights.size):
         near = time + k - _REACH
         carry = near // times
         weight, values = weights[k], lines[near - carry * times]
-        for line in range(max(-carry, 0), count - max(carry, 0)):
-            value = values[line + carry]
-            total[line] += weight * value
-            norm[line] += weight if value != 0 else 0.0
+        if missing[near - carry * times] == count:
+            continue
+        inner = range(max(-carry, 0), count - max(carry, 0))
+        if all_or_none:
+            for line in inner:
+                total[line] += weight * values[line + carry]
+        else:
+            for line in inner:
+                value = values[line + carry]
+                total[line] += weight * value
+                norm[line] += weight if value != 0 else 0.0
         if carry != 0:
             # The line before the first is the last.
             line = 0 if carry < 0 else count - 1
             value = values[count - 1 - line]
             total[line] += weight * value
             norm[line] += weight if value != 0 else 0.0
+    if all_or_none:
+        norm[:] = sum_of_weights
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -353,8 +353,8 @@ def _correct(
     # Rows of the reference output are filled in below.
     out = np.zeros(correction.shape[2:] if prepared.preserve else 0, np.float32)
     for integration in range(integrations):
-        mean = _mean(held[integration])
-        border_mean = _mean(border[integration])
+        mean = irs2.mean_over_groups(held[integration])
+        border_mean = irs2.mean_over_groups(border[integration])
         for group in range(groups):
             each = integration, group
             intercept, slope = irs2.line_fit((border[each] - border_mean).astype(np.float32), readout)
@@ -374,14 +374,6 @@ def _correct(
                 out[readout.held] = final
                 correction.write(each, out)
     return Gathered(bad, levels, fits[0], fits[1], correction, replaced, values)
-
-
-def _mean(samples: np.ndarray) -> np.ndarray:
-    """Mean over groups, float64 (row, column)."""
-    total = np.zeros(samples.shape[1:])
-    for group in samples:
-        total += group
-    return total / samples.shape[0]
 
 
 def apply(block: RampBlock, prepared: Prepared, gathered: Gathered | None) -> None:
