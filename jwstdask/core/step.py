@@ -147,7 +147,8 @@ class Step(Parameters):
         """Quantities from more than fits into memory, handed to :meth:`apply`.
 
         Each call of ``blocks`` walks once over the blocks of :meth:`gather_windows`, which may be changed in place;
-        given a slice, over some integrations of them.
+        given a slice, over some integrations of them; given a function ``chosen`` of a window, over those that it
+        chooses.
         ``scratch`` is a folder for temporary files that all workers see; None where there shall be no files.
         """
         return None

@@ -391,18 +391,22 @@ class Pass:
         return self._walks(windows, stop)()
 
     def _walks(self, windows: list[Window], stop: int) -> Callable[..., Iterator[RampBlock]]:
-        """Walks over windows that have gone through the steps before ``stop``, of some integrations where given."""
+        """Walks over windows that have gone through the steps before ``stop``, as :meth:`Step.gather_stream` wants."""
         alone = self.steps[stop].step.gathers_alone(self.meta)
         halo = 0 if alone else sum(item.step.halo for item in self.steps[:stop])
         in_parts = self.source.in_parts and all(item.step.by_integration(self.meta) for item in self.steps[:stop])
         held: list[RampBlock] = []
 
-        def walk(integrations: slice = slice(None)) -> Iterator[RampBlock]:
+        def walk(
+            integrations: slice = slice(None), chosen: Callable[[Window], bool] = lambda window: True
+        ) -> Iterator[RampBlock]:
             if in_parts or integrations == slice(None):
-                return (crop(self._upstream(window, stop, halo, integrations)) for window in windows)
+                wanted = [window for window in windows if chosen(window)]
+                return (crop(self._upstream(window, stop, halo, integrations)) for window in wanted)
             if not held:
                 held.extend(walk())
-            return (some_integrations(block, integrations) for block in held)
+            blocks = (block for block, window in zip(held, windows, strict=True) if chosen(window))
+            return (some_integrations(block, integrations) for block in blocks)
 
         return walk
 

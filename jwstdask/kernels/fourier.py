@@ -1,89 +1,110 @@
-"""Fourier transform of real series whose length is an odd number times a power of two.
+"""Fourier transform of real series that are sampled at some times of each line only.
 
-The time line of a NIRSpec IRS2 frame has 2^14 x 89 samples. General transforms do the factor 89 slowly. Here the series
-is laid out on a grid of 89 x 2^14 by the prime-factor map, on which the transform is one along each axis without
-factors in between: a small matrix product along the odd axis, where only half of the frequencies of a real series are
-needed, and fast transforms of rows of 2^14. Whatever is multiplied in frequency space is laid out on the grid too, so
-that nothing is ever sorted back.
+The time line of a NIRSpec IRS2 frame has 2048 lines of 712 = 8 x 89 samples, many of which were not taken or are not
+wanted. So the transform is one along the lines first, only of times that were sampled; then, once what shifts one time
+against the other is multiplied in, one along the times, which is one of 89 and one of 8 without factors in between
+(the prime-factor map). What is multiplied in frequency space is laid out as it comes, some frequencies of the
+transform along the lines side by side, so that nothing is ever sorted.
 
-Source: Good, J. R. Stat. Soc. B 20, 361 (1958); Burrus, "Index mappings for multidimensional formulation of the DFT and
-convolution", IEEE Trans. ASSP 25, 239 (1977).
+Source: Cooley & Tukey, Math. Comp. 19, 297 (1965); Good, J. R. Stat. Soc. B 20, 361 (1958).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numba
 import numpy as np
 import scipy.fft
 
-_BLOCK = 128
-"""Columns of the grid handled at a time: a block fits the first-level cache, and products stay in one thread."""
+_LANES = 16
+"""Frequencies along the lines that are handled side by side: what a thread works on fits the second-level cache."""
+
+_EIGHT = 8
+_ROOT = np.float32(0.5**0.5)
 
 
-class Grid:
-    """The map of a series to a grid, and the transform there.
+_ROWS = 64
+"""Rows that are transformed at a time, for the same reason."""
 
-    Parameters
-    ----------
-    samples
-        Length of the series.
+
+@dataclass(frozen=True)
+class Sampling:
+    """At which times of a line a series is not zero.
 
     Attributes
     ----------
-    odd, even
-        Rows and columns of the grid: the odd factor of ``samples`` and the power of two.
-    row, shift
-        Of each residue ``c`` of time modulo ``odd``: sample ``odd * m + c`` is at ``row[c]``,
-        ``(shift[c] + m) % even``.
-    half
-        Rows in frequency space.
+    times
+        int64 (row,).
+    rows
+        The rows that a column of the prime-factor map takes, int64 (column, place); -1 for none.
+    waves
+        Cosine and sine at them for half of the frequencies along the odd axis, float32 (column, 2 half, place).
     """
 
-    def __init__(self, samples: int) -> None:
-        self.samples = samples
-        self.even = samples & -samples
-        self.odd = samples // self.even
-        self.half = self.odd // 2 + 1
-        residue = np.arange(self.odd)
-        # Sample n is at the n1, n2 for which n = even n1 + odd n2, modulo the length.
-        self.row = residue * pow(self.even, -1, self.odd) % self.odd if self.odd > 1 else residue
-        self.shift = residue * pow(self.odd, -1, self.even) % self.even if self.even > 1 else 0 * residue
-        # The frequency that is 1 along one axis and 0 along the other, for each axis.
-        self._steps = (
-            self.even * pow(self.even, -1, self.odd) if self.odd > 1 else 0,
-            self.odd * pow(self.odd, -1, self.even) if self.even > 1 else 0,
-        )
-        angle = 2 * np.pi * (np.outer(np.arange(self.half), np.arange(self.half)) % self.odd) / self.odd
-        self._cosine, self._sine = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
-        # Both members of a pair of conjugate frequencies count in the way back.
-        weight = np.where(np.arange(self.half) == 0, 1, 2) / samples
-        self._cosine_back = (self._cosine * weight).astype(np.float32)
-        self._sine_back = (self._sine * weight).astype(np.float32)
+    times: np.ndarray
+    rows: np.ndarray
+    waves: np.ndarray
+
+
+class Lines:
+    """The transform of a series of lines.
+
+    Sample ``t`` of line ``l`` is number ``times * l + t`` of the series. "Rows" are the transforms along the lines of
+    the samples at some times, complex64 (time, half), with the shift of the times against each other multiplied in.
+    "Spectra" are float32 (block, odd, 2, column, lane), real and imaginary parts apart.
+
+    Parameters
+    ----------
+    times, lines
+        Samples of a line, and lines.
+
+    Attributes
+    ----------
+    half
+        Frequencies of the transform along the lines, of which ``lines`` is even.
+    phase
+        What is multiplied in, complex64 (time, half).
+    frequency
+        Index of the frequency at each place of a spectrum, int64 (block, odd, column, lane).
+    """
+
+    def __init__(self, times: int, lines: int) -> None:
+        self.times, self.lines, self.half = times, lines, lines // 2 + 1
+        # An even number of times is prime to eight in no other way.
+        self.columns = _EIGHT if times % (2 * _EIGHT) == _EIGHT else 1
+        self.odd = times // self.columns
+        blocks = -(-self.half // _LANES)
+        line = np.arange(blocks * _LANES)
+        turn = np.outer(np.arange(times), np.arange(self.half)) / (times * lines)
+        self.phase = np.exp(-2j * np.pi * turn).astype(np.complex64)
+        self._back = np.conj(self.phase)
+        along = np.arange(times)
+        multiple = np.empty((self.odd, self.columns), np.int64)
+        multiple[along % self.odd, along % self.columns] = along
+        self.frequency = lines * multiple[np.newaxis, :, :, np.newaxis] + line.reshape(blocks, 1, 1, _LANES)
+        self.frequency %= times * lines
+        side, column = np.indices((self.odd, self.columns))
+        self._time = (self.columns * side + self.odd * column) % times
+        index = np.arange(self.odd // 2 + 1)
+        self._angle = 2 * np.pi * (np.outer(index, np.arange(self.odd)) % self.odd) / self.odd
+        back = self._angle[:, : index.size]
+        self._cosine, self._sine = ((wave(back) / times).astype(np.float32) for wave in (np.cos, np.sin))
 
     @classmethod
     @lru_cache(maxsize=2)
-    def of(cls, samples: int) -> Grid:
-        """The grid of a length, remembered."""
-        return cls(samples)
+    def of(cls, times: int, lines: int) -> Lines:
+        """The transform of a length, remembered."""
+        return cls(times, lines)
 
-    @property
-    def frequency(self) -> np.ndarray:
-        """Index of the frequency at each place of frequency space, int64 (half, even)."""
-        first, second = self._steps
-        return (first * np.arange(self.half)[:, np.newaxis] + second * np.arange(self.even)) % self.samples
+    def empty(self) -> np.ndarray:
+        """Room for a spectrum."""
+        return np.empty((len(self.frequency), self.odd, 2, self.columns, _LANES), np.float32)
 
-    def lay_out(self, series: np.ndarray) -> np.ndarray:
-        """A series (samples,) on the grid (odd, even)."""
-        time = np.empty((self.odd, self.even), np.int64)
-        for residue in range(self.odd):
-            start = residue - self.odd * int(self.shift[residue])
-            time[self.row[residue]] = (start + self.odd * np.arange(self.even)) % self.samples
-        return series[time]
-
-    def filter(self, response: np.ndarray) -> np.ndarray:
-        """A response (samples,) for :meth:`forward`'s result, complex64 (half, even).
+    def response(self, values: np.ndarray) -> np.ndarray:
+        """A response (sample,) laid out as a spectrum.
 
         The real part of a filtered real series depends on the Hermitian part of the response only.
 
@@ -92,102 +113,258 @@ class Grid:
         ValueError
             If the response has another length than the series.
         """
-        if response.shape != (self.samples,):
-            raise ValueError(f"a response of {response.size} values is no filter for {self.samples} samples")
-        out = np.empty((self.half, self.even), np.complex64)
-        _hermitian(np.ascontiguousarray(response, np.complex64), self.frequency[:, 0], self._steps[1], out)
+        if values.shape != (self.times * self.lines,):
+            raise ValueError(f"a response of {values.size} values is no filter for {self.times * self.lines} samples")
+        out = self.empty()
+        _hermitian(np.ascontiguousarray(values, np.complex64), self.frequency[..., 0], out)
         return out
 
-    def forward(self, grid: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """Transform of a real series on the grid.
+    def sampling(self, times: np.ndarray) -> Sampling:
+        """For series that are zero but at some times of each line: int64 (row,)."""
+        row = np.full(self.times, -1)
+        row[times] = np.arange(len(times))
+        place = row[self._time]
+        most = int((place >= 0).sum(axis=0).max())
+        rows = np.full((self.columns, most), -1)
+        waves = np.zeros((self.columns, 2 * self._angle.shape[0], most), np.float32)
+        for column in range(self.columns):
+            taken = np.flatnonzero(place[:, column] >= 0)
+            rows[column, : taken.size] = place[taken, column]
+            waves[column, :, : taken.size] = np.concatenate(
+                (np.cos(self._angle[:, taken]), np.sin(self._angle[:, taken]))
+            )
+        return Sampling(np.asarray(times, np.int64), rows, waves)
+
+    def forward(self, rows: np.ndarray, sampling: Sampling, out: np.ndarray | None = None) -> np.ndarray:
+        """Spectrum of a series.
 
         Parameters
         ----------
-        grid
-            float32 (odd, even), C order.
+        rows
+            complex64 (row, half): of the times of ``sampling``.
+        sampling
+            Which times these are.
         out
-            complex64 (half, even) to write to.
-
-        Returns
-        -------
-        numpy.ndarray
-            complex64 (half, even), frequencies in the order of :attr:`frequency`, not normalised.
+            To write to.
         """
         if out is None:
-            out = np.empty((self.half, self.even), np.complex64)
-        _fold(grid, self._cosine, self._sine, out)
-        return scipy.fft.fft(out, axis=1, overwrite_x=True)
-
-    def inverse(self, spectrum: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """The real series of a spectrum of :meth:`forward`; the spectrum is overwritten.
-
-        Returns
-        -------
-        numpy.ndarray
-            float32 (odd, even), normalised so that it undoes :meth:`forward`.
-        """
-        if out is None:
-            out = np.empty((self.odd, self.even), np.float32)
-        spectrum = scipy.fft.ifft(spectrum, axis=1, norm="forward", overwrite_x=True)
-        _unfold(spectrum, self._cosine_back, self._sine_back, out)
+            out = self.empty()
+        _forward(rows, sampling.rows, sampling.waves, out)
         return out
 
+    def filtered(
+        self,
+        rows: np.ndarray,
+        sampling: Sampling,
+        response: np.ndarray,
+        other: np.ndarray,
+        other_response: np.ndarray,
+        times: np.ndarray,
+        out: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """The sum of a series and another one, each filtered, at some times.
+
+        Parameters
+        ----------
+        rows, sampling
+            As for :meth:`forward`.
+        response, other_response
+            Of :meth:`response`.
+        other
+            Spectrum of the other series.
+        times
+            int64 (row,): the times that are wanted.
+        out
+            complex64 (row, half) to write to.
+
+        Returns
+        -------
+        numpy.ndarray
+            Rows of the sum, of which the inverse transform is :meth:`series`.
+        """
+        if out is None:
+            out = np.empty((len(times), self.half), np.complex64)
+        row = np.full(self.times, -1)
+        row[times] = np.arange(len(times))
+        wanted = np.ascontiguousarray(row[self._time])
+        _filtered(
+            rows, sampling.rows, sampling.waves, response, other, other_response, self._cosine, self._sine, wanted, out
+        )
+        return out
+
+    def rows(self, series: np.ndarray, times: np.ndarray) -> np.ndarray:
+        """Rows of float32 (row, line), what was sampled at some times."""
+        out = np.empty((len(times), self.half), np.complex64)
+        for start in range(0, len(times), _ROWS):
+            part = slice(start, start + _ROWS)
+            np.multiply(scipy.fft.rfft(series[part], axis=1), self.phase[times[part]], out=out[part])
+        return out
+
+    def series(self, rows: np.ndarray, times: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+        """The series of rows, some at a time: which these are, and float32 (row, line). The rows are overwritten."""
+        for start in range(0, len(times), _ROWS):
+            part = slice(start, start + _ROWS)
+            spectrum = rows[part]
+            spectrum *= self._back[times[part]]
+            yield slice(start, start + len(spectrum)), scipy.fft.irfft(spectrum, self.lines, axis=1, overwrite_x=True)
+
 
 @numba.njit(cache=True, nogil=True)
-def _hermitian(response, starts, step, out):
-    """Hermitian part of a response; along a row of ``out`` frequencies advance by ``step``, modulo the length."""
-    size = response.size
-    for y in range(out.shape[0]):
-        frequency = starts[y]
-        for x in range(out.shape[1]):
-            mirrored = size - frequency if frequency > 0 else 0
-            out[y, x] = np.float32(0.5) * (response[frequency] + np.conj(response[mirrored]))
-            frequency += step
-            if frequency >= size:
-                frequency -= size
+def _hermitian(values, frequency, out):
+    """Hermitian part of a response; ``frequency`` is that of the first lane."""
+    size = values.size
+    for block in range(out.shape[0]):
+        for side in range(out.shape[1]):
+            for column in range(out.shape[3]):
+                for lane in range(_LANES):
+                    place = (frequency[block, side, column] + lane) % size
+                    value = np.float32(0.5) * (values[place] + np.conj(values[(size - place) % size]))
+                    out[block, side, 0, column, lane] = value.real
+                    out[block, side, 1, column, lane] = value.imag
 
 
 @numba.njit(cache=True, nogil=True)
-def _fold(grid, cosine, sine, out):
-    """Real transform along the first axis, half of the frequencies: even and odd parts, a matrix product of each."""
-    odd, even = grid.shape
-    half = cosine.shape[0]
-    width = min(_BLOCK, even)
-    sums, differences = np.zeros((half, width), np.float32), np.zeros((half, width), np.float32)
-    real, imaginary = np.empty((half, width), np.float32), np.empty((half, width), np.float32)
-    for start in range(0, even, width):
-        for x in range(width):
-            sums[0, x] = grid[0, start + x]
-        for j in range(1, half):
-            for x in range(width):
-                first, second = grid[j, start + x], grid[odd - j, start + x]
-                sums[j, x] = first + second
-                differences[j, x] = second - first
-        np.dot(cosine, sums, real)
-        np.dot(sine, differences, imaginary)
-        for k in range(half):
-            for x in range(width):
-                out[k, start + x] = np.complex64(complex(real[k, x], imaginary[k, x]))
+def _forward(rows, place, waves, out):
+    blocks, odd, _, columns = out.shape[:4]
+    size = columns * 2 * _LANES
+    samples = np.zeros((columns, place.shape[1], 2 * _LANES), np.float32)
+    products = np.zeros((columns, waves.shape[1], 2 * _LANES), np.float32)
+    target = out.reshape(-1)
+    for block in range(blocks):
+        _along_odd(rows, block, place, waves, samples, products)
+        for side in range(odd):
+            first = (block * odd + side) * size
+            line = target[first : first + size]
+            _side(products, side, odd, line)
+            if columns == _EIGHT:
+                _eight(line, np.float32(-1))
 
 
 @numba.njit(cache=True, nogil=True)
-def _unfold(spectrum, cosine, sine, out):
-    """The way back along the first axis, to real values."""
-    odd, even = out.shape
-    half = cosine.shape[0]
-    width = min(_BLOCK, even)
-    real, imaginary = np.empty((half, width), np.float32), np.empty((half, width), np.float32)
-    sums, differences = np.empty((half, width), np.float32), np.empty((half, width), np.float32)
-    for start in range(0, even, width):
-        for k in range(half):
-            for x in range(width):
-                real[k, x] = spectrum[k, start + x].real
-                imaginary[k, x] = spectrum[k, start + x].imag
-        np.dot(cosine, real, sums)
-        np.dot(sine, imaginary, differences)
-        for x in range(width):
-            out[0, start + x] = sums[0, x]
-        for j in range(1, half):
-            for x in range(width):
-                out[j, start + x] = sums[j, x] - differences[j, x]
-                out[odd - j, start + x] = sums[j, x] + differences[j, x]
+def _filtered(rows, place, waves, response, other, other_response, cosine, sine, wanted, out):
+    odd, columns = wanted.shape
+    half, size = cosine.shape[0], columns * 2 * _LANES
+    response, other, other_response = response.reshape(-1), other.reshape(-1), other_response.reshape(-1)
+    samples = np.zeros((columns, place.shape[1], 2 * _LANES), np.float32)
+    products = np.zeros((columns, waves.shape[1], 2 * _LANES), np.float32)
+    sums, differences = np.zeros((half, size), np.float32), np.zeros((half, size), np.float32)
+    even, uneven = np.empty((half, size), np.float32), np.empty((half, size), np.float32)
+    first, second = np.empty(size, np.float32), np.empty(size, np.float32)
+    for block in range((out.shape[1] + _LANES - 1) // _LANES):
+        _along_odd(rows, block, place, waves, samples, products)
+        for side in range(half):
+            mirrored = (odd - side) % odd
+            start = (block * odd + side) * size
+            _weighed(products, side, odd, response, other, other_response, start, first)
+            if mirrored == side:
+                for k in range(size):
+                    sums[side, k] = first[k]
+                continue
+            start = (block * odd + mirrored) * size
+            _weighed(products, mirrored, odd, response, other, other_response, start, second)
+            for k in range(size):
+                sums[side, k] = first[k] + second[k]
+                differences[side, k] = first[k] - second[k]
+        np.dot(cosine, sums, even)
+        np.dot(sine, differences, uneven)
+        _give(even, uneven, wanted, block, out)
+
+
+@numba.njit(cache=True, nogil=True)
+def _along_odd(rows, block, place, waves, samples, products):
+    """Products of what a block has of each column with cosine and sine along the odd axis."""
+    start = block * _LANES
+    count = min(_LANES, rows.shape[1] - start)
+    for column in range(place.shape[0]):
+        for k in range(place.shape[1]):
+            row = place[column, k]
+            if row >= 0:
+                for lane in range(count):
+                    value = rows[row, start + lane]
+                    samples[column, k, lane] = value.real
+                    samples[column, k, _LANES + lane] = value.imag
+        np.dot(waves[column], samples[column], products[column])
+
+
+@numba.njit(cache=True, nogil=True)
+def _side(products, side, odd, line):
+    """One frequency along the odd axis, float32 (2, column, lane) as one axis."""
+    half = products.shape[1] // 2
+    index, sign = (side, np.float32(1)) if side < half else (odd - side, np.float32(-1))
+    for column in range(products.shape[0]):
+        cosine, sine = products[column, index], products[column, half + index]
+        real = line[column * _LANES : (column + 1) * _LANES]
+        imaginary = line[line.size // 2 + column * _LANES : line.size // 2 + (column + 1) * _LANES]
+        for lane in range(_LANES):
+            real[lane] = cosine[lane] + sign * sine[_LANES + lane]
+            imaginary[lane] = cosine[_LANES + lane] - sign * sine[lane]
+
+
+@numba.njit(cache=True, nogil=True)
+def _parts(spectrum, start, size):
+    return spectrum[start : start + size], spectrum[start + size : start + 2 * size]
+
+
+@numba.njit(cache=True, nogil=True)
+def _weighed(products, side, odd, response, other, other_response, start, line):
+    """One frequency along the odd axis, filtered, and back along the columns."""
+    columns = products.shape[0]
+    _side(products, side, odd, line)
+    if columns == _EIGHT:
+        _eight(line, np.float32(-1))
+    real, imaginary = line[: line.size // 2], line[line.size // 2 :]
+    a, b = _parts(response, start, real.size)
+    c, d = _parts(other, start, real.size)
+    e, f = _parts(other_response, start, real.size)
+    for k in range(real.size):
+        x, y = real[k], imaginary[k]
+        real[k] = (x * a[k] - y * b[k]) + (c[k] * e[k] - d[k] * f[k])
+        imaginary[k] = (x * b[k] + y * a[k]) + (c[k] * f[k] + d[k] * e[k])
+    if columns == _EIGHT:
+        _eight(line, np.float32(1))
+
+
+@numba.njit(cache=True, nogil=True)
+def _give(even, uneven, wanted, block, out):
+    """Times from the parts that are even and odd along the odd axis."""
+    odd, columns = wanted.shape
+    half, start = even.shape[0], block * _LANES
+    count = min(_LANES, out.shape[1] - start)
+    for side in range(odd):
+        index, sign = (side, np.float32(1)) if side < half else (odd - side, np.float32(-1))
+        for column in range(columns):
+            row = wanted[side, column]
+            if row < 0:
+                continue
+            at, then = column * _LANES, (columns + column) * _LANES
+            for lane in range(count):
+                real = even[index, at + lane] - sign * uneven[index, then + lane]
+                imaginary = even[index, then + lane] + sign * uneven[index, at + lane]
+                out[row, start + lane] = np.complex64(complex(real, imaginary))
+
+
+@numba.njit(cache=True, nogil=True)
+def _eight(line, sign):
+    """Transform of eight, in place, of each lane: float32 (2, 8, lane) as one axis; ``sign`` of the exponent."""
+    for x in range(_LANES):
+        r0, i0, r1, i1 = line[x], line[x + 128], line[x + 16], line[x + 144]
+        r2, i2, r3, i3 = line[x + 32], line[x + 160], line[x + 48], line[x + 176]
+        r4, i4, r5, i5 = line[x + 64], line[x + 192], line[x + 80], line[x + 208]
+        r6, i6, r7, i7 = line[x + 96], line[x + 224], line[x + 112], line[x + 240]
+        # Sums and differences of those four apart.
+        a0, b0, a4, b4 = r0 + r4, i0 + i4, r0 - r4, i0 - i4
+        a1, b1, a5, b5 = r1 + r5, i1 + i5, r1 - r5, i1 - i5
+        a2, b2, a6, b6 = r2 + r6, i2 + i6, sign * (i6 - i2), sign * (r2 - r6)
+        a3, b3, a7, b7 = r3 + r7, i3 + i7, r3 - r7, i3 - i7
+        # Even frequencies.
+        c0, d0, c2, d2 = a0 + a2, b0 + b2, a0 - a2, b0 - b2
+        c1, d1, c3, d3 = a1 + a3, b1 + b3, sign * (b3 - b1), sign * (a1 - a3)
+        line[x], line[x + 128], line[x + 64], line[x + 192] = c0 + c1, d0 + d1, c0 - c1, d0 - d1
+        line[x + 32], line[x + 160], line[x + 96], line[x + 224] = c2 + c3, d2 + d3, c2 - c3, d2 - d3
+        # Odd frequencies: the first and third turned by an eighth.
+        e1, f1 = _ROOT * (a5 - sign * b5), _ROOT * (b5 + sign * a5)
+        e3, f3 = _ROOT * (-a7 - sign * b7), _ROOT * (sign * a7 - b7)
+        g0, h0, g2, h2 = a4 + a6, b4 + b6, a4 - a6, b4 - b6
+        g1, h1, g3, h3 = e1 + e3, f1 + f3, sign * (f3 - f1), sign * (e1 - e3)
+        line[x + 16], line[x + 144], line[x + 80], line[x + 208] = g0 + g1, h0 + h1, g0 - g1, h0 - h1
+        line[x + 48], line[x + 176], line[x + 112], line[x + 240] = g2 + g3, h2 + h3, g2 - g3, h2 - h3

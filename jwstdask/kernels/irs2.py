@@ -15,14 +15,14 @@ SPIE 7742, 77421B (2010).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numba
 import numpy as np
 
-from jwstdask.kernels.fourier import Grid
+from jwstdask.kernels.fourier import Lines
 from jwstdask.kernels.refpix import clipped_mean
 from jwstdask.kernels.runs import flat
 
@@ -398,6 +398,22 @@ def line_fit(edges: np.ndarray, readout: Readout) -> tuple[np.ndarray, np.ndarra
 
 
 @numba.njit(cache=True, nogil=True)
+def mean_over_groups(samples):
+    """Mean over groups: float64 (row, column) of float32 (group, row, column), summed in their order."""
+    groups, rows, columns = samples.shape
+    out = np.zeros((rows, columns))
+    for y in range(rows):
+        total = out[y]
+        for group in range(groups):
+            values = samples[group, y]
+            for x in range(columns):
+                total[x] += values[x]
+        for x in range(columns):
+            total[x] /= groups
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
 def subtract_mean(samples, mean, output, time, start, intercept, slope, out):
     """Subtract the mean over groups and the straight lines of the outputs.
 
@@ -447,25 +463,24 @@ class Correction:
 
     def __init__(self, readout: Readout, alpha: Iterable[np.ndarray], beta: Iterable[np.ndarray]) -> None:
         self.readout = readout
-        self.grid = Grid.of(readout.line * SIZE)
-        self._alpha = [self.grid.filter(weights) for weights in alpha]
-        self._beta = [self.grid.filter(weights) for weights in beta]
-        self._smooth = _smoothing_on_grid(readout)
+        self.lines = Lines.of(readout.line, SIZE)
+        twice = _twice(readout)
+        self._alpha = [self.lines.response(weights) for weights in alpha]
+        self._beta = [self.lines.response(weights * twice) for weights in beta]
         index = np.full(readout.rows, -1)
         index[readout.held] = np.arange(readout.held.size)
-        self._sources = [self._rows_by_time(index, readout.output == 0)]
-        self._sources += [self._spread(index, number) for number in range(1, OUTPUTS)]
-        known = np.zeros(readout.line, np.bool_)
-        known[readout.time[(readout.output == 0) & ~readout.interleaved]] = True
-        lines = np.repeat(known[:, np.newaxis], SIZE, axis=1).astype(np.float32)
-        self._known = np.zeros((self.grid.odd, self.grid.even), np.float32)
-        _to_grid(lines, np.arange(readout.line), self.grid.row, self.grid.shift, False, self._known)
-        self._known = self._known != 0
-        shape = (self.grid.half, self.grid.even)
+        sources = [self._rows_by_time(index, readout.output == 0)]
+        sources += [self._spread(index, number) for number in range(1, OUTPUTS)]
+        self._times = np.flatnonzero(sources[1] >= 0)
+        self._sources = [sources[0], *(of_output[self._times] for of_output in sources[1:])]
+        self._sampling = self.lines.sampling(self._times)
+        self._gaps = _Gaps.of(readout)
+        self._every = self.lines.sampling(self._gaps.order)
         self._lines = np.zeros((readout.line, SIZE), np.float32)
-        self._work = np.empty((self.grid.odd, self.grid.even), np.float32)
-        self._filled = np.empty_like(self._work)
-        self._spectrum, self._reference = np.empty(shape, np.complex64), np.empty(shape, np.complex64)
+        self._samples = np.zeros((self._times.size, SIZE), np.float32)
+        self._filled = np.empty((readout.line, self.lines.half), np.complex64)
+        self._rows = np.empty((WIDTH, self.lines.half), np.complex64)
+        self._reference = self.lines.empty()
 
     def _rows_by_time(self, index: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Place among the held rows of what is read at each time of a line, -1 for none."""
@@ -476,46 +491,43 @@ class Correction:
     def _spread(self, index: np.ndarray, number: int) -> np.ndarray:
         """The same for reference samples of an output, which stand for the pixels around them, too.
 
-        Of ``a b c d``, read after one another, ``a c a c b d b d`` is made, in the middle of a period.
+        Of ``a b c d``, read after one another, ``a c a c b d b d`` is made, in the middle of a period. All come again
+        two samples later, which the weights see to: here they are laid out once.
         """
         readout = self.readout
         by_time = self._rows_by_time(index, (readout.output == number) & readout.interleaved)
         taken, half, period = readout.reference, readout.normal // 2, readout.normal + readout.reference + 2
-        order = np.tile(np.arange(taken).reshape(2, taken // 2).T, (1, 2)).ravel() + half + 1
+        order = np.arange(taken).reshape(2, taken // 2).T.ravel()
         if taken % 4 == 2:
-            order = order.reshape(-1, 2)[:, ::-1].ravel()
+            order = np.tile(order.reshape(-1, 2), (1, 2)).ravel().reshape(-1, 2)[:, ::-1].reshape(-1, 4)[:, :2].ravel()
+        places = np.flatnonzero(np.arange(2 * taken) % 4 < 2) + half + 1 - taken // 2
         sources = np.full(readout.line, -1)
         for start in range(0, WIDTH // readout.normal * period, period):
-            target = start + half + 1 - taken // 2 + np.arange(2 * taken)
-            sources[target] = by_time[start + order]
+            sources[start + places] = by_time[start + order + half + 1]
         return sources
 
     def prepare(self, samples: np.ndarray) -> None:
         """Take the reference samples of a group: float32 (held row, column) after :func:`subtract_mean`."""
-        grid, flipped = self.grid, self.readout.flipped
-        _by_time(samples, self._sources[0], flipped, self._lines)
+        _by_time(samples, self._sources[0], self.readout.flipped, self._lines)
         interpolate_zeros(self._lines)
-        _to_grid(self._lines, np.arange(self.readout.line), grid.row, grid.shift, False, self._work)
-        self._filled[...] = self._work
-        for _ in range(3):
-            spectrum = grid.forward(self._filled, self._spectrum)
-            spectrum *= self._smooth
-            grid.inverse(spectrum, self._filled)
-            _restore(self._filled, self._work, self._known)
-        self._reference = grid.forward(self._filled, self._reference)
+        self._filled = self.lines.rows(self._lines[self._gaps.order], self._gaps.order)
+        self._gaps.fill(self._filled)
+        self.lines.forward(self._filled, self._every, self._reference)
 
-    def filled(self) -> np.ndarray:
-        """The reference output with all gaps filled, after :meth:`prepare`, float32 (row of its section, column)."""
-        readout = self.readout
-        rows = np.flatnonzero(readout.output == 0)
-        targets = np.full(readout.line, -1)
-        targets[readout.time[rows]] = np.arange(rows.size)
-        out = np.empty((rows.size, SIZE), np.float32)
-        _from_grid(self._filled, targets, self.grid.row, self.grid.shift, readout.flipped, out)
-        return out
+    def filled(self, times: np.ndarray) -> np.ndarray:
+        """The reference output with all gaps filled, after :meth:`prepare`, float32 (time, column).
 
-    def compute(self, samples: np.ndarray, number: int, targets: np.ndarray, out: np.ndarray) -> None:
-        """The correction of an output of the detector, after :meth:`prepare`.
+        Parameters
+        ----------
+        times
+            int64 (time,), the times of a line that are wanted.
+        """
+        place = np.empty(self.readout.line, np.int64)
+        place[self._gaps.order] = np.arange(self.readout.line)
+        return np.concatenate([values for _, values in self._series(self._filled[place[times]], times)])
+
+    def compute(self, samples: np.ndarray, number: int, times: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+        """The correction of an output of the detector, after :meth:`prepare`, piece by piece.
 
         Parameters
         ----------
@@ -523,22 +535,83 @@ class Correction:
             float32 (held row, column) [DN], as for :meth:`prepare`.
         number
             Output 1 to 4.
-        targets
-            int64 (line,): the row of ``out`` for each time of a line, negative for none.
-        out
-            float32 (row, column) [DN], what is to be subtracted.
+        times
+            int64 (time,), the times of a line that are wanted.
+
+        Yields
+        ------
+        part, values
+            Which of the times, and what is to be subtracted, float32 (time, column) [DN].
         """
-        grid, flipped = self.grid, self.readout.flipped
-        _to_grid(samples, self._sources[number], grid.row, grid.shift, flipped, self._work)
-        spectrum = grid.forward(self._work, self._spectrum)
-        _weigh(spectrum, self._beta[number - 1], self._reference, self._alpha[number - 1])
-        grid.inverse(spectrum, self._work)
-        _from_grid(self._work, targets, grid.row, grid.shift, flipped, out)
+        lines = self.lines
+        _by_time(samples, self._sources[number], self.readout.flipped, self._samples)
+        rows = lines.rows(self._samples, self._times)
+        if len(self._rows) != times.size:
+            self._rows = np.empty((times.size, lines.half), np.complex64)
+        alpha, beta = self._alpha[number - 1], self._beta[number - 1]
+        lines.filtered(rows, self._sampling, beta, self._reference, alpha, times, self._rows)
+        return self._series(self._rows, times)
+
+    def _series(self, rows: np.ndarray, times: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+        step = -1 if self.readout.flipped else 1
+        return ((part, series[:, ::step]) for part, series in self.lines.series(rows, times))
+
+
+@dataclass(frozen=True)
+class _Gaps:
+    """Fills the gaps of the reference output with what varies slowly, or from one sample to the next.
+
+    Three times, the gaps are filled with what the smoothed series has there. Samples are known at the same times of
+    each line: frequencies that differ by anything but a multiple of the number of lines do not touch each other, and of
+    those that do, few are passed. So one goes from the gaps to these frequencies and back, not all the way.
+
+    Attributes
+    ----------
+    order
+        Times of a line, those that are known first, int64 (time,).
+    known
+        How many of them are.
+    waves
+        From samples at these times to the frequencies that pass, complex64 (frequency, time).
+    response
+        Of the smoothing at these frequencies, float32 (frequency, half).
+    """
+
+    order: np.ndarray
+    known: int
+    waves: np.ndarray
+    response: np.ndarray
+
+    @classmethod
+    @lru_cache(maxsize=1)
+    def of(cls, readout: Readout) -> _Gaps:
+        known = np.zeros(readout.line, np.bool_)
+        known[readout.time[(readout.output == 0) & ~readout.interleaved]] = True
+        order = np.concatenate((np.flatnonzero(known), np.flatnonzero(~known)))
+        # frequency = multiple * lines + that along the lines
+        response = smoothing(readout).reshape(readout.line, SIZE)[:, : SIZE // 2 + 1]
+        passed = np.flatnonzero(response.any(axis=1))
+        turn = np.outer(passed, order) % readout.line / readout.line
+        waves = np.exp(-2j * np.pi * turn).astype(np.complex64)
+        return cls(order, int(known.sum()), waves, response[passed].astype(np.float32))
+
+    def fill(self, rows: np.ndarray) -> None:
+        """Fill the gaps, in place: complex64 (time, half) in the order of ``order``, as of :meth:`Lines.rows`."""
+        there, gaps = self.waves[:, : self.known], self.waves[:, self.known :]
+        back = np.conj(gaps.T) / np.float32(len(self.order))
+        among = gaps @ back
+        fixed = there @ rows[: self.known]
+        smooth = (fixed + gaps @ rows[self.known :]) * self.response
+        for _ in range(2):
+            smooth = (fixed + among @ smooth) * self.response
+        np.matmul(back, smooth, out=rows[self.known :])
 
 
 @lru_cache(maxsize=1)
-def _smoothing_on_grid(readout: Readout) -> np.ndarray:
-    return Grid.of(readout.line * SIZE).filter(smoothing(readout)).real.copy()
+def _twice(readout: Readout) -> np.ndarray:
+    """Response of all that comes again two samples later, complex64 (sample,)."""
+    samples = readout.line * SIZE
+    return (1 + np.exp(-4j * np.pi * np.arange(samples) / samples)).astype(np.complex64)
 
 
 def smoothing(readout: Readout) -> np.ndarray:
@@ -584,14 +657,18 @@ def interpolate_zeros(lines):
     total, norm = np.empty(count), np.empty(count)
     # Neighbours count with their values before the replacement.
     original = lines.copy()
+    missing = np.zeros(times, np.int64)
     for time in range(times):
-        zeros = 0
         for line in range(count):
-            zeros += original[time, line] == 0
+            missing[time] += original[time, line] == 0
+    for time in range(times):
+        zeros = missing[time]
+        if zeros == 0:
+            continue
         if zeros > count // 8:
-            _sum_lines(original, time, weights, total, norm)
+            _sum_lines(original, missing, time, weights, total, norm)
         for line in range(count):
-            if zeros > 0 and original[time, line] == 0:
+            if original[time, line] == 0:
                 if zeros <= count // 8:
                     total[line], norm[line] = _sum_around(original, time, line, weights)
                 if norm[line] != 0:
@@ -613,83 +690,39 @@ def _sum_around(lines, time, line, weights):
 
 
 @numba.njit(cache=True, nogil=True)
-def _sum_lines(lines, time, weights, total, norm):
-    """The same for all lines at a time."""
+def _sum_lines(lines, missing, time, weights, total, norm):
+    """The same for all lines at a time, given how many values are zero at each time."""
     times, count = lines.shape
     total[:] = 0
     norm[:] = 0
+    all_or_none, sum_of_weights = True, 0.0
+    for k in range(weights.size):
+        zeros = missing[(time + k - _REACH) % times]
+        all_or_none = all_or_none and (zeros == 0 or zeros == count)
+        sum_of_weights += weights[k] if zeros == 0 else 0.0
     for k in range(weights.size):
         near = time + k - _REACH
         carry = near // times
         weight, values = weights[k], lines[near - carry * times]
-        for line in range(max(-carry, 0), count - max(carry, 0)):
-            value = values[line + carry]
-            total[line] += weight * value
-            norm[line] += weight if value != 0 else 0.0
+        if missing[near - carry * times] == count:
+            continue
+        inner = range(max(-carry, 0), count - max(carry, 0))
+        if all_or_none:
+            for line in inner:
+                total[line] += weight * values[line + carry]
+        else:
+            for line in inner:
+                value = values[line + carry]
+                total[line] += weight * value
+                norm[line] += weight if value != 0 else 0.0
         if carry != 0:
             # The line before the first is the last.
             line = 0 if carry < 0 else count - 1
             value = values[count - 1 - line]
             total[line] += weight * value
             norm[line] += weight if value != 0 else 0.0
-
-
-@numba.njit(cache=True, nogil=True)
-def _to_grid(samples, sources, row, shift, flipped, grid):
-    """Lay out rows (row, line or column) on the grid: ``sources`` says which row is read at a time, -1 for zeros."""
-    odd, even = grid.shape
-    count = samples.shape[1]
-    parts = sources.size // odd
-    for residue in range(odd):
-        target = grid[row[residue]]
-        for part in range(parts):
-            source = sources[residue + odd * part]
-            place = (shift[residue] + part) % even
-            for line in range(count):
-                if source < 0:
-                    target[place] = 0
-                else:
-                    target[place] = samples[source, count - 1 - line if flipped else line]
-                place += parts
-                if place >= even:
-                    place -= even
-
-
-@numba.njit(cache=True, nogil=True)
-def _from_grid(grid, targets, row, shift, flipped, out):
-    """Rows from the grid: ``targets`` says which row of ``out`` takes what was read at a time, -1 for none."""
-    odd, even = grid.shape
-    count = out.shape[1]
-    parts = targets.size // odd
-    for residue in range(odd):
-        source = grid[row[residue]]
-        for part in range(parts):
-            target = targets[residue + odd * part]
-            if target < 0:
-                continue
-            place = (shift[residue] + part) % even
-            for line in range(count):
-                out[target, count - 1 - line if flipped else line] = source[place]
-                place += parts
-                if place >= even:
-                    place -= even
-
-
-@numba.njit(cache=True, nogil=True)
-def _restore(filled, original, known):
-    """Give known values back, in place."""
-    for y in range(filled.shape[0]):
-        for x in range(filled.shape[1]):
-            if known[y, x]:
-                filled[y, x] = original[y, x]
-
-
-@numba.njit(cache=True, nogil=True)
-def _weigh(spectrum, weight, other, other_weight):
-    """``spectrum * weight + other * other_weight``, in place."""
-    for y in range(spectrum.shape[0]):
-        for x in range(spectrum.shape[1]):
-            spectrum[y, x] = spectrum[y, x] * weight[y, x] + other[y, x] * other_weight[y, x]
+    if all_or_none:
+        norm[:] = sum_of_weights
 
 
 # ----------------------------------------------------------------------------------------------------------------------

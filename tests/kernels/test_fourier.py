@@ -1,50 +1,84 @@
 import numpy as np
 import pytest
 
-from jwstdask.kernels.fourier import Grid
+from jwstdask.kernels.fourier import Lines
 
-# Products of an odd number and a power of two: none of the one, none of the other, the time line of a short IRS2 frame.
-LENGTHS = [7 * 64, 15 * 256, 512, 3, 712 * 16]
+# Times of a line: eight times an odd number, neither, an even number that eight does not divide; the shortest of lines.
+SHAPES = [(712, 32), (616, 64), (526, 16), (544, 16), (15, 64), (8, 2), (3, 4)]
 
 
-@pytest.mark.parametrize("samples", LENGTHS)
-def test_transform_is_that_of_the_series(samples):
-    series = np.random.default_rng(samples).normal(size=samples).astype(np.float32)
-    grid = Grid.of(samples)
-    laid_out = grid.lay_out(series)
-    assert sorted(laid_out.ravel()) == sorted(series)
-    exact = np.fft.fft(series.astype(np.float64))
-    # Half of the frequencies stand for all: each is there, or its conjugate is.
-    present = np.zeros(samples, bool)
-    present[grid.frequency] = present[-grid.frequency] = True
+def random_series(lines, rng, share):
+    """A series (line, time) that is zero but at some times of each line, and these."""
+    times = np.sort(rng.choice(lines.times, max(int(share * lines.times), 1), replace=False))
+    series = np.zeros((lines.lines, lines.times), np.float32)
+    series[:, times] = rng.normal(size=(lines.lines, times.size))
+    return series, times
+
+
+def spectrum_of(lines, series, times):
+    rows = lines.rows(np.ascontiguousarray(series[:, times].T), times)
+    return lines.forward(rows, lines.sampling(times))
+
+
+@pytest.mark.parametrize("share", [0.2, 1])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_transform_is_that_of_the_series(shape, share):
+    lines = Lines.of(*shape)
+    series, times = random_series(lines, np.random.default_rng(shape[0]), share)
+    found = spectrum_of(lines, series, times)
+    exact = np.fft.fft(series.ravel().astype(np.float64))
+    # Half of the frequencies stand for all: each is there, or its conjugate is. The last lanes may have none.
+    blocks, _, _, lanes = lines.frequency.shape
+    valid = np.broadcast_to(
+        (np.arange(blocks * lanes) < lines.half).reshape(blocks, 1, 1, lanes), lines.frequency.shape
+    )
+    frequency = lines.frequency[valid]
+    present = np.zeros(series.size, bool)
+    present[frequency] = present[-frequency] = True
     assert present.all()
-    # Sums of n values in float32 by a tree: some units in the last place of the root mean square, sqrt(n).
-    np.testing.assert_allclose(grid.forward(laid_out), exact[grid.frequency], atol=2e-6 * samples**0.5)
-    np.testing.assert_allclose(grid.inverse(grid.forward(laid_out)), laid_out, atol=3e-6)
+    # Sums of n values in float32: some units in the last place of the root mean square, sqrt(n).
+    spectrum = (found[:, :, 0] + 1j * found[:, :, 1])[valid]
+    np.testing.assert_allclose(spectrum, exact[frequency], atol=2e-6 * series.size**0.5)
 
 
-@pytest.mark.parametrize("samples", LENGTHS)
-def test_filter_gives_the_real_part_of_the_filtered_series(samples):
-    rng = np.random.default_rng(samples + 1)
-    series = rng.normal(size=samples).astype(np.float32)
-    response = (rng.normal(size=samples) + 1j * rng.normal(size=samples)).astype(np.complex64)
-    grid = Grid.of(samples)
-    filtered = grid.inverse(grid.forward(grid.lay_out(series)) * grid.filter(response))
-    exact = np.fft.ifft(np.fft.fft(series.astype(np.float64)) * response).real
-    np.testing.assert_allclose(filtered, grid.lay_out(exact), atol=1e-5)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_filter_gives_the_real_part_of_the_filtered_sum(shape):
+    lines, rng = Lines.of(*shape), np.random.default_rng(shape[0] + 1)
+    (series, times), (other, other_times) = random_series(lines, rng, 0.3), random_series(lines, rng, 1)
+    responses = (rng.normal(size=(2, series.size)) + 1j * rng.normal(size=(2, series.size))).astype(np.complex64)
+    wanted = np.flatnonzero(rng.random(lines.times) < 0.7)
+    rows = lines.filtered(
+        lines.rows(np.ascontiguousarray(series[:, times].T), times),
+        lines.sampling(times),
+        lines.response(responses[0]),
+        spectrum_of(lines, other, other_times),
+        lines.response(responses[1]),
+        wanted,
+    )
+    found = np.empty((wanted.size, lines.lines), np.float32)
+    for part, values in lines.series(rows, wanted):
+        found[part] = values
+    spectra = np.fft.fft(np.stack((series.ravel(), other.ravel())).astype(np.float64))
+    exact = np.fft.ifft((spectra * responses).sum(axis=0)).real.reshape(lines.lines, lines.times)
+    np.testing.assert_allclose(found, exact[:, wanted].T, atol=1e-5)
 
 
-def test_places_of_samples():
-    grid = Grid.of(712 * 16)
-    laid_out = grid.lay_out(np.arange(grid.samples))
-    for sample in (0, 1, 88, 89, 90, 711, 712, 5000, grid.samples - 1):
-        m, residue = divmod(sample, grid.odd)
-        assert laid_out[grid.row[residue], (grid.shift[residue] + m) % grid.even] == sample
+def test_filter_does_not_depend_on_what_was_filtered_before():
+    lines, rng = Lines.of(712, 32), np.random.default_rng(1)
+    series, times = random_series(lines, rng, 0.2)
+    rows = lines.rows(np.ascontiguousarray(series[:, times].T), times)
+    response, wanted = lines.response(np.ones(series.size)), np.arange(712)
+    other = np.zeros_like(response)
+    first = lines.filtered(rows, lines.sampling(times), response, other, other, wanted)
+    out = np.full_like(first, np.nan)
+    spectrum = lines.empty()
+    spectrum[...] = np.nan
+    assert lines.forward(rows, lines.sampling(times), spectrum) is spectrum
+    assert lines.filtered(rows, lines.sampling(times), response, other, other, wanted, out) is out
+    np.testing.assert_array_equal(out, first)
+    np.testing.assert_allclose(np.concatenate([values for _, values in lines.series(out, wanted)]).T, series, atol=3e-6)
 
 
-def test_given_buffers_are_used():
-    grid = Grid.of(7 * 64)
-    series = grid.lay_out(np.ones(grid.samples, np.float32))
-    spectrum, back = np.empty((grid.half, grid.even), np.complex64), np.empty_like(series)
-    assert np.shares_memory(grid.forward(series, spectrum), spectrum)
-    assert grid.inverse(spectrum, back) is back
+def test_response_of_another_length():
+    with pytest.raises(ValueError, match="10 values"):
+        Lines.of(8, 2).response(np.ones(10, np.complex64))

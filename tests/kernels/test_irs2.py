@@ -165,10 +165,9 @@ def test_correction_with_weights_at_high_frequencies(flipped):
     work.prepare(held)
     number = 3
     own = np.flatnonzero((readout.output == number) & ~readout.interleaved)
-    targets = np.full(readout.line, -1)
-    targets[readout.time[own]] = np.arange(own.size)
     found = np.empty((own.size, irs2.SIZE), np.float32)
-    work.compute(held, number, targets, found)
+    for part, values in work.compute(held, number, readout.time[own]):
+        found[part] = values
 
     # (line, time), lines in the order of time
     rows, time = held.astype(np.float64)[:, :: -1 if flipped else 1], readout.time[readout.held]

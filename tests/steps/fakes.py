@@ -105,7 +105,11 @@ def walk(
     gathered = None
     if windows := step.gather_windows(meta):
         if step.streams:
-            gathered = step.gather_stream(meta, prepared, lambda: (ramp.block(window) for window in windows))
+
+            def blocks(chosen=lambda window: True):
+                return (ramp.block(window) for window in windows if chosen(window))
+
+            gathered = step.gather_stream(meta, prepared, blocks)
         else:
             gathered = step.gather(meta, prepared, [ramp.block(window) for window in windows])
     result = ramp.copy()

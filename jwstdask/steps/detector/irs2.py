@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -226,7 +225,7 @@ class _Samples:
         return found
 
 
-def gather(prepared: Prepared, blocks: Callable[[], Iterator[RampBlock]], scratch: str | None) -> Gathered:
+def gather(prepared: Prepared, blocks: Callable[..., Iterator[RampBlock]], scratch: str | None) -> Gathered:
     """The correction of an exposure, one group after another.
 
     Parameters
@@ -234,13 +233,12 @@ def gather(prepared: Prepared, blocks: Callable[[], Iterator[RampBlock]], scratc
     prepared
         How to correct.
     blocks
-        Walks over :func:`gather_windows`; to those of pixels only if rows of pixels are bad.
+        Walks over chosen ones of :func:`gather_windows`; those of pixels only if rows of pixels are bad.
     scratch
         Folder of temporary files; None for none.
     """
     readout = prepared.readout
-    walk = blocks()
-    samples = _Samples.of(readout, islice(walk, len(_reference_windows(readout))), scratch)
+    samples = _Samples.of(readout, blocks(chosen=set(_reference_windows(readout)).__contains__), scratch)
     held, border = samples.held.array, samples.border
     integrations, groups = border.shape[:2]
     bad = _bad_rows(prepared, held, samples.flagged)
@@ -263,7 +261,8 @@ def gather(prepared: Prepared, blocks: Callable[[], Iterator[RampBlock]], scratc
     replaced, values = np.flatnonzero(bad & (index < 0)), None
     for number, plan in enumerate(_replacements(prepared, bad)):
         if number == 0 and replaced.size:
-            values = _replaced_pixels([item for item in plan if index[item[0]] < 0], walk, held, index, levels, scratch)
+            lost = [item for item in plan if index[item[0]] < 0]
+            values = _replaced_pixels(lost, blocks, held, index, levels, scratch)
         irs2.replace_rows(held, plan, index)
         irs2.replace_rows(border, plan, np.arange(readout.rows))
     border[:, :, readout.held, :_EDGE] = held[..., :_EDGE]
@@ -273,7 +272,7 @@ def gather(prepared: Prepared, blocks: Callable[[], Iterator[RampBlock]], scratc
 
 def _replaced_pixels(
     plan: list[tuple[int, tuple[int, ...]]],
-    blocks: Iterator[RampBlock],
+    blocks: Callable[..., Iterator[RampBlock]],
     held: np.ndarray,
     index: np.ndarray,
     levels: np.ndarray,
@@ -294,9 +293,12 @@ def _replaced_pixels(
                 wanted.setdefault(source, []).append(number)
             else:
                 values[number] += held[:, :, index[source]]
-    for block in blocks:
+    for block in blocks(
+        chosen=lambda window: window.shape[1] == irs2.SIZE and any(row in wanted for row in range(window.y0, window.y1))
+    ):
         for place, row in enumerate(range(block.window.y0, block.window.y1)):
-            for number in wanted.get(row, ()):
+            # A row of the border may come again.
+            for number in wanted.pop(row, ()):
                 level = levels[:, :, row, np.newaxis]
                 values[number] += (block.sci[:, :, place] - level).astype(np.float32)
     for number, (_, sources) in enumerate(plan):
@@ -345,41 +347,33 @@ def _correct(
     fits = np.zeros((2, integrations, groups, irs2.OUTPUTS), np.float32)
     rows = np.arange(readout.rows) if prepared.preserve else readout.science
     correction = FileArray(scratch, (integrations, groups, rows.size, irs2.SIZE))
-    targets = []
-    for number in range(1, irs2.OUTPUTS):
-        own = np.flatnonzero(readout.output[rows] == number)
-        times = np.full(readout.line, -1)
-        times[readout.time[rows[own]]] = own
-        targets.append(times)
+    rows_of = [np.flatnonzero(readout.output[rows] == number) for number in range(1, irs2.OUTPUTS)]
     work = irs2.Correction(readout, prepared.weights.of("alpha", readout), prepared.weights.of("beta", readout))
+    difference = np.empty(held.shape[2:], np.float32)
     # Rows of the reference output are filled in below.
-    difference, out = np.empty(held.shape[2:], np.float32), np.zeros(correction.shape[2:], np.float32)
+    out = np.zeros(correction.shape[2:] if prepared.preserve else 0, np.float32)
     for integration in range(integrations):
-        mean = _mean(held[integration])
-        border_mean = _mean(border[integration])
+        mean = irs2.mean_over_groups(held[integration])
+        border_mean = irs2.mean_over_groups(border[integration])
         for group in range(groups):
             each = integration, group
             intercept, slope = irs2.line_fit((border[each] - border_mean).astype(np.float32), readout)
             fits[0][each], fits[1][each] = intercept, slope
             irs2.subtract_mean(held[each], mean, output, time, readout.start, intercept, slope, difference)
             work.prepare(difference)
-            for number, places in enumerate(targets, 1):
-                work.compute(difference, number, places, out)
+            for number, places in enumerate(rows_of, 1):
+                for part, found in work.compute(difference, number, readout.time[rows[places]]):
+                    if prepared.preserve:
+                        out[places[part]] = found
+                    else:
+                        correction.write((*each, int(places[part.start])), found)
             if prepared.preserve:
                 final = difference - out[readout.held]
                 rest = output == 0
-                final[rest] = work.filled() + mean[rest]
+                final[rest] = work.filled(readout.time[readout.held[rest]]) + mean[rest]
                 out[readout.held] = final
-            correction.write(each, out)
+                correction.write(each, out)
     return Gathered(bad, levels, fits[0], fits[1], correction, replaced, values)
-
-
-def _mean(samples: np.ndarray) -> np.ndarray:
-    """Mean over groups, float64 (row, column)."""
-    total = np.zeros(samples.shape[1:])
-    for group in samples:
-        total += group
-    return total / samples.shape[0]
 
 
 def apply(block: RampBlock, prepared: Prepared, gathered: Gathered | None) -> None:

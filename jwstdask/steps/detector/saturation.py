@@ -104,6 +104,8 @@ class SaturationStep(Step):
         """Look at the rows of pixels only, as if the reference samples between them did not exist."""
         window = block.window
         science, places = irs2.local_rows(readout.science, window)
+        if not places.size:
+            return
         tile = science, window.columns
         threshold, _, flags = _levels(prepared.threshold[tile], prepared.flags[tile])
         groupdq, zeroframe, bias = np.take(block.groupdq, places, axis=2), None, None
