@@ -48,7 +48,7 @@ _TASK_BYTES = 5_000_000
 _GATHERED_ROWS = 24
 """Rows and columns that steps see before the walk: reference pixels on four sides, rows that jump looks at."""
 
-_GATHERED_SAMPLES = 4_000_000
+_GATHERED_SAMPLES = 1_000_000
 """Samples of reference pixels that are held at once, of a long series."""
 
 _SHOWER_BYTES = 24
