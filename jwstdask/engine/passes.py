@@ -43,6 +43,15 @@ The halo is that of the steps that need all integrations at once: the others are
 the other, with what they need around it.
 """
 
+_LONG_BYTES = 8_000_000
+"""Science bytes of the smallest usual tile (float32), halo included, from which on a series is long."""
+
+_BAND_BYTES = 5_500_000
+"""Science bytes (float32) of the rows of a tile of a long series that go through the last steps together.
+
+Fewer rows would lie in nearer caches, but what comes of them goes to as many pages of the products.
+"""
+
 Block = RampBlock | ImageBlock
 
 _DTYPES: dict[str, type] = {"sci": np.float32, "groupdq": np.uint8, "pixeldq": np.uint32}
@@ -125,7 +134,8 @@ def tile_shape(shape: tuple[int, ...], halo: int) -> tuple[int, int]:
         widths = {height: min(most // (height + 2 * halo) - 2 * halo, shape[-1]) for height in range(1, rows + 1)}
         rows = max(widths, key=lambda height: min(height, shape[-2]) * widths[height])
         columns = max(widths[rows], 1)
-    return min(rows, shape[-2]), min(columns, shape[-1])
+    # tiles beside each other are of one width
+    return min(rows, shape[-2]), -(-shape[-1] // -(-shape[-1] // columns))
 
 
 def held_halo(shape: tuple[int, ...], steps: Sequence[Step], meta: Mapping[str, Any]) -> tuple[int, int]:
@@ -140,7 +150,7 @@ def held_halo(shape: tuple[int, ...], steps: Sequence[Step], meta: Mapping[str, 
     """
     halo = sum(step.halo for step in steps)
     smallest = (min(16, shape[-2]) + 2 * halo) * (min(64, shape[-1]) + 2 * halo)
-    if len(shape) < 4 or 4 * int(np.prod(shape[:-2], dtype=int)) * smallest <= LONG_TILE_BYTES:
+    if len(shape) < 4 or 4 * int(np.prod(shape[:-2], dtype=int)) * smallest <= _LONG_BYTES:
         return 0, halo
     count = next((place for place, step in enumerate(steps) if not step.by_integration(meta)), len(steps))
     return count, sum(step.halo for step in steps[count:])
@@ -152,26 +162,25 @@ def some_integrations(block: RampBlock, integrations: slice) -> RampBlock:
     return replace(block, sci=block.sci[integrations], groupdq=block.groupdq[integrations], zeroframe=zeroframe)
 
 
-def without_halo(block: Block) -> RampBlock:
-    """The inner part of a ramp block that has no products yet, moved to the beginning of the memory of its arrays."""
+def band_height(shape: tuple[int, ...]) -> int:
+    """Rows of a tile of a long series, of ``shape`` (integration, group, y, x), that are finished together."""
+    return min(max(_BAND_BYTES // (4 * shape[0] * shape[1] * shape[3]), 1), shape[2])
+
+
+def bands(block: Block) -> Iterator[RampBlock]:
+    """The inner part of a ramp block that has no products yet, some rows after the other, as copies."""
     assert isinstance(block, RampBlock)
-    inner, dark = (..., *block.window.inner), block.average_dark_current
-    own = crop(block)
-    own.sci, own.groupdq = _moved(block.sci, own.sci), _moved(block.groupdq, own.groupdq)
-    own.pixeldq = np.ascontiguousarray(own.pixeldq)
-    own.zeroframe = None if own.zeroframe is None else np.ascontiguousarray(own.zeroframe)
-    own.average_dark_current = dark[inner] if isinstance(dark, np.ndarray) and dark.ndim else dark
-    own.tally = block.tally
-    return own
-
-
-def _moved(whole: np.ndarray, inner: np.ndarray) -> np.ndarray:
-    target = whole.reshape(-1)[: inner.size].reshape(inner.shape)
-    step = max(TILE_BYTES // max(inner[0].nbytes, 1), 1)
-    # What is written lies before what is still to be read.
-    for start in range(0, len(inner), step):
-        target[start : start + step] = inner[start : start + step].copy()
-    return target
+    own, dark = crop(block), block.average_dark_current
+    rows, columns = block.window.inner
+    height = band_height(own.sci.shape)
+    for start in range(0, own.sci.shape[2], height):
+        part = slice(start, min(start + height, own.sci.shape[2]))
+        window = Window.plain(own.window.y0 + part.start, own.window.y0 + part.stop, own.window.x0, own.window.x1)
+        zeroframe = None if own.zeroframe is None else np.ascontiguousarray(own.zeroframe[:, part])
+        sci, groupdq = (np.ascontiguousarray(array[:, :, part]) for array in (own.sci, own.groupdq))
+        band = RampBlock(window, sci, groupdq, np.ascontiguousarray(own.pixeldq[part]), zeroframe)
+        band.average_dark_current = dark[rows, columns][part] if isinstance(dark, np.ndarray) and dark.ndim else dark
+        yield band
 
 
 def crop(block: RampBlock) -> RampBlock:
@@ -539,22 +548,26 @@ class Pass:
         room = self._room(*(min(size + 2 * halo, most) for size, most in zip(tile, frame_shape, strict=True)))
         for window in tiles(rows, frame_shape, tile, halo):
             block = self.tile(window, room)
-            if frame is None:
-                start = self.early
-                if start:
-                    # The last results need no neighbours: they are as large as the ramp where that has few groups.
-                    stop = max((place + 1 for place in range(start, end) if self.steps[place].step.halo), default=start)
-                    self.apply(block, start, stop, sink.tap)
-                    block, start = without_halo(block), stop
-                self.apply(block, start, end, sink.tap)
-            else:
+            parts: Iterable[Block] = (block,)
+            start = 0
+            if self.early:
+                # The last results need no neighbours, and they are as large as the ramp where that has few groups.
+                start = max((place + 1 for place in range(self.early, end) if self.steps[place].step.halo), default=0)
+                start = max(start, self.early)
+                self.apply(block, self.early, start, sink.tap)
+                add_counts(tally, block.tally)
+                parts = bands(block)
+            elif frame is not None:
                 self._to_frame_step(block, sink, frame, revised)
-            if frame is None or revised:
-                sink.products(block)
-            count_groups(block, tally)
-            add_counts(tally, block.tally)
+                start = end
+            for part in parts:
+                self.apply(part, start, end, sink.tap)
+                if frame is None or revised:
+                    sink.products(part)
+                count_groups(part, tally)
+                add_counts(tally, part.tally)
             # Before the next one is read.
-            del block
+            del block, parts, part
         return tally
 
     def _to_frame_step(self, block: Block, sink: Sink, frame: RampBlock, revised: bool) -> None:

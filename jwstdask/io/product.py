@@ -51,7 +51,7 @@ _STORED = {
 }
 _PIECE = 1 << 20  # elements converted at a time: 4 MB of float32
 _MANY_RUNS = 10_000  # pieces of a file that are not worth a call each
-_SOME_RUNS = 16  # the same where memory that the file backs is there
+_SOME_RUNS = 1  # the same where memory that the file backs is there
 ArrayKey = str | tuple[str, int]
 
 
@@ -196,7 +196,7 @@ class MappedImages:
         part = self._images[path, place.offset][where]
         if part.dtype.itemsize == 4:
             words = array.astype(place.dtype, copy=False)
-            swap32(words, part, flip=0x80 if _STORED[place.dtype][2] else 0)
+            swap32(words, part, flip=0x80 if _STORED[place.dtype][2] else 0, stream=True)
             return
         pieces = array.size // _PIECE + 1
         for start, stop in itertools.pairwise(np.linspace(0, len(array), pieces + 1).astype(int)):

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba
 import numpy as np
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
 
 from jwstdask.kernels.runs import flat
 
@@ -83,6 +88,49 @@ def _swap32(raw, raw_strides, out, out_strides, shape, flip):
     return seen
 
 
+@intrinsic
+def _put_line(typing_context, source, start, target, place):
+    """Copy the words of a line to where a line begins in memory, past the caches."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        line = ir.VectorType(ir.IntType(32), _LINE // 4)
+        ends = []
+        for array, index in ((0, 1), (2, 3)):
+            data = context.make_array(signature.args[array])(context, builder, arguments[array]).data
+            ends.append(builder.bitcast(builder.gep(data, [arguments[index]]), line.as_pointer()))
+        put = builder.store(builder.load(ends[0], align=4), ends[1], align=_LINE)
+        put.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
+        return context.get_dummy_value()
+
+    return types.void(source, start, target, place), generate
+
+
+@numba.njit(cache=True, nogil=True)
+def _stream32(raw, raw_strides, out, out_strides, shape, flip):
+    planes, ny, nx = shape
+    swapped = np.empty(nx, np.uint32)
+    for plane in range(planes):
+        for y in range(ny):
+            source, target = plane * raw_strides[0] + y * raw_strides[1], plane * out_strides[0] + y * out_strides[1]
+            words = raw[source : source + nx]
+            for x in range(nx):
+                word = words[x]
+                swapped[x] = (
+                    (word << np.uint32(24))
+                    | ((word & np.uint32(0xFF00)) << np.uint32(8))
+                    | ((word >> np.uint32(8)) & np.uint32(0xFF00))
+                    | (word >> np.uint32(24))
+                ) ^ flip
+            for x in range(0, nx, _LINE // 4):
+                _put_line(swapped, x, out, target + x)  # type: ignore[call-arg]
+
+
+def _of_lines(array: np.ndarray) -> bool:
+    """Whether each row of an array is made up of whole lines of the caches."""
+    lengths = (array.__array_interface__["data"][0], array.itemsize * array.shape[-1], *array.strides[:-1])
+    return not any(length % _LINE for length in lengths)
+
+
 def decode_uint16(raw: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """Raw counts as float32.
 
@@ -107,7 +155,11 @@ def decode_uint16(raw: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
 
 
 def swap32(
-    raw: np.ndarray, out: np.ndarray | None = None, dtype: np.dtype | type = np.float32, flip: int = 0
+    raw: np.ndarray,
+    out: np.ndarray | None = None,
+    dtype: np.dtype | type = np.float32,
+    flip: int = 0,
+    stream: bool = False,
 ) -> np.ndarray:
     """Four-byte words with their bytes reversed: FITS order to native order or back.
 
@@ -119,6 +171,9 @@ def swap32(
         Array of the same shape, any dtype of 4 bytes, its last axis contiguous; allocated with ``dtype`` if None.
     flip
         Bits of the result that change: 0x80000000 from, or 0x80 to, unsigned words that FITS stores as signed ones.
+    stream
+        Nobody reads ``out`` soon: where its rows are whole lines of the caches, they go to memory without being fetched
+        from there first, which takes half the time.
 
     Raises
     ------
@@ -132,9 +187,10 @@ def swap32(
         raise ValueError("the last axis of the array to write to is not contiguous")
     source, target = raw.view(np.uint32), out.view(np.uint32)
     lead = (None,) * (3 - raw.ndim)
+    kernel = _stream32 if stream and _of_lines(out) else _swap32
     for index in np.ndindex(*raw.shape[:-3]):
         part = source[index][lead], target[index][lead]
-        _swap32(*flat(part[0]), *flat(part[1]), part[0].shape, bits)
+        kernel(*flat(part[0]), *flat(part[1]), part[0].shape, bits)
     return out
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from jwstdask.core.plan import AssociationPlan, Chunks, Cost, ExposurePlan
 from jwstdask.engine.exposure import LARGEST_IN_MEMORY, STRIP_BYTES, strip_height
-from jwstdask.engine.passes import held_halo, tile_shape
+from jwstdask.engine.passes import band_height, held_halo, tile_shape
 from jwstdask.io.naming import parse_exposure_name
 
 _SECONDS_PER_SAMPLE: Mapping[str, float] = {
@@ -48,7 +48,7 @@ _TASK_BYTES = 5_000_000
 _GATHERED_ROWS = 24
 """Rows and columns that steps see before the walk: reference pixels on four sides, rows that jump looks at."""
 
-_GATHERED_SAMPLES = 4_000_000
+_GATHERED_SAMPLES = 1_000_000
 """Samples of reference pixels that are held at once, of a long series."""
 
 _SHOWER_BYTES = 24
@@ -175,8 +175,10 @@ def _long_walk(plan: ExposurePlan, halo: int, meta: Mapping[str, Any]) -> int:
     planes = nints * ngroups
     rows, columns = tile_shape(plan.shape, halo)
     height, width = min(rows + 2 * halo, ny), min(columns + 2 * halo, nx)
-    # Samples and flags, count rates; differences of a row and of a pixel, and counts; the times of integrations.
-    memory = 5 * planes * height * width + 20 * nints * rows * columns + (4 * width + 40) * planes + 170 * nints
+    # Samples and flags, the same of a band and its count rates; differences of a row and of a pixel, and counts; the
+    # times of integrations.
+    band = band_height((nints, ngroups, rows, columns)) * columns
+    memory = 5 * planes * (height * width + band) + 20 * nints * band + (4 * width + 40) * planes + 170 * nints
     windows = [window for item in plan.active for window in item.step.gather_windows(meta)]
     samples = planes * sum(window.shape[0] * window.shape[1] for window in windows)
     return max(memory, 6 * min(samples, _GATHERED_SAMPLES))

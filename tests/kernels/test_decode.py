@@ -24,6 +24,23 @@ def test_bytes_of_words(shape):
     np.testing.assert_array_equal(swap32(flags, dtype=">u4", flip=0x80), stored)
 
 
+@pytest.mark.parametrize(("first", "width"), [(0, 16), (16, 64), (32, 256), (0, 20), (8, 32), (3, 5), (0, 0)])
+@pytest.mark.parametrize("shape", [(3, 4), (2, 3, 4), (2, 2, 1, 3)])
+@pytest.mark.parametrize("line", [320, 330])
+def test_bytes_of_words_that_go_past_the_caches(shape, first, width, line):
+    """Rows of whole lines of the caches and others; what lies around them stays."""
+    memory = np.zeros(16 + int(np.prod(shape)) * line, np.uint32)
+    start = -memory.ctypes.data % 64 // 4
+    frame = memory[start : start + int(np.prod(shape)) * line].reshape(*shape, line)
+    frame[...] = np.random.default_rng(3).integers(0, 2**32, frame.shape)
+    values = np.random.default_rng(4).normal(size=(*shape, width)).astype(np.float32)
+    values.ravel()[1::7] = np.nan
+    expected = frame.copy()
+    expected[..., first : first + width] = values.view(np.uint32).byteswap() ^ np.uint32(0x80)
+    swap32(values, frame[..., first : first + width], flip=0x80, stream=True)
+    np.testing.assert_array_equal(frame, expected)
+
+
 @pytest.mark.parametrize("upper", [True, False])
 @pytest.mark.parametrize("shape", [(9, 8), (3, 4, 5), (0, 4)])
 def test_flags_move_bit_by_bit(shape, upper):

@@ -34,8 +34,9 @@ def dark_of(programs, folder, size):
     return cut_dark(Path(programs.cache("timeseries").reference("nrcb1", "dark:SUB64P")), folder / "dark.fits", size)
 
 
-def test_tiles_of_a_few_pixels_give_the_same_bits(programs, tmp_path, monkeypatch):
-    """Tiles of one row or column, each written by itself through mapped memory."""
+@pytest.mark.parametrize("pixels", [30, 90])
+def test_tiles_of_a_few_pixels_give_the_same_bits(programs, tmp_path, monkeypatch, pixels):
+    """Tiles of one row or column, or of a few rows that are finished two by two, written through mapped memory."""
     path = series(programs, tmp_path, 1, 150, 12, repeat=True)
     steps = {"dark_current": {"override_dark": str(dark_of(programs, tmp_path, 12))}, "ramp_fit": {"save_opt": True}}
     options = {"save_results": True, "steps": steps, "executor": Serial()}
@@ -46,13 +47,15 @@ def test_tiles_of_a_few_pixels_give_the_same_bits(programs, tmp_path, monkeypatc
         sizes.append(tile)
         return tiles(rows, shape, tile, halo)
 
-    monkeypatch.setattr(passes, "LONG_TILE_BYTES", 4 * 150 * 5 * 30)
+    monkeypatch.setattr(passes, "LONG_TILE_BYTES", 4 * 150 * 5 * pixels)
+    monkeypatch.setattr(passes, "_LONG_BYTES", 0)
+    monkeypatch.setattr(passes, "band_height", lambda shape: 2)
     monkeypatch.setattr(passes, "tiles", noted)
     monkeypatch.setattr(exposure, "_LONGEST_STRIP", 0)
     monkeypatch.setattr(product, "_MANY_RUNS", 100)
     Detector1Pipeline.call(str(path), output_dir=str(tmp_path / "long"), **options)
     assert sizes
-    assert all(height * width < 30 for height, width in sizes)
+    assert all(height * width < pixels for height, width in sizes)
     names = sorted(file.name for file in (tmp_path / "usual").glob("*.fits"))
     assert [name.split("nrcb1_")[1] for name in names] == ["fitopt.fits", "rate.fits", "rateints.fits"]
     for name in names:

@@ -18,7 +18,7 @@ from jwstdask.kernels import refpix
 from jwstdask.refs.stripes import is_multistripe, stripe_rows
 from jwstdask.steps.detector import irs2
 
-_SAMPLES_HELD = 4_000_000
+_SAMPLES_HELD = 1_000_000
 """Samples of the border that are held at once."""
 
 _EDGELESS = ("SUB512", "SUB512S", "SUB32")
