@@ -26,6 +26,12 @@ _EIGHT = 8
 _ROOT = np.float32(0.5**0.5)
 
 
+_PRODUCT = 262_144
+"""Multiplications of a product of matrices that OpenBLAS leaves to one thread."""
+
+_COLUMNS = 32
+"""Columns of such a product."""
+
 _ROWS = 64
 """Rows that are transformed at a time, for the same reason."""
 
@@ -210,6 +216,31 @@ class Lines:
 
 
 @numba.njit(cache=True, nogil=True)
+def product(left, right):
+    """The product of two complex64 matrices, with the same bits for any number of threads.
+
+    It is put together of products so small that each is done by one thread.
+    """
+    rows, inner = left.shape
+    count = right.shape[1]
+    depth = max(_PRODUCT // (rows * _COLUMNS), 1)
+    out = np.zeros((rows, count), np.complex64)
+    term = np.empty((rows, _COLUMNS), np.complex64)
+    for first in range(0, inner, depth):
+        size = min(depth, inner - first)
+        factor = left[:, first : first + size].copy()
+        other = np.zeros((size, _COLUMNS), np.complex64)
+        for start in range(0, count, _COLUMNS):
+            width = min(_COLUMNS, count - start)
+            other[:, :width] = right[first : first + size, start : start + width]
+            np.dot(factor, other, term)
+            for row in range(rows):
+                for k in range(width):
+                    out[row, start + k] += term[row, k]
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
 def _hermitian(values, frequency, out):
     """Hermitian part of a response; ``frequency`` is that of the first lane."""
     size = values.size
@@ -247,8 +278,10 @@ def _filtered(rows, place, waves, response, other, other_response, cosine, sine,
     response, other, other_response = response.reshape(-1), other.reshape(-1), other_response.reshape(-1)
     samples = np.zeros((columns, place.shape[1], 2 * _LANES), np.float32)
     products = np.zeros((columns, waves.shape[1], 2 * _LANES), np.float32)
-    sums, differences = np.zeros((half, size), np.float32), np.zeros((half, size), np.float32)
-    even, uneven = np.empty((half, size), np.float32), np.empty((half, size), np.float32)
+    # Real and imaginary parts apart: products of this size are done by one thread, however many there may be, which
+    # would add up in another order.
+    sums, differences = np.zeros((2, half, size // 2), np.float32), np.zeros((2, half, size // 2), np.float32)
+    even, uneven = np.empty((2, half, size // 2), np.float32), np.empty((2, half, size // 2), np.float32)
     first, second = np.empty(size, np.float32), np.empty(size, np.float32)
     for block in range((out.shape[1] + _LANES - 1) // _LANES):
         _along_odd(rows, block, place, waves, samples, products)
@@ -257,16 +290,21 @@ def _filtered(rows, place, waves, response, other, other_response, cosine, sine,
             start = (block * odd + side) * size
             _weighed(products, side, odd, response, other, other_response, start, first)
             if mirrored == side:
-                for k in range(size):
-                    sums[side, k] = first[k]
+                for part in range(2):
+                    sums[part, side] = first[part * size // 2 : (part + 1) * size // 2]
                 continue
             start = (block * odd + mirrored) * size
             _weighed(products, mirrored, odd, response, other, other_response, start, second)
-            for k in range(size):
-                sums[side, k] = first[k] + second[k]
-                differences[side, k] = first[k] - second[k]
-        np.dot(cosine, sums, even)
-        np.dot(sine, differences, uneven)
+            for part in range(2):
+                here, there = sums[part, side], differences[part, side]
+                one = first[part * size // 2 : (part + 1) * size // 2]
+                two = second[part * size // 2 : (part + 1) * size // 2]
+                for k in range(size // 2):
+                    here[k] = one[k] + two[k]
+                    there[k] = one[k] - two[k]
+        for part in range(2):
+            np.dot(cosine, sums[part], even[part])
+            np.dot(sine, differences[part], uneven[part])
         _give(even, uneven, wanted, block, out)
 
 
@@ -328,7 +366,7 @@ def _weighed(products, side, odd, response, other, other_response, start, line):
 def _give(even, uneven, wanted, block, out):
     """Times from the parts that are even and odd along the odd axis."""
     odd, columns = wanted.shape
-    half, start = even.shape[0], block * _LANES
+    half, start = even.shape[1], block * _LANES
     count = min(_LANES, out.shape[1] - start)
     for side in range(odd):
         index, sign = (side, np.float32(1)) if side < half else (odd - side, np.float32(-1))
@@ -336,10 +374,10 @@ def _give(even, uneven, wanted, block, out):
             row = wanted[side, column]
             if row < 0:
                 continue
-            at, then = column * _LANES, (columns + column) * _LANES
+            at = column * _LANES
             for lane in range(count):
-                real = even[index, at + lane] - sign * uneven[index, then + lane]
-                imaginary = even[index, then + lane] + sign * uneven[index, at + lane]
+                real = even[0, index, at + lane] - sign * uneven[1, index, at + lane]
+                imaginary = even[1, index, at + lane] + sign * uneven[0, index, at + lane]
                 out[row, start + lane] = np.complex64(complex(real, imaginary))
 
 

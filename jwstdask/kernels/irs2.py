@@ -22,7 +22,7 @@ from functools import cached_property, lru_cache
 import numba
 import numpy as np
 
-from jwstdask.kernels.fourier import Lines
+from jwstdask.kernels.fourier import Lines, product
 from jwstdask.kernels.refpix import clipped_mean
 from jwstdask.kernels.runs import flat
 
@@ -599,12 +599,12 @@ class _Gaps:
         """Fill the gaps, in place: complex64 (time, half) in the order of ``order``, as of :meth:`Lines.rows`."""
         there, gaps = self.waves[:, : self.known], self.waves[:, self.known :]
         back = np.conj(gaps.T) / np.float32(len(self.order))
-        among = gaps @ back
-        fixed = there @ rows[: self.known]
-        smooth = (fixed + gaps @ rows[self.known :]) * self.response
+        among = product(gaps, back)
+        fixed = product(there, rows[: self.known])
+        smooth = (fixed + product(gaps, rows[self.known :])) * self.response
         for _ in range(2):
-            smooth = (fixed + among @ smooth) * self.response
-        np.matmul(back, smooth, out=rows[self.known :])
+            smooth = (fixed + product(among, smooth)) * self.response
+        rows[self.known :] = product(back, smooth)
 
 
 @lru_cache(maxsize=1)

@@ -1,7 +1,11 @@
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
-from jwstdask.kernels.fourier import Lines
+from jwstdask.kernels.fourier import Lines, product
 
 # Times of a line: eight times an odd number, neither, an even number that eight does not divide; the shortest of lines.
 SHAPES = [(712, 32), (616, 64), (526, 16), (544, 16), (15, 64), (8, 2), (3, 4)]
@@ -82,3 +86,48 @@ def test_filter_does_not_depend_on_what_was_filtered_before():
 def test_response_of_another_length():
     with pytest.raises(ValueError, match="10 values"):
         Lines.of(8, 2).response(np.ones(10, np.complex64))
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 7), (70, 512, 1025), (200, 70, 33), (1, 1, 1)])
+def test_product_of_matrices(shape):
+    """Sums of float32 in another order than numpy's: to 1e-5 of the length of rows and columns."""
+    rng = np.random.default_rng(sum(shape))
+    left, right = (
+        (rng.normal(size=size) + 1j * rng.normal(size=size)).astype(np.complex64) for size in (shape[:2], shape[1:])
+    )
+    scale = np.linalg.norm(left, axis=1)[:, np.newaxis] * np.linalg.norm(right, axis=0)
+    expected = left.astype(complex) @ right.astype(complex)
+    assert np.abs(product(left, right) - expected).max() <= 1e-5 * scale.max()
+
+
+_TRANSFORM = """
+import hashlib
+import os
+import subprocess
+import sys
+
+import numpy as np
+from jwstdask.kernels.fourier import Lines, product
+from jwstdask.kernels.irs2 import Readout, _Gaps
+
+readout = Readout()
+gaps, lines = _Gaps.of(readout), Lines.of(readout.line, 2048)
+rng = np.random.default_rng(8)
+rows = (rng.normal(size=(readout.line, 1025)) + 1j * rng.normal(size=(readout.line, 1025))).astype(np.complex64)
+gaps.fill(rows)
+times = np.arange(0, readout.line, 2)
+sampling, response = lines.sampling(times), lines.response(rng.normal(size=readout.line * 2048).astype(np.complex64))
+spectrum = lines.forward(rows[: times.size], sampling)
+found = lines.filtered(rows[: times.size], sampling, response, spectrum, response, times)
+print(hashlib.sha256(rows.tobytes() + spectrum.tobytes() + found.tobytes()).hexdigest())
+"""
+
+
+def test_same_bits_for_any_number_of_threads():
+    """Threads of the linear algebra library, which workers have one of and a notebook as many as there are cores."""
+    found = set()
+    for threads in ("1", "2", "3"):
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads}
+        command = [sys.executable, "-c", _TRANSFORM]
+        found.add(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+    assert len(found) == 1
