@@ -106,7 +106,7 @@ def data_model(kind: str, shapes: Mapping[str, tuple[int, ...]], exp_type: str) 
 
 @dataclass
 class StripSink:
-    """Collects the tiles of a strip and writes whole rows; or, for tiles processed again, writes them in place.
+    """Writes whole rows, collecting the tiles of a strip if these are not as wide; or writes tiles in place.
 
     Attributes
     ----------
@@ -143,16 +143,18 @@ class StripSink:
         for name, array in block.arrays().items():
             if (name, 1) not in handle.places:
                 continue
+            rows, columns = window.inner_absolute
             if self.rows is None:
-                rows, columns = window.inner_absolute
                 handle.write(name, array[inner], rows=rows, columns=columns, images=self.images)
+                continue
+            shape = handle.places[name, 1].shape
+            if columns.stop - columns.start == shape[-1]:
+                handle.write(name, array[inner], rows=rows)
                 continue
             key = (handle.temporary, name, after)
             first, last = self.rows[after]
             if key not in self._strips:
-                shape = handle.places[name, 1].shape
                 self._strips[key] = np.empty((*shape[:-2], last - first, shape[-1]), array.dtype)
-            rows, columns = window.inner_absolute
             local = slice(rows.start - first, rows.stop - first)
             self._strips[key][..., local, columns] = array[inner]
 

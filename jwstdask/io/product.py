@@ -888,6 +888,9 @@ def _encode(values: np.ndarray, dtype: str) -> memoryview:
     """Values as they stand in a FITS file: big-endian, sign bit flipped for unsigned integers."""
     native = np.dtype(dtype)
     _, stored, bzero = _STORED[dtype]
+    if native.itemsize == 4:
+        words = np.ascontiguousarray(values, native).reshape(1, -1)
+        return swap32(words, flip=0x80 if bzero else 0).view(np.uint8).reshape(-1).data
     out = np.array(values, dtype=native, order="C")
     if bzero is not None:
         bits = out.view(f"u{native.itemsize}")
