@@ -108,21 +108,15 @@ def _put_line(typing_context, source, start, target, place):
 @numba.njit(cache=True, nogil=True)
 def _stream32(raw, raw_strides, out, out_strides, shape, flip):
     planes, ny, nx = shape
-    swapped = np.empty(nx, np.uint32)
+    turned = np.empty(nx, np.uint32)
     for plane in range(planes):
         for y in range(ny):
             source, target = plane * raw_strides[0] + y * raw_strides[1], plane * out_strides[0] + y * out_strides[1]
             words = raw[source : source + nx]
             for x in range(nx):
-                word = words[x]
-                swapped[x] = (
-                    (word << np.uint32(24))
-                    | ((word & np.uint32(0xFF00)) << np.uint32(8))
-                    | ((word >> np.uint32(8)) & np.uint32(0xFF00))
-                    | (word >> np.uint32(24))
-                ) ^ flip
+                turned[x] = swapped(words[x]) ^ flip
             for x in range(0, nx, _LINE // 4):
-                _put_line(swapped, x, out, target + x)  # type: ignore[call-arg]
+                _put_line(turned, x, out, target + x)  # type: ignore[call-arg]
 
 
 def _of_lines(array: np.ndarray) -> bool:

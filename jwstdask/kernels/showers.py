@@ -220,7 +220,7 @@ def _mean_difference(ramp, flags, scale):
 
 
 @numba.njit(cache=True, nogil=True)
-def _put_back(cube, before, rows, columns, ramps, gain, reference, limit, touched):
+def _put_back(cube, before, rows, columns, ramps, gain, reference, limit):
     # before, ramps: (group, pixel) flags and values of the pixels that ellipses cover.
     for index in range(len(rows)):
         y = rows[index]
@@ -233,9 +233,7 @@ def _put_back(cube, before, rows, columns, ramps, gain, reference, limit, touche
         old = _mean_difference(ramps[:, index], before[:, index], gain[y, x])
         new = _mean_difference(ramps[:, index], cube[:, y, x], gain[y, x])
         change = abs(old - new)
-        if change < np.inf and not change > limit and not reference[y, x]:
-            touched[y, x] = True
-        else:
+        if not change < np.inf or change > limit or reference[y, x]:
             cube[:, y, x] = before[:, index]
 
 
@@ -286,9 +284,8 @@ def flag_showers(
 
     Returns
     -------
-    out, touched, events
-        The flags, bool (y, x) of pixels whose flags changed, and the number of showers found (also of those whose
-        flags were all put back).
+    out, events
+        The flags, and the number of showers found (also of those whose flags were all put back).
     """
     if out is None:
         out = groupdq.copy()
@@ -296,9 +293,8 @@ def flag_showers(
         out[...] = groupdq
     flags, sci = np.asarray(out), np.asarray(sci)
     nints, ngroups, ny, nx = flags.shape
-    touched = np.zeros((ny, nx), bool)
     if nints * (ngroups - 1) - int(whole_planes(flags, DO_NOT_USE).sum()) < _FEWEST_DIFFERENCES:
-        return out, touched, 0
+        return out, 0
 
     gain = np.ascontiguousarray(gain, np.float32)
     scaled = np.asarray(readnoise, np.float32) * gain
@@ -348,5 +344,5 @@ def flag_showers(
         before, ramps = cube[:, y_of, x_of], sci[integration][:, y_of, x_of]
         for group, outline in found:
             _draw_jumps(cube, group, min(group + search.groups_after + 1, ngroups), *outline)
-        _put_back(cube, before, y_of, x_of, ramps, gain, reference, np.float32(search.greatest_change), touched)
-    return out, touched, events
+        _put_back(cube, before, y_of, x_of, ramps, gain, reference, np.float32(search.greatest_change))
+    return out, events

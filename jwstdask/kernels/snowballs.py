@@ -347,7 +347,7 @@ def _inside(row, column, y, x, y_radius, x_radius, cosine, sine):
 
 
 @numba.njit(cache=True, nogil=True)
-def _draw_jump(plane, touched, limits, y, x, y_radius, x_radius, cosine, sine):
+def _draw_jump(plane, limits, y, x, y_radius, x_radius, cosine, sine):
     for row in range(limits[0], limits[1]):
         for column in range(limits[2], limits[3]):
             flags = plane[row, column]
@@ -355,19 +355,16 @@ def _draw_jump(plane, touched, limits, y, x, y_radius, x_radius, cosine, sine):
                 continue
             if _inside(row, column, y, x, y_radius, x_radius, cosine, sine):
                 plane[row, column] = flags | _JUMP
-                touched[row, column] = True
 
 
 @numba.njit(cache=True, nogil=True)
-def _draw_saturation(cube, first_group, touched, limits, y, x, y_radius, x_radius, cosine, sine):
+def _draw_saturation(cube, first_group, limits, y, x, y_radius, x_radius, cosine, sine):
     for row in range(limits[0], limits[1]):
         for column in range(limits[2], limits[3]):
             if _inside(row, column, y, x, y_radius, x_radius, cosine, sine):
                 for group in range(first_group, cube.shape[0]):
                     # SATURATED takes the place of all other flags.
-                    if cube[group, row, column] != _SATURATED:
-                        cube[group, row, column] = _SATURATED
-                        touched[row, column] = True
+                    cube[group, row, column] = _SATURATED
 
 
 @numba.njit(cache=True, nogil=True)
@@ -448,8 +445,8 @@ def flag_snowballs(groupdq: np.ndarray, search: Snowballs, *, out: np.ndarray | 
 
     Returns
     -------
-    out, touched, events
-        The flags, bool (y, x) of pixels whose flags changed, and the number of snowballs.
+    out, events
+        The flags, and the number of snowballs.
     """
     if out is None:
         out = groupdq.copy()
@@ -457,7 +454,6 @@ def flag_snowballs(groupdq: np.ndarray, search: Snowballs, *, out: np.ndarray | 
         out[...] = groupdq
     flags = np.asarray(out)
     _, ngroups, ny, nx = flags.shape
-    touched = np.zeros((ny, nx), bool)
     known: dict[tuple[tuple[int, ...], bytes], tuple[float, float, float]] = {}
     widest = 2 * search.max_extended_radius
     lasting: list[np.ndarray] = []
@@ -485,19 +481,17 @@ def flag_snowballs(groupdq: np.ndarray, search: Snowballs, *, out: np.ndarray | 
                         round(min(axis + 2 * search.sat_expand, widest) / 2) for axis in (ellipse.major, ellipse.minor)
                     ]
                     if outline := outline_of(ellipse, *radii, (ny, nx)):
-                        _draw_saturation(cube, group, touched, *outline)
+                        _draw_saturation(cube, group, *outline)
                         ahead = None  # other pixels may be newly saturated then
                     if outline := outline_of(ellipse, round(ellipse.major / 2), round(ellipse.minor / 2), (ny, nx)):
                         _draw_mask(core_mask, *outline)
             for ellipse in found:
                 if outline := outline_of(ellipse, *grown(ellipse, search.expand_factor, widest), (ny, nx)):
-                    _draw_jump(cube[group], touched, *outline)
+                    _draw_jump(cube[group], *outline)
         lasting.append(np.flatnonzero(core_mask))
     # Only after all integrations have been searched: these flags are not searched themselves.
     last = min(search.persistent_groups, ngroups)
     for cube, pixels in zip(flags[1:], lasting):
         for plane in cube[1:last]:
-            flat = plane.reshape(-1)
-            touched.reshape(-1)[pixels[(flat[pixels] & _JUMP) == 0]] = True
-            flat[pixels] |= _JUMP
-    return out, touched, events
+            plane.reshape(-1)[pixels] |= _JUMP
+    return out, events

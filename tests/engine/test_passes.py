@@ -77,10 +77,7 @@ class Brightest(Made):
 
     def revise(self, meta, prepared, groupdq, frame=None):
         row = int(frame.sci.sum(axis=(0, 1, 3), dtype=np.float64).argmax())
-        touched = np.zeros(groupdq.shape[2:], bool)
         groupdq[:, :, row] |= 2
-        touched[row] = True
-        return touched
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,12 +86,10 @@ def run(step, meta, refs, ramp, tile):
         knowing = _Knowing(**{item.name: getattr(step, item.name) for item in dataclasses.fields(step)})
         result = walk(knowing, meta | {"better": better}, refs, ramp, tile)
     if step.frame_gather(meta, prepared):
-        before = result.groupdq.copy()
         frame = ramp.block(Window.plain(0, ramp.sci.shape[2], 0, ramp.sci.shape[3])) if step.frame_arrays else None
         if frame is not None:
             frame.pixeldq[...] = result.pixeldq
-        touched = step.revise(meta, prepared, result.groupdq, frame)
-        np.testing.assert_array_equal(touched, (before != result.groupdq).any(axis=(0, 1)))
+        step.revise(meta, prepared, result.groupdq, frame)
     return result, step.finish(meta, prepared, result.tally), walks
 
 

@@ -275,7 +275,7 @@ class JumpStep(Step):
     def frame_gather(self, meta: Meta, prepared: Any) -> bool:
         return self.expand_large_events or self.find_showers
 
-    def revise(self, meta: Meta, prepared: JumpData, groupdq: np.ndarray, frame: RampBlock | None = None) -> np.ndarray:
+    def revise(self, meta: Meta, prepared: JumpData, groupdq: np.ndarray, frame: RampBlock | None = None) -> None:
         """Find large events in the whole frame and grow their flags, in place.
 
         Parameters
@@ -286,20 +286,14 @@ class JumpStep(Step):
             The ramp of the whole frame as :meth:`apply` leaves it, of which :attr:`frame_arrays` are used; they may be
             memory-mapped.
 
-        Returns
-        -------
-        touched
-            bool (y, x), pixels whose flags changed.
-
         Raises
         ------
         StepError
             If showers are searched and ``frame`` is missing.
         """
-        touched = np.zeros(groupdq.shape[2:], bool)
         regime = self._regime(groupdq.shape[1], whole_planes(groupdq, DO_NOT_USE).sum(axis=1))
         if self.expand_large_events:
-            _, touched, prepared.events = flag_snowballs(groupdq, self._snowballs(meta), out=groupdq)
+            _, prepared.events = flag_snowballs(groupdq, self._snowballs(meta), out=groupdq)
         if self.find_showers:
             if frame is None:
                 name = str(meta.get("meta.filename", "exposure"))
@@ -309,13 +303,9 @@ class JumpStep(Step):
             if not self.as_jwst:
                 amplitude = self.max_shower_amplitude * float(np.nanmedian(np.array(gain, np.float32)))
             search = self._showers(meta, amplitude, groupdq.shape[0] >= self.minimum_sigclip_groups, regime)
-            _, more, prepared.events = flag_showers(
-                frame.sci, groupdq, frame.pixeldq, gain, readnoise, search, out=groupdq
-            )
-            touched |= more
+            _, prepared.events = flag_showers(frame.sci, groupdq, frame.pixeldq, gain, readnoise, search, out=groupdq)
         # Saturated cores of snowballs replace all flags, DO_NOT_USE too.
         prepared.unusable_after = int(whole_planes(groupdq, DO_NOT_USE).sum())
-        return touched
 
     def _snowballs(self, meta: Meta) -> Snowballs:
         masked = self._groups_in(self.snowball_time_masked_next_int, meta) if self.mask_snowball_core_next_int else 0
