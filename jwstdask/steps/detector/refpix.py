@@ -487,7 +487,12 @@ def _joined(parts: list[Gathered]) -> Gathered | None:
     """Corrections of successive integrations as one."""
 
     def join(found: list[Corrections]) -> Corrections:
-        levels, rows = (np.concatenate([getattr(part, name) for part in found]) for name in ("levels", "rows"))
+        levels = np.concatenate([part.levels for part in found])
+        if any(part.rows.any() for part in found):
+            rows = np.concatenate([part.rows for part in found])
+        else:
+            # Where there are no levels of rows, zeros that are never written to take no memory.
+            rows = np.zeros((len(levels), *found[0].rows.shape[1:]))
         return Corrections(levels, rows, found[0].first_single)
 
     if not parts:
