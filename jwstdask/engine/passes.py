@@ -121,12 +121,12 @@ def tile_shape(shape: tuple[int, ...], halo: int) -> tuple[int, int]:
     """
     planes = int(np.prod(shape[:-2], dtype=int))
     samples = max(TILE_BYTES // (4 * planes), 1)
-    whole = samples // shape[-1] - 2 * halo
+    most = LONG_TILE_BYTES // (4 * planes)
+    whole = min(samples, most) // shape[-1] - 2 * halo
     if whole >= 16:
         return min(64 if whole >= 64 else 32 if whole >= 32 else 16, shape[-2]), shape[-1]
     rows = 16 if samples < 8_000 else 32
     columns = max(samples // (rows + 2 * halo), 64)
-    most = LONG_TILE_BYTES // (4 * planes)
     if samples < rows * columns and (32 + 2 * halo) * (columns + 2 * halo) <= most:
         # No cache holds it anyway, and the halo costs less.
         rows = 32

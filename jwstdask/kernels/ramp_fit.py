@@ -642,7 +642,7 @@ def _fit_rows(
     # Lines of pixels. What is kept of them are parts of one array the shape of which is known, so that no test of
     # whether they overlap is needed; one row more than is used keeps the parts from falling on the same places of the
     # first-level cache. A series is read some rows at a time: rows of one integration lie side by side.
-    rows = 1 if integrations < _SERIES else _ROWS
+    rows = 1 if integrations < _SERIES else min(_ROWS, max(y1 - y0, 1))
     work = np.empty((15, _ROWS + 1, _LANES))
     pixel_gain, pixel_noise, pixel_dark, scale, median = work[0], work[1], work[2], work[3], work[4]
     full_variance, full_rnoise, full_read_weight = work[5], work[6], work[7]
@@ -1002,12 +1002,14 @@ def _common(sci, groupdq, pixeldq, zeroframe, gain, readnoise, dark_current, gro
     )
 
 
-def _widened(argument, x0: int, x1: int):
-    """Columns x0:x1 of an image, and the last of them again up to ``_LANES``; other arguments as they are."""
-    if not isinstance(argument, np.ndarray) or argument.size <= 1:
+def _in_a_line(argument, rows: slice, columns: slice, frame: tuple[int, ...]):
+    """Pixels of an image of the ``frame`` one after the other, the last again up to ``_LANES``; others as they are."""
+    if not isinstance(argument, np.ndarray) or argument.shape[-2:] != frame:
         return argument
-    widths = [(0, 0)] * (argument.ndim - 1) + [(0, _LANES - (x1 - x0))]
-    return np.pad(argument[..., x0:x1], widths, mode="edge")
+    part = argument[..., rows, columns]
+    line = part.reshape(*part.shape[:-2], 1, -1)
+    missing = max(_LANES - line.shape[-1], 0)
+    return np.pad(line, [(0, 0)] * (line.ndim - 1) + [(0, missing)], mode="edge")
 
 
 def ramp_fit(
@@ -1095,11 +1097,15 @@ def ramp_fit(
     tables = int(origin), whole, table, _median_network(size - 1)
     if x1 - x0 >= _LANES:
         _fit_rows(*common, y0, y1, x0, x1, *tables, *out[0], *out[1])
-    elif x1 > x0:
-        wide = tuple(Slopes.zeros((*found.sci.shape[:-1], _LANES)) for found in out)
-        _fit_rows(*(_widened(argument, x0, x1) for argument in common), y0, y1, 0, _LANES, *tables, *wide[0], *wide[1])
+    elif x1 > x0 and y1 > y0:
+        # Pixels do not know of each other.
+        count = (y1 - y0) * (x1 - x0)
+        width = max(count, _LANES)
+        lines = tuple(_in_a_line(argument, slice(y0, y1), slice(x0, x1), sci.shape[2:]) for argument in common)
+        wide = tuple(Slopes.zeros((*found.sci.shape[:-2], 1, width)) for found in out)
+        _fit_rows(*lines, 0, 1, 0, width, *tables, *wide[0], *wide[1])
         for found, given in zip((*wide[0], *wide[1]), (*out[0], *out[1]), strict=True):
-            given[..., y0:y1, x0:x1] = found[..., y0:y1, : x1 - x0]
+            given[..., y0:y1, x0:x1] = found[..., 0, :count].reshape(*found.shape[:-2], y1 - y0, x1 - x0)
     return out
 
 

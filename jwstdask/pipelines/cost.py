@@ -45,6 +45,9 @@ _FIXED_SECONDS = 0.15
 _TASK_BYTES = 5_000_000
 """Tiles, headers and tables of one task."""
 
+_FITTED_PIXELS = 64
+"""Least width of what is fitted together."""
+
 _GATHERED_ROWS = 24
 """Rows and columns that steps see before the walk: reference pixels on four sides, rows that jump looks at."""
 
@@ -179,6 +182,9 @@ def _long_walk(plan: ExposurePlan, halo: int, meta: Mapping[str, Any]) -> int:
     # times of integrations.
     band = band_height((nints, ngroups, rows, columns)) * columns
     memory = 5 * planes * (height * width + band) + 20 * nints * band + (4 * width + 40) * planes + 170 * nints
+    if columns < _FITTED_PIXELS:
+        # Ramps and rates of narrow tiles, as a line.
+        memory += (5 * planes + 20 * nints) * max(band, _FITTED_PIXELS)
     windows = [window for item in plan.active for window in item.step.gather_windows(meta)]
     samples = planes * sum(window.shape[0] * window.shape[1] for window in windows)
     return max(memory, 6 * min(samples, _GATHERED_SAMPLES))
