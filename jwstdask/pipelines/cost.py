@@ -197,7 +197,9 @@ def _walk(plan: ExposurePlan, written: int, meta: Mapping[str, Any]) -> int:
         return _long_walk(plan, held, meta)
     *leading, ny, nx = plan.shape
     planes, pixels = int(np.prod(leading, dtype=np.int64)), ny * nx
-    strip = min(STRIP_BYTES, written // max(ny, 1) * 128)
+    rows, columns = tile_shape(plan.shape, sum(item.step.halo for item in plan.active if item.step.kind == "block"))
+    # A strip is held where tiles are narrower.
+    strip = min(STRIP_BYTES, written // max(ny, 1) * (128 if columns < nx else rows))
     memory = strip + strip // 2
     if len(plan.shape) < 4:
         return memory
