@@ -102,12 +102,8 @@ def test_product_of_matrices(shape):
 
 _TRANSFORM = """
 import hashlib
-import os
-import subprocess
-import sys
-
 import numpy as np
-from jwstdask.kernels.fourier import Lines, product
+from jwstdask.kernels.fourier import Lines
 from jwstdask.kernels.irs2 import Readout, _Gaps
 
 readout = Readout()
