@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import signal
 from collections.abc import Iterator
 from typing import Any
+
+import numpy as np
 
 
 def forget_crds() -> None:
@@ -38,3 +41,11 @@ def crds_of(cache: Any) -> Iterator[None]:
 def heed_interrupts() -> None:
     """``preexec_fn`` of a process that is interrupted: what was started in the background would pay no heed."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def is_mapped(array: np.ndarray) -> bool:
+    """True if an array is the memory of a file."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return isinstance(base, mmap.mmap)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -44,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         gc.set_threshold(10_000)
         # Nor when it ends, where the collector looks at everything several times.
         atexit.register(gc.freeze)
+        # The work is done by then: Ctrl-C does not change what is told of it.
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_USAGE)

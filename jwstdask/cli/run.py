@@ -46,6 +46,15 @@ examples:
 Parameters are given as strun takes them: --PARAMETER=VALUE and --steps.STEP.PARAMETER=VALUE.
 """
 
+# What asks for no later stage: workers need not be ready for one.
+_STAGE1 = (
+    "calwebb_detector1",
+    "calwebb_dark",
+    "calwebb_guider",
+    "Detector1Pipeline",
+    "DarkPipeline",
+    "GuiderPipeline",
+)
 
 _DOES = {"run": "Calibrate exposures.", "plan": "Show what `jwstdask run` would do with the same words, and stop."}
 
@@ -88,7 +97,7 @@ def _main(argv: Sequence[str], command: str) -> int:
         join_ranks(profile)
         if profile is not None and profile.kind == "local":
             # It imports while this process plans.
-            prepare()
+            prepare(stage1=options.through == 1 or options.target in _STAGE1)
     start_log(options.verbose)
     inputs, own, steps = split_parameters(rest)
     words = [options.target, *inputs]

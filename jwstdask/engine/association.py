@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import time
@@ -24,7 +23,7 @@ from jwstdask.io.exposure import Exposure
 from jwstdask.io.product import ProductHandle, ProductWriter, make_folder
 from jwstdask.io.remote import is_url, join, publish
 from jwstdask.io.schema import model_schema
-from jwstdask.io.temporary import scratch_folder, temporary_path
+from jwstdask.io.temporary import replacing, scratch_folder
 
 log = logging.getLogger("jwstdask")
 
@@ -227,14 +226,8 @@ def _source_catalog(
 
 
 def _write_table(table: Any, path: str) -> str:
-    """Write an ECSV table under a temporary name and rename it."""
-    temporary = temporary_path(path)
-    try:
+    with replacing(path) as temporary:
         table.write(temporary, format="ascii.ecsv", overwrite=True)
-        publish(temporary, path)
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
     return path
 
 

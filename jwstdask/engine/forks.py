@@ -20,6 +20,8 @@ _ENVIRONMENT: Mapping[str, str] = {
     "PYTHONHASHSEED": "6640",
 }
 
+_PRELOADED = ["jwstdask.engine.preloaded", "jwstdask.engine.preloaded_wcs"]
+
 _PASSING = ("AWS_", "CRDS_", "FSSPEC_", "JWSTDASK_")
 """Beginnings of variables that are not the server's: workers get those of the time they are started."""
 
@@ -29,14 +31,17 @@ def available() -> bool:
     return sys.platform == "linux"
 
 
-def prepare() -> None:
-    """Start the server, if it does not run; it is ready some seconds later, and nobody waits for it."""
+def prepare(stage1: bool = False) -> None:
+    """Start the server, if it does not run; it is ready some seconds later, and nobody waits for it.
+
+    With ``stage1`` it leaves out what only later stages need, and is ready a second earlier.
+    """
     if not available():
         return
     import multiprocessing
     from multiprocessing import forkserver, resource_tracker
 
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["jwstdask.engine.preloaded"])
+    multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOADED[:1] if stage1 else _PRELOADED)
     before = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(_PASSING)}
     own = {name: value for name, value in _ENVIRONMENT.items() if name not in os.environ}
     os.environ.update(own)

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import io
 
 with contextlib.suppress(Exception):
-    import asdf
     import distributed.nanny
     import distributed.worker  # noqa: F401
-    import gwcs  # noqa: F401
     import numpy as np
 
     import jwstdask.pipelines.run  # noqa: F401
+    from jwstdask.io.asdf import tree_bytes
     from jwstdask.io.schema import model_schema
     from jwstdask.kernels.decode import decode_uint16
 
     # What these libraries read when they are first used.
     decode_uint16(np.zeros((1, 1, 1, 8), ">i2"))
-    asdf.AsdfFile({}).write_to(io.BytesIO())
+    tree_bytes({})
     for model in ("ImageModel", "CubeModel", "RampModel", "Level1bModel"):
         model_schema(model)
 

@@ -262,7 +262,8 @@ class FitsLayout:
         hdu = self.hdu(name, version)
         if is_url(self.path):
             raise InputError(self.path, "a remote file cannot be memory-mapped", "use FitsLayout.read")
-        return np.memmap(self.path, hdu.stored, "r", hdu.data_offset, hdu.shape)
+        # As a plain array: each index of the other class costs ten times as much.
+        return np.asarray(np.memmap(self.path, hdu.stored, "r", hdu.data_offset, hdu.shape))
 
     def table(self, name: str, version: int = 1, rows: slice = slice(None)) -> np.ndarray:
         """Rows of a binary table, all or some successive ones, native byte order: a structured array of shape (rows,).

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from jwstdask.core.errors import InputError
+from jwstdask.io.asdf import read_tree
 from jwstdask.io.header import header_bytes, is_structural
 from jwstdask.io.layout import FitsLayout
 from jwstdask.io.schema import ModelSchema, is_model, model_schema
@@ -205,11 +206,11 @@ def read_asdf_tree(layout: FitsLayout) -> dict[str, Any]:
             # Arrays in ASDF blocks may belong to the WCS only: then they vanish with it.
             without = _without_wcs(text)
             if re.search(r"^\s*source: \d+", without, re.MULTILINE) or "{source:" in without:
-                return _plain(_open_asdf(layout, raw).tree)
+                return _plain(_asdf_tree(layout, raw))
             return _plain(_load_yaml(without))
         return _plain(_load_yaml(_without_wcs(text)))
     except Exception:  # an anchor inside the WCS, say: the library reads whatever is legal
-        return _plain(_open_asdf(layout, raw).tree)
+        return _plain(_asdf_tree(layout, raw))
 
 
 def has_wcs(layout: FitsLayout) -> bool:
@@ -235,7 +236,7 @@ def read_wcs(layout: FitsLayout, version: int | None = None) -> Any | None:
     raw = asdf_bytes(layout) if has_wcs(layout) else None
     if raw is None:
         return None
-    tree = _open_asdf(layout, raw).tree
+    tree = _asdf_tree(layout, raw)
     if version is not None:
         name = model_schema(model_name(layout)).list_name
         entries = tree.get(name, []) if name else []
@@ -247,18 +248,15 @@ def read_wcs(layout: FitsLayout, version: int | None = None) -> Any | None:
 _FITS_LINK = re.compile(rb"!core/ndarray-[\d.]+(?=\s*\{?\s*source: ['\"]?fits:)")
 
 
-def _open_asdf(layout: FitsLayout, raw: bytes):
-    """The ASDF file with all its arrays in memory.
+def _asdf_tree(layout: FitsLayout, raw: bytes) -> dict[str, Any]:
+    """The tree of the ASDF extension.
 
-    Links to HDUs lose their tag (blanks keep the offsets of the blocks right): they must not be followed. Loading
-    lazily instead would leave arrays inside the WCS that fail once the file object is gone.
+    Links to HDUs lose their tag (blanks keep the offsets of the blocks right): they must not be followed.
     """
-    import asdf
-
     head, separator, blocks = raw.partition(b"\n...")
     head = _FITS_LINK.sub(lambda match: b" " * len(match.group()), head)
     try:
-        return asdf.open(io.BytesIO(head + separator + blocks), lazy_load=False, memmap=False)
+        return read_tree(io.BytesIO(head + separator + blocks))
     except Exception as error:
         raise InputError(
             layout.path,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import errno
+import functools
 import hashlib
 import io
 import itertools
@@ -26,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from jwstdask.core.errors import ProductError
+from jwstdask.io.asdf import array_link, tree_bytes
 from jwstdask.io.header import BLOCK, card_text, commentary_text, header_bytes, is_structural, title_text
 from jwstdask.io.metadata import EXTRA, nest
 from jwstdask.io.pages import make_ready, map_ready, write_at
@@ -465,7 +467,7 @@ class _Hdu:
     dtype: str | None = None
     table: bytes | None = None
     table_dtype: np.dtype | None = None
-    structure: list[str] | None = None
+    structure: tuple[str, ...] | None = None
     version: int | None = None
     array: str | None = None
     values: list[tuple[str, Any]] = field(default_factory=list)
@@ -488,7 +490,7 @@ class _Hdu:
 
     def leading_cards(self, first: bool) -> list[str]:
         if self.structure is not None:
-            return self.structure
+            return list(self.structure)
         bitpix, _, bzero = _STORED[self.dtype] if self.dtype is not None else (8, "u1", None)
         axes = [card_text(f"NAXIS{number}", size) for number, size in enumerate(reversed(self.shape), 1)]
         common = [
@@ -799,11 +801,20 @@ def conform_table(rows: np.ndarray, node: Node) -> np.ndarray:
     return out
 
 
-def _table_hdu(rows: np.ndarray, name: str) -> tuple[list[str], bytes, np.dtype]:
+def _table_hdu(rows: np.ndarray, name: str) -> tuple[tuple[str, ...], bytes, np.dtype]:
     """Structural cards, data and row dtype (as the ASDF extension states it) of a binary table."""
+    units = dict(rows.dtype.metadata or {}).get("units", {})
+    arguments = rows.dtype, rows.shape, name, tuple(units.items())
+    # Most tables are those of times, the same in several products, whose headers are made twice.
+    return (_small_table if rows.nbytes < _SMALL and not rows.dtype.hasobject else _table)(rows.tobytes(), *arguments)
+
+
+def _table(
+    content: bytes, dtype: np.dtype, shape: tuple[int, ...], name: str, units: tuple[tuple[str, str], ...]
+) -> tuple[tuple[str, ...], bytes, np.dtype]:
     from astropy.io import fits
 
-    units: Mapping[str, str] = dict(rows.dtype.metadata or {}).get("units", {})
+    rows = np.frombuffer(content, dtype).reshape(shape)
     columns = [(column, rows.dtype[column]) for column in rows.dtype.names or ()]
     if any(dtype.base.kind == "U" for _, dtype in columns):
         plain = np.dtype(
@@ -819,7 +830,7 @@ def _table_hdu(rows: np.ndarray, name: str) -> tuple[list[str], bytes, np.dtype]
             )
         rows = encoded
     hdu = fits.BinTableHDU(fits.FITS_rec.from_columns(fits.ColDefs(rows)) if rows.size == 0 else rows, name=name)
-    for column, unit in units.items():
+    for column, unit in units:
         if column in hdu.columns.names:
             hdu.columns[column].unit = unit
     buffer = io.BytesIO()
@@ -829,13 +840,17 @@ def _table_hdu(rows: np.ndarray, name: str) -> tuple[list[str], bytes, np.dtype]
     size = hdu.header["NAXIS1"] * hdu.header["NAXIS2"]
     data = buffer.getvalue()[start : start + size]
     text = hdu.header.tostring(endcard=False, padding=False)
-    return [text[position : position + 80] for position in range(0, len(text), 80)], data, rows.dtype
+    return tuple(text[position : position + 80] for position in range(0, len(text), 80)), data, rows.dtype
+
+
+_SMALL = 1 << 16
+_small_table = functools.lru_cache(maxsize=8)(_table)
 
 
 def _linked(tree: Any) -> Any:
     """The tree with plain dicts in place of links."""
     if isinstance(tree, _Link):
-        return _ArrayLink(tree)
+        return array_link(tree.source, tree.shape, np.dtype(tree.dtype))
     if isinstance(tree, dict):
         return {key: _linked(value) for key, value in tree.items()}
     if isinstance(tree, list):
@@ -843,45 +858,13 @@ def _linked(tree: Any) -> Any:
     return tree
 
 
-class _ArrayLink:
-    """A link to an HDU in the ASDF tree."""
-
-    def __init__(self, link: _Link) -> None:
-        self.source, self.shape, self.dtype = link.source, link.shape, np.dtype(link.dtype)
-
-
 def _asdf_file(tree: dict[str, Any]) -> bytes:
     """The ASDF file with this tree, as the `asdf` library writes it."""
-    import asdf
-    from asdf import tagged, treeutil
-    from asdf.tags.core import HistoryEntry
-    from asdf.tags.core.ndarray import numpy_dtype_to_asdf_datatype
-
-    def tag(node: Any) -> Any:
-        if isinstance(node, _ArrayLink):
-            datatype, byteorder = numpy_dtype_to_asdf_datatype(
-                node.dtype, include_byteorder=True, override_byteorder="big"
-            )
-            return tagged.TaggedDict(
-                {"source": node.source, "shape": list(node.shape), "datatype": datatype, "byteorder": byteorder},
-                "tag:stsci.edu:asdf/core/ndarray-1.1.0",
-            )
-        return node
-
-    tree = treeutil.walk_and_modify(tree, tag)
     if "history" in tree:
-        tree["history"] = {"entries": [HistoryEntry(entry) for entry in tree["history"]["entries"]]}
+        from asdf.tags.core import HistoryEntry
 
-    class Ordered(asdf.AsdfFile):
-        """The library lists the extensions that it used in the order of a set, another one in each process."""
-
-        def _update_extension_history(self, tree: Any, *arguments: Any) -> None:
-            super()._update_extension_history(tree, *arguments)
-            tree["history"]["extensions"].sort(key=lambda item: (str(item.get("extension_uri")), str(dict(item))))
-
-    buffer = io.BytesIO()
-    Ordered(tree).write_to(buffer)
-    return buffer.getvalue()
+        tree = {**tree, "history": {"entries": [HistoryEntry(entry) for entry in tree["history"]["entries"]]}}
+    return tree_bytes(tree)
 
 
 def _encode(values: np.ndarray, dtype: str) -> memoryview:
@@ -889,7 +872,7 @@ def _encode(values: np.ndarray, dtype: str) -> memoryview:
     native = np.dtype(dtype)
     _, stored, bzero = _STORED[dtype]
     if native.itemsize == 4:
-        words = np.ascontiguousarray(values, native).reshape(1, -1)
+        words = np.ascontiguousarray(values, native)
         return swap32(words, flip=0x80 if bzero else 0).view(np.uint8).reshape(-1).data
     out = np.array(values, dtype=native, order="C")
     if bzero is not None:

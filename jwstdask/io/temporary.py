@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 
 from jwstdask.io.pages import make_ready
-from jwstdask.io.remote import is_url, staging_folder
+from jwstdask.io.remote import is_url, publish, staging_folder
 
 _NAME = re.compile(r"\..*\.(?P<machine>[0-9a-f]{8})-(?P<process>[0-9]+)-[0-9a-f]{8}\.part")
 
@@ -47,6 +47,28 @@ def temporary_path(path: str | os.PathLike[str]) -> str:
     if is_url(folder):
         folder = staging_folder()
     return os.path.join(folder, f".{name}.{machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[str]:
+    """A temporary name to write a file or a URL under: it takes its place at the end, or is gone if that fails.
+
+    Raises
+    ------
+    OSError
+        If it cannot be renamed.
+    ProductError
+        If it cannot be sent.
+    """
+    temporary = temporary_path(path)
+    if is_url(os.fspath(path)):
+        os.makedirs(os.path.dirname(temporary), exist_ok=True)
+    try:
+        yield temporary
+        publish(temporary, os.fspath(path))
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
 
 
 @contextlib.contextmanager

@@ -26,12 +26,19 @@ def _count(flags: np.ndarray, strides: tuple[int, int, int], shape: tuple[int, .
                     # Most have no flags.
                     if union == 0:
                         continue
+                    flagged = 0
                     for x in range(run.size):
-                        rest = np.uint32(run[x])
-                        if rest:
-                            counts[32] += 1
-                            for bit in range(32):
-                                counts[bit] += (rest >> np.uint32(bit)) & np.uint32(1)
+                        flagged += run[x] != 0
+                    counts[32] += flagged
+                    bit = 0
+                    while union:
+                        if union & np.uint32(1):
+                            found = np.uint32(0)
+                            for x in range(run.size):
+                                found += (np.uint32(run[x]) >> np.uint32(bit)) & np.uint32(1)
+                            counts[bit] += found
+                        union >>= np.uint32(1)
+                        bit += 1
 
 
 def count_flags(flags: np.ndarray) -> np.ndarray:

@@ -188,17 +188,78 @@ def swap32(
     return out
 
 
+_RUN = 64
+"""Words of flags that are looked at together: most have none."""
+
+
+@numba.njit(cache=True, nogil=True)
+def _moved(word, low, high):
+    flags = low[word & np.uint32(0xFFFF)]
+    return flags | high[word >> np.uint32(16)] if high.size else flags
+
+
+@numba.njit(cache=True, nogil=True)
+def _standard_flags(memory, stride, sign, low, high, out):
+    ny, nx = out.shape
+    stored_sign = swapped(sign)
+    for y in range(ny):
+        for first in range(0, nx, _RUN):
+            last = min(first + _RUN, nx)
+            run = memory[y * stride + first : y * stride + last]
+            target = out[y, first:last]
+            union = np.uint32(0)
+            for x in range(run.size):
+                union |= run[x] ^ stored_sign
+            if union == 0:
+                target[:] = np.uint32(0)
+                continue
+            for x in range(run.size):
+                word = np.uint32(swapped(run[x]) ^ sign)
+                target[x] = _moved(word, low, high) if low.size else word
+
+
+def standard_flags(raw: np.ndarray, sign: int = 0, tables: tuple[np.ndarray, np.ndarray | None] | None = None) -> Any:
+    """Flags of an image as it stands in a FITS file.
+
+    Parameters
+    ----------
+    raw
+        (..., y, x), big-endian words of 32 bits.
+    sign
+        Bit that undoes BZERO.
+    tables
+        As in `moved_flags`; None if bits stay where they are.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint32, the shape of ``raw``.
+    """
+    low, high = tables or (_NO_TABLE, None)
+    high = _NO_TABLE if high is None else high
+    out = np.empty(raw.shape, np.uint32)
+    words = raw.view(np.uint32)
+    for index in np.ndindex(*raw.shape[:-2]):
+        memory, (stride,) = flat(words[index])
+        _standard_flags(memory, stride, np.uint32(sign), low, high, out[index])
+    return out
+
+
+_NO_TABLE = np.zeros(0, np.uint32)
+
+
 @numba.njit(cache=True, nogil=True)
 def _moved_flags(words, low, high, out):
-    for index in range(words.size):
-        word = words[index]
-        flags = np.uint32(0)
-        # Most pixels have none.
-        if word != 0:
-            flags = low[word & np.uint32(0xFFFF)]
-            if high.size:
-                flags |= high[word >> np.uint32(16)]
-        out[index] = flags
+    for first in range(0, words.size, _RUN):
+        run, target = words[first : first + _RUN], out[first : first + _RUN]
+        union = np.uint32(0)
+        for index in range(run.size):
+            union |= run[index]
+        if union == 0:
+            target[:] = np.uint32(0)
+            continue
+        for index in range(run.size):
+            target[index] = _moved(run[index], low, high)
 
 
 def moved_flags(words: np.ndarray, low: np.ndarray, high: np.ndarray | None) -> np.ndarray:

@@ -21,7 +21,6 @@ from functools import cached_property
 
 import numba
 import numpy as np
-from scipy.interpolate import make_interp_spline
 
 PACKET = 4
 """Columns read at once."""
@@ -102,6 +101,8 @@ def spline_pieces(wave: np.ndarray) -> np.ndarray:
     pieces
         float64 (bin + 1, 4): coefficients, constant first, of the distance from the middle of bin j - 1, in bins.
     """
+    from scipy.interpolate import make_interp_spline
+
     wave = np.asarray(wave, np.float64)
     extended = np.concatenate([wave[-1:], wave, wave[:1]])
     spline = make_interp_spline(np.arange(extended.size), extended, k=3)
@@ -491,6 +492,8 @@ class _Equations:
     """
 
     def __init__(self, sums: PhaseSums, wave: np.ndarray, step: float, leap: float, integrations: np.ndarray) -> None:
+        from scipy.interpolate import make_interp_spline
+
         _, bins, groups = sums.sums.shape
         self.sums, self.leap, self.integrations = sums, leap, integrations
         middles = (np.arange(bins + 2) - 0.5) / bins

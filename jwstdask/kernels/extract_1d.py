@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.ndimage import map_coordinates
-from scipy.optimize import minimize
 
 _SINGULAR = 1e10
 """Condition number of the normal equations from which on a column has no background."""
@@ -233,6 +231,8 @@ class PointSpread:
         shift
             By how many pixels the source is below them.
         """
+        from scipy.ndimage import map_coordinates
+
         order = np.argsort(self.wavelengths)
         known = np.isfinite(self.wavelengths[order])
         columns = np.interp(wavelengths, self.wavelengths[order][known], order[known], left=np.nan, right=np.nan)
@@ -256,6 +256,8 @@ class PointSpread:
         wavelengths, rows
             As in :meth:`profile`.
         """
+        from scipy.optimize import minimize
+
         usable = np.isfinite(image) & np.isfinite(variance)
 
         def residual(shift: np.ndarray) -> float:

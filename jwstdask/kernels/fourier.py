@@ -17,7 +17,6 @@ from functools import lru_cache
 
 import numba
 import numpy as np
-import scipy.fft
 
 _LANES = 16
 """Frequencies along the lines that are handled side by side: what a thread works on fits the second-level cache."""
@@ -200,6 +199,8 @@ class Lines:
 
     def rows(self, series: np.ndarray, times: np.ndarray) -> np.ndarray:
         """Rows of float32 (row, line), what was sampled at some times."""
+        import scipy.fft
+
         out = np.empty((len(times), self.half), np.complex64)
         for start in range(0, len(times), _ROWS):
             part = slice(start, start + _ROWS)
@@ -208,6 +209,8 @@ class Lines:
 
     def series(self, rows: np.ndarray, times: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         """The series of rows, some at a time: which these are, and float32 (row, line). The rows are overwritten."""
+        import scipy.fft
+
         for start in range(0, len(times), _ROWS):
             part = slice(start, start + _ROWS)
             spectrum = rows[part]

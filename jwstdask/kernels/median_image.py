@@ -13,7 +13,6 @@ from typing import Any
 
 import numba
 import numpy as np
-from scipy import ndimage
 
 from jwstdask.core import dq as flags
 from jwstdask.kernels.errors import CleaningError
@@ -147,6 +146,8 @@ def soss_background(
 
 def _sides(template: np.ndarray, fitted: bool) -> tuple[np.ndarray, np.ndarray]:
     """Pixels left and right of the step, bool (y, x); ``fitted`` without those that see sources."""
+    from scipy import ndimage
+
     slope = np.gradient(ndimage.gaussian_filter(template, 3), axis=1)
     step = np.argmax(slope[:, _STEP_COLUMNS], axis=1) + _STEP_COLUMNS.start
     columns = np.arange(template.shape[1])

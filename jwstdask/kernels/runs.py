@@ -27,12 +27,13 @@ def flat(view: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
     strides
         Of all axes but the last, in elements.
     """
-    view = view.view(np.ndarray)
-    itemsize = view.dtype.itemsize
+    itemsize = view.itemsize
+    if view.flags.c_contiguous:
+        return view.reshape(-1), tuple(stride // itemsize for stride in view.strides[:-1])
     if view.size == 0 or view.strides[-1] != itemsize or any(stride % itemsize for stride in view.strides):
         view = np.ascontiguousarray(view)
     strides = tuple(stride // itemsize for stride in view.strides[:-1])
     if view.size == 0:
         return view.reshape(-1), strides
     span = view.shape[-1] + sum((size - 1) * stride for size, stride in zip(view.shape[:-1], strides, strict=True))
-    return as_strided(view, (span,), (itemsize,)), strides
+    return as_strided(view.view(np.ndarray), (span,), (itemsize,)), strides

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import numba
 import numpy as np
-from astropy.stats import sigma_clipped_stats
 
 from jwstdask.core.dq import DO_NOT_USE, JUMP_DET, REFERENCE_PIXEL, SATURATED
 from jwstdask.kernels.jump import whole_planes
@@ -239,6 +238,8 @@ def _put_back(cube, before, rows, columns, ramps, gain, reference, limit):
 
 def _clipped(sci, groupdq, gain, search: Showers) -> tuple[np.ndarray, np.ndarray]:
     """Median and noise (difference, y, x) of each difference over the integrations, a strip of rows at a time."""
+    from astropy.stats import sigma_clipped_stats
+
     nints, ngroups, ny, nx = sci.shape
     rows = max(_STRIP_VALUES // (nints * ngroups * nx), 1)
     middle, spread = [], []
@@ -297,8 +298,6 @@ def flag_showers(
         return out, 0
 
     gain = np.ascontiguousarray(gain, np.float32)
-    scaled = np.asarray(readnoise, np.float32) * gain
-    noise = scaled * scaled / search.nframes
     reference = pixeldq == REFERENCE_PIXEL
     masked = ((pixeldq & np.uint32(_ANY)) != 0) | reference
     if search.clip_over_integrations:
@@ -306,7 +305,13 @@ def flag_showers(
     else:
         middle = np.empty((1, ny, nx), np.float32)
         _medians(sci, flags, gain, search.searched, middle[0])
-        sigma = np.sqrt(np.abs(middle) + noise)
+        noise = np.asarray(readnoise, np.float32) * gain
+        noise *= noise
+        noise /= search.nframes
+        sigma = np.abs(middle)
+        sigma += noise
+        np.sqrt(sigma, out=sigma)
+        del noise
 
     ring = ring_of(search.extend_inner_radius, search.extend_outer_radius)
     reach = int(np.abs(ring).max(initial=0))

@@ -19,7 +19,6 @@ from typing import NamedTuple
 
 import numba
 import numpy as np
-from scipy.spatial import cKDTree
 
 from jwstdask.core.dq import JUMP_DET, SATURATED
 
@@ -409,6 +408,8 @@ def grown(ellipse: Ellipse, factor: float, widest: float) -> tuple[int, int]:
 
 def _snowballs_in(jumps: Regions, cores: list[Regions], search: Snowballs, nrows: int, known: dict) -> list[Ellipse]:
     """Ellipses of the regions of jumps that are snowballs."""
+    from scipy.spatial import cKDTree
+
     if not len(jumps):
         return []
     if not search.sat_required_snowball:

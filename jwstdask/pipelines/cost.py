@@ -210,7 +210,4 @@ def _walk(plan: ExposurePlan, written: int, meta: Mapping[str, Any]) -> int:
         whole = (4 * planes * pixels, planes * pixels, 4 * pixels, first)
         memory += sum(size for size in whole if size <= LARGEST_IN_MEMORY) + pixels // 2
         memory += _SHOWER_BYTES * pixels if jump.find_showers else 0
-    if jump is not None and max(jump.after_jump_flag_time1, jump.after_jump_flag_time2) > 0:
-        # Before the walk, the median of the gain.
-        memory = max(memory, 4 * pixels)
     return memory + 5 * planes * min(_GATHERED_ROWS, ny) * nx

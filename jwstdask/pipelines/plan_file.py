@@ -24,7 +24,7 @@ from jwstdask.core.pipeline import Pipeline
 from jwstdask.core.plan import AssociationPlan, ExposurePlan, StepPlan
 from jwstdask.core.settings import Layer, Settings
 from jwstdask.io.remote import absolute, is_url, present
-from jwstdask.io.temporary import temporary_path
+from jwstdask.io.temporary import replacing
 from jwstdask.pipelines.associate import plan_association
 from jwstdask.pipelines.planner import (
     Configured,
@@ -115,10 +115,9 @@ def save_plan(path: str | os.PathLike[str], plan: ProgramPlan, context: str, out
         raise ParameterError(f"{path}: a plan is a .yaml or a .json file", "name it so")
     tree = plan_tree(plan, context, output_dir)
     text = json.dumps(tree, indent=1) + "\n" if path.endswith(".json") else _HEAD + _yaml(tree)
-    temporary = temporary_path(path)
     try:
-        Path(temporary).write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            Path(temporary).write_text(text, encoding="utf-8")
     except OSError as error:
         raise ProductError(path, f"cannot be written ({error.strerror})", "give another folder") from None
     whole = len(plan.chains) + len(plan.finished) + len(plan.combinations)

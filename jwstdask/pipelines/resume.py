@@ -29,7 +29,7 @@ from jwstdask.engine.exposure import run_exposure
 from jwstdask.engine.log import worker_name
 from jwstdask.io.product import make_folder
 from jwstdask.io.remote import absolute, is_url, join, present
-from jwstdask.io.temporary import temporary_path
+from jwstdask.io.temporary import replacing
 from jwstdask.pipelines.planner import in_parallel
 from jwstdask.pipelines.registry import PIPELINES
 from jwstdask.pipelines.sequence import saving
@@ -183,9 +183,8 @@ def _write_record(
         send(text.encode(), path)
         return
     make_folder(path)
-    temporary = temporary_path(path)
-    Path(temporary).write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        Path(temporary).write_text(text, encoding="utf-8")
 
 
 @dataclass

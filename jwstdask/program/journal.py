@@ -26,6 +26,7 @@ from typing import Any
 from jwstdask.core.errors import PlanError, ProductError
 from jwstdask.io.product import prepare_folder
 from jwstdask.io.remote import is_url, join
+from jwstdask.io.temporary import replacing
 from jwstdask.program.state import INTERVAL, fetch, send, state_folder
 
 log = logging.getLogger(__name__)
@@ -305,10 +306,8 @@ class Journal:
         own = _content(path)
         whole = _merged(own, fetch(self.folder, f"{FOLDER}/{NAME}"))
         if whole != own:
-            temporary = f"{path}.new"
-            with open(temporary, "wb") as file:
+            with replacing(path) as temporary, open(temporary, "wb") as file:
                 file.write(whole)
-            os.replace(temporary, path)
 
     def _send(self) -> None:
         """Send a copy to the URL of the products; that it cannot be sent is no reason to stop."""

@@ -14,8 +14,8 @@ import re
 from pathlib import Path
 
 from jwstdask.core.errors import JwstdaskError
-from jwstdask.io.remote import exists, file_system, is_url, join, publish, retried
-from jwstdask.io.temporary import temporary_path
+from jwstdask.io.remote import exists, file_system, is_url, join, retried
+from jwstdask.io.temporary import replacing
 
 INTERVAL = 60.0
 """Seconds between copies."""
@@ -54,11 +54,5 @@ def send(data: bytes, url: str) -> None:
     ProductError
         If it cannot be sent.
     """
-    temporary = temporary_path(url)
-    os.makedirs(os.path.dirname(temporary), exist_ok=True)
-    try:
+    with replacing(url) as temporary:
         Path(temporary).write_bytes(data)
-        publish(temporary, url)
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)

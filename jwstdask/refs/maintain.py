@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from jwstdask.core.errors import ReferenceFileError
+from jwstdask.io.temporary import replacing
 from jwstdask.refs.crds import (
     INSTRUMENTS,
     OBSERVATORY,
@@ -444,11 +445,10 @@ def _write_tar(target: Path, context: Context, sources: Mapping[str, str], left_
     server = info.get("server") or server_url()
     created = datetime.datetime.now(datetime.UTC).replace(microsecond=0, tzinfo=None).isoformat()
     files: dict[str, dict[str, Any]] = {}
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     compress = target.name.endswith((".gz", ".tgz"))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tarfile.open(temporary, "w:gz" if compress else "w") as archive:
+        with replacing(target) as temporary, tarfile.open(temporary, "w:gz" if compress else "w") as archive:
             for name, path in sorted(sources.items()):
                 files[name] = {"size": os.path.getsize(path), "sha1sum": _sha1(path)}
                 archive.add(path, f"{_PREFIX}/{name}", recursive=False)
@@ -462,14 +462,10 @@ def _write_tar(target: Path, context: Context, sources: Mapping[str, str], left_
                 _add_text(archive, f"{_PREFIX}/config/{OBSERVATORY}/{name}", text)
             manifest = Manifest(context.name, server, created, files, left_out)
             _add_text(archive, f"{_PREFIX}/{_MANIFEST}", json.dumps(asdict(manifest), indent=1))
-        os.replace(temporary, target)
     except OSError as error:
         raise ReferenceFileError(
             target, f"the pack cannot be written: {error.strerror or error}", "choose another folder"
         ) from error
-    finally:
-        if temporary.exists():
-            temporary.unlink()
     return manifest
 
 

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from jwstdask.core.errors import ReferenceFileError
+from jwstdask.io.asdf import read_tree, write_tree
 from jwstdask.refs.crds import ReferenceChoice, required, resolve
 from jwstdask.refs.reference import Reference
 
@@ -168,10 +169,7 @@ def _read_asdf(path: str) -> ParameterReference:
     try:
         found = _plain_tree(path)
         if found is None:
-            import asdf
-
-            with asdf.open(path, lazy_load=False, memmap=False) as file:
-                found = {key: file.tree[key] for key in _KEYS if key in file.tree}
+            found = read_tree(path)
         tree = _plain({key: found[key] for key in _KEYS if key in found})
     except Exception as error:  # asdf and yaml have no common base class for what a damaged file raises
         raise ReferenceFileError(
@@ -483,8 +481,6 @@ def write_parameters(
     metadata
         Add the ``meta`` that CRDS requires, with what it cannot know marked ``<SPECIFY>``.
     """
-    import asdf
-
     tree: dict[str, Any] = {"class": _qualified(class_name), "name": name, "parameters": _plain(dict(parameters))}
     if steps:
         tree["steps"] = [
@@ -505,13 +501,9 @@ def write_parameters(
             "useafter": _UNKNOWN,
         }
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        asdf.AsdfFile(tree).write_to(temporary)
-        os.replace(temporary, target)
+        write_tree(tree, target)
     except OSError as error:
-        if temporary.exists():
-            temporary.unlink()
         raise ReferenceFileError(
             target, f"the parameter file cannot be written: {error.strerror}", "choose another folder"
         ) from error

@@ -22,11 +22,13 @@ import numpy as np
 
 from jwstdask.core import dq as flags
 from jwstdask.core.errors import InputError, JwstdaskError, ReferenceFileError
+from jwstdask.io.asdf import read_tree
 from jwstdask.io.header import Header
 from jwstdask.io.layout import FitsLayout, Hdu, is_url, open_layout
 from jwstdask.io.metadata import flatten, model_name, read_metadata
 from jwstdask.io.schema import is_model
-from jwstdask.kernels.decode import moved_flags
+from jwstdask.kernels.decode import moved_flags, standard_flags
+from jwstdask.kernels.medians import nan_median
 from jwstdask.refs.stripes import is_multistripe, slow_axis_is_y, stripe_rows, superstripes
 
 __all__ = ["Reference", "file_problem", "open_reference", "open_references", "remap_dq"]
@@ -157,6 +159,10 @@ class Reference:
             if not scaled and not is_url(self.path):
                 return self._apply_cut(_map(*_stamped(self.path), hdu.name, version))
             return self._read(hdu, version)
+
+    def median(self, name: str) -> np.float32:
+        """Median of an image (y, x), NaN left out, cut like `array`; looked for once in a process."""
+        return _median(self, name, *_stamped(self.path))
 
     def _image(self, name: str, version: int) -> Hdu:
         hdu = self.layout.hdu(_hdu_name(name), version)
@@ -448,6 +454,11 @@ def flag_tables(definitions: list[tuple[int, str]], path: str = "") -> tuple[np.
             moves.append((value, standard))
         elif name != "GOOD":
             log.warning("%s: DQ_DEF names the unknown flag %r, which is ignored", path, name)
+    return _flag_tables(tuple(moves))
+
+
+@functools.lru_cache(maxsize=32)
+def _flag_tables(moves: tuple[tuple[int, int], ...]) -> tuple[np.ndarray, np.ndarray | None]:
     # A flag whose value has several bits (none is in use) is set where any of them is, so that the two halves of a
     # word can be looked up on their own.
     index = np.arange(1 << 16, dtype=np.uint32)
@@ -489,6 +500,8 @@ class FlagMap:
 
     def __getitem__(self, key: Any) -> np.ndarray:
         stored = np.asarray(self.raw[key])
+        if stored.ndim >= 2 and stored.dtype.str in (">i4", ">u4"):
+            return standard_flags(stored, self.sign, self.tables)
         values = stored.astype(stored.dtype.newbyteorder("="))
         if self.sign:
             values = values.view(f"u{values.dtype.itemsize}") ^ np.array(self.sign, f"u{values.dtype.itemsize}")
@@ -542,6 +555,11 @@ def _as_reference_error(path: str) -> Iterator[None]:
         raise ReferenceFileError(path, f"the reference file cannot be read: {error}", _FETCH) from error
 
 
+@functools.lru_cache(maxsize=64)
+def _median(reference: Reference, name: str, path: str, stamp: int, size: int) -> np.float32:
+    return nan_median(reference.array(name))
+
+
 @functools.lru_cache(maxsize=256)
 def _layout(path: str, stamp: int, size: int) -> FitsLayout:
     with _as_reference_error(path):
@@ -574,11 +592,8 @@ def _meta(path: str, stamp: int, size: int, reftype: str) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=32)
 def _tree(path: str, stamp: int, size: int) -> Mapping[str, Any]:
-    import asdf
-
     try:
-        with asdf.open(path, lazy_load=False, memmap=False) as file:
-            return file.tree
+        return read_tree(path)
     except Exception as error:  # asdf, yaml and the transforms have no common base class for what a damaged file raises
         reason = file_problem(path) or f"the reference file cannot be read as ASDF: {error}"
         raise ReferenceFileError(path, reason, _FETCH) from error

@@ -9,8 +9,7 @@ import numpy as np
 
 from jwstdask.core.errors import InputError, ProductError
 from jwstdask.io.layout import FitsLayout, open_layout
-from jwstdask.io.remote import is_url, publish
-from jwstdask.io.temporary import temporary_path
+from jwstdask.io.temporary import replacing
 from jwstdask.program.difference import strips
 from jwstdask.report.quicklook import stretch
 
@@ -137,14 +136,11 @@ def draw_difference(a: str, b: str, path: str, place: tuple[int, ...] | None = N
         raise InputError(b, f"{name} of {a} has another shape: there is no picture of their difference", "")
     plane = tuple(place[: len(shape) - 2]) if place is not None else (0,) * (len(shape) - 2)
     figure = _figure(_Panels(first, second, name, plane), first, second, name, plane, place)
-    temporary = temporary_path(path if is_url(path) else os.path.abspath(path))
     form = os.path.splitext(path)[1][1:].lower() or "png"
     try:
-        figure.savefig(temporary, format=form, dpi=110)
-        publish(temporary, path)
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format=form, dpi=110)
     except (OSError, ValueError) as error:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
         raise ProductError(
             path, f"the picture cannot be written ({error})", "give a .png in a folder that exists"
         ) from (error)

@@ -20,8 +20,8 @@ from jwstdask import __version__
 from jwstdask.core.errors import JwstdaskError
 from jwstdask.core.plan import AssociationPlan, ExposurePlan, Outcome
 from jwstdask.io.product import make_folder
-from jwstdask.io.remote import is_url, join, publish
-from jwstdask.io.temporary import temporary_path
+from jwstdask.io.remote import is_url, join
+from jwstdask.io.temporary import replacing
 from jwstdask.program.journal import program_records
 from jwstdask.report.data import ReportData, document, finite, of_outcomes, read_program, totals
 from jwstdask.report.quicklook import thumbnail
@@ -141,9 +141,8 @@ def write_page(
         data=embedded(content),
     )
     make_folder(path)
-    temporary = temporary_path(path)
-    Path(temporary).write_text(text, encoding="utf-8")
-    publish(temporary, path)
+    with replacing(path) as temporary:
+        Path(temporary).write_text(text, encoding="utf-8")
     return path
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from jwstdask.io.asdf import read_tree
 from jwstdask.wcs.footprint import parse_s_region
 from jwstdask.wcs.pixelmap import limits
 
@@ -213,13 +214,9 @@ def custom_grid(path: str | Path, output_shape: Sequence[int] | None = None) -> 
     ValueError
         If nothing gives the shape, or the WCS is not an imaging WCS.
     """
-    from copy import deepcopy
-
-    import asdf
-
-    with asdf.open(path) as file:
-        wcs = deepcopy(file.tree["wcs"])
-        tree = {name: file.tree.get(name) for name in ("pixel_area", "pixel_scale", "pixel_shape", "array_shape")}
+    found = read_tree(path)
+    wcs = found["wcs"]
+    tree = {name: found.get(name) for name in ("pixel_area", "pixel_scale", "pixel_shape", "array_shape")}
     if wcs.output_frame.naxes != 2:
         raise ValueError(f"{path}: an image needs 2 world axes, this WCS has {wcs.output_frame.naxes}")
     if output_shape is not None:

@@ -155,7 +155,9 @@ class Chaos:
             if process.returncode == 0:
                 return {"kills": kills, **self._redone(out)}
             lost = bool(kills) and kills[-1] == "scheduler" and process.returncode in (1, 2) and "scheduler" in printed
-            if not kills or not (lost or process.returncode in (-signal.SIGKILL, 130)):
+            # Ctrl-C in the very moment in which a run has ended ends the interpreter.
+            struck = process.returncode in (-signal.SIGKILL, -signal.SIGINT, 130)
+            if not kills or not (lost or struck):
                 raise SystemExit(f"a run failed by itself ({process.returncode}):\n{printed}")
 
     def _strike(self, process: subprocess.Popen, victim: str, apart: Apart | None) -> str:

@@ -101,7 +101,7 @@ def measured(paths: Sequence[str], folder: Path, count: int) -> Run:
     born = psutil.Process().create_time()
     notes = folder / "notes"
     notes.mkdir(parents=True)
-    forks.prepare()
+    forks.prepare(stage1=True)
     chains = [[plan] for plan in plans_of([Path(path) for path in paths], folder / "products")]
     executor = local_cluster(count)
     started = time.time()

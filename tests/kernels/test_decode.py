@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jwstdask.kernels.decode import decode_uint16, moved_flags, swap32
+from jwstdask.kernels.decode import decode_uint16, moved_flags, standard_flags, swap32
 
 
 @pytest.mark.parametrize("shape", [(7, 5), (2, 3, 4, 5), (1, 1, 1, 1)])
@@ -57,3 +57,20 @@ def test_flags_move_bit_by_bit(shape, upper):
     before = words.copy()
     np.testing.assert_array_equal(moved_flags(words.T, low, high if upper else None), expected.T)
     np.testing.assert_array_equal(words, before)
+
+
+@pytest.mark.parametrize("sign", [0, 1 << 31])
+@pytest.mark.parametrize("upper", [None, False, True])
+def test_standard_flags(sign, upper):
+    rng = np.random.default_rng(4)
+    words = rng.integers(0, 1 << 32, (2, 5, 300), dtype=np.uint32)
+    words[rng.random(words.shape) < 0.9] = 0
+    words[:, :, 60:250] = 0
+    low, high = rng.integers(0, 1 << 32, (2, 1 << 16), dtype=np.uint32)
+    raw = (words ^ np.uint32(sign)).astype(">u4").view(">i4")[:, 1:4, 3:290]
+    words = words[:, 1:4, 3:290]
+    low[0] = high[0] = 0
+    moved = low[words & 0xFFFF] | (high[words >> 16] if upper else 0)
+    tables = None if upper is None else (low, high if upper else None)
+    expected = words if upper is None else moved
+    np.testing.assert_array_equal(standard_flags(raw, sign, tables), expected)

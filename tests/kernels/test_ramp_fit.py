@@ -10,6 +10,7 @@ import pytest
 
 from jwstdask.core import dq
 from jwstdask.kernels import ramp_fit as kernel
+from jwstdask.kernels.ramp_segments import fit_segments
 
 MIXTURES = np.array(
     [1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 33, 36, 64, 65, 96, 128, 129, 132, 133, 160, 161], np.uint8
@@ -180,7 +181,7 @@ def test_segments_same_bits_as_the_oracle(seed, integrations, groups, nframes, z
     *arrays, zeroframe = exposure(seed, integrations, groups)
     options = {"zeroframe": zeroframe if zero else None, "groupgap": groupgap, **times(nframes, groupgap)}
     *_, found = oracle(arrays, suppress=suppress, drop=drop, save_opt=True, **options)
-    segments = kernel.fit_segments(*arrays, suppress_one_group=suppress, drop_frames1=drop, **options)
+    segments = fit_segments(*arrays, suppress_one_group=suppress, drop_frames1=drop, **options)
     for name, array in segments._asdict().items():
         np.testing.assert_array_equal(array, found[name], err_msg=name, strict=True)
     assert np.count_nonzero(segments.slope) > 0
@@ -191,7 +192,7 @@ def test_segments_of_lone_groups_take_room_as_in_the_oracle():
     *arrays, _ = exposure(0, 1, 7, (3, 4), flagged=False)
     arrays[1][:, 1::2] = dq.DO_NOT_USE
     *_, found = oracle(arrays, save_opt=True, **times())
-    segments = kernel.fit_segments(*arrays, **times())
+    segments = fit_segments(*arrays, **times())
     assert segments.slope.shape == found["slope"].shape == (1, 4, 3, 4)
     np.testing.assert_array_equal(segments.slope, found["slope"])
     assert (segments.slope[:, 1:] == 0).all() and (segments.slope[:, 0] != 0).all()
@@ -215,7 +216,7 @@ def test_groups_unusable_everywhere_are_left_out_as_in_the_oracle(leading, trail
     rate, rateints = kernel.ramp_fit(*arrays, **groups, **times())
     assert_same(rate, found[0])
     assert_same(rateints, found[1])
-    segments = kernel.fit_segments(*arrays, **groups, **times())
+    segments = fit_segments(*arrays, **groups, **times())
     for name, array in segments._asdict().items():
         np.testing.assert_array_equal(array, found[2][name], err_msg=name, strict=True)
 
@@ -269,16 +270,6 @@ def test_lines_of_any_length_and_place_are_fitted_as_pixel_by_pixel(integrations
         outside = image.copy()
         outside[..., inner[0], inner[1]] = 0
         assert (outside == 0).all()
-
-
-def test_quotients_by_the_reciprocal_same_bits_as_by_division():
-    rng = np.random.default_rng(0)
-    values = rng.integers(0, 2**32, 200_000, dtype=np.uint32).view(np.float32)
-    values = values[np.isfinite(values)].astype(float)
-    divisors = [1.0, 3.0, 10.73677, 0.27424, 2**24 - 1, 1 + 2**-23, *rng.uniform(0.01, 1000, 20)]
-    for divisor in np.array(divisors, np.float32).astype(float):
-        found = [kernel._quotient(value, divisor, 1 / divisor) for value in values[:: 1 + len(values) // 5000]]
-        np.testing.assert_array_equal(found, values[:: 1 + len(values) // 5000] / divisor)
 
 
 # A slow fit, from the definitions. ------------------------------------------------------------------------------------
@@ -480,3 +471,13 @@ def test_groups_that_suppressed_ramps_alone_have_are_unused():
     # two good groups
     groupdq[0, :, 0, 1] = [0, 0, 2, 2, 0]
     assert kernel.unused_groups(groupdq, True) == (0, 0)
+
+
+def test_quotients_by_the_reciprocal_same_bits_as_by_division():
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 2**32, 200_000, dtype=np.uint32).view(np.float32)
+    values = values[np.isfinite(values)].astype(float)
+    divisors = [1.0, 3.0, 10.73677, 0.27424, 2**24 - 1, 1 + 2**-23, *rng.uniform(0.01, 1000, 20)]
+    for divisor in np.array(divisors, np.float32).astype(float):
+        found = [kernel._quotient(value, divisor, 1 / divisor) for value in values[:: 1 + len(values) // 5000]]
+        np.testing.assert_array_equal(found, values[:: 1 + len(values) // 5000] / divisor)

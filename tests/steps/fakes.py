@@ -35,6 +35,9 @@ class FakeReference:
     def array(self, name: str) -> np.ndarray:
         return self.arrays[name]
 
+    def median(self, name: str) -> np.float32:
+        return np.float32(np.nanmedian(self.arrays[name]))
+
     @property
     def flags(self) -> np.ndarray | None:
         return self.dq

@@ -206,7 +206,7 @@ def test_the_tally_counts_the_inner_part_only(miri_groups):
 
 @pytest.mark.parametrize("tile", TILES)
 def test_segments_do_not_depend_on_tiles(tile):
-    from jwstdask.kernels.ramp_fit import fit_segments
+    from jwstdask.kernels.ramp_segments import fit_segments
 
     ramp, meta, references = setting(5, 2, 8, True, exposure__groupgap=1, exposure__nframes=4)
     step = RampFitStep(save_opt=True)
@@ -228,7 +228,7 @@ def test_the_tally_tells_how_long_the_segments_product_must_be():
     ramp, meta, references = setting(5, 2, 8)
     _, tally, _ = fit(RampFitStep(save_opt=True), meta, references, ramp, (16, 20))
     counts = [name.split(".")[2:] for name in tally if name.startswith("ramp_fit.segments.")]
-    from jwstdask.kernels.ramp_fit import fit_segments
+    from jwstdask.kernels.ramp_segments import fit_segments
 
     expected = fit_segments(
         ramp.sci, ramp.groupdq, ramp.pixeldq, references["gain"].arrays["sci"], references["readnoise"].arrays["sci"],

@@ -15,13 +15,14 @@ from jwstdask.core.params import par
 from jwstdask.core.step import Meta, SidePath, Step
 from jwstdask.io.product import ProductWriter, make_folder
 from jwstdask.kernels import dark_current
+from jwstdask.refs.reference import FlagMap
 
 _ROWS = 64
 
 
 @dataclass(frozen=True)
 class Dark:
-    """A dark [DN], (group, y, x) or (integration, group, y, x) for MIRI, its flags (y, x), and how to sample it.
+    """A dark [DN], (group, y, x) or (integration, group, y, x) for MIRI, its flags, and how to sample it.
 
     Attributes
     ----------
@@ -35,19 +36,18 @@ class Dark:
         Mean dark current [e-/s], for the noise of ramp_fit.
     planes
         Number of its groups, with those that it is extended by.
-    meta, own_flags
+    meta
         Of the reference.
     """
 
     values: np.ndarray
-    flags: np.ndarray
+    flags: FlagMap | np.ndarray
     groups: list[range]
     averaged: bool
     first: bool
     mean: float
     planes: int
     meta: Mapping[str, Any]
-    own_flags: Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,12 +118,9 @@ class DarkCurrentStep(Step):
                 f"a dark of {planes} groups cannot be sampled at {ngroups} groups with gaps of {groupgap}",
                 "Use a dark with the sampling of the exposure or a finer one.",
             )
-        flags = own_flags = reference.flags
-        if flags.ndim == 4:
-            flags = np.bitwise_or.reduce(flags[:, 0], axis=0)
         first = meta.get("meta.exposure.integration_start") in (None, 1)
         mean = self._mean(meta, reference)
-        return Dark(values, flags, groups, averaged, first, mean, planes + added, dict(reference.meta), own_flags)
+        return Dark(values, reference.flags, groups, averaged, first, mean, planes + added, dict(reference.meta))
 
     def _mean(self, meta: Meta, reference: Any) -> float:
         """Mean dark current [e-/s]: the parameter, or the reference's number."""
@@ -147,7 +144,10 @@ class DarkCurrentStep(Step):
         for integrations, dark in () if missing and self.as_jwst else _darks(prepared, size):
             sci = block.sci[integrations]
             dark_current.subtract(sci, dark, prepared.groups, prepared.averaged, rows, columns, out=sci)
-        block.pixeldq |= prepared.flags[rows, columns]
+        if prepared.flags.ndim == 4:
+            block.pixeldq |= np.bitwise_or.reduce(prepared.flags[:, 0, rows, columns], axis=0)
+        else:
+            block.pixeldq |= prepared.flags[rows, columns]
         block.average_dark_current = prepared.mean
 
     def finish(self, meta: Meta, prepared: Dark, tally: Mapping[str, float]) -> dict[str, Any]:
@@ -193,9 +193,7 @@ def _save(path: str, meta: Meta, prepared: Dark) -> None:
             product.write("sci", np.stack(bands) if miri else bands[0], rows=rows)
             product.write(
                 "dq",
-                np.broadcast_to(
-                    np.asarray(prepared.own_flags[..., rows, :], np.uint32), (*flags[:-2], *zeros.shape[2:])
-                ),
+                np.broadcast_to(np.asarray(prepared.flags[..., rows, :], np.uint32), (*flags[:-2], *zeros.shape[2:])),
                 rows=rows,
             )
         product.finish()

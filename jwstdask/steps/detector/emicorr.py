@@ -16,6 +16,7 @@ from jwstdask.core.dims import integrations_of
 from jwstdask.core.errors import InputError, ProductError, ReferenceFileError
 from jwstdask.core.params import par
 from jwstdask.core.step import Meta, Step
+from jwstdask.io.asdf import write_tree
 from jwstdask.kernels import emicorr, emicorr_sequential
 from jwstdask.kernels.emicorr import Median, PhaseSums, Readout, Wave
 from jwstdask.kernels.emicorr_sequential import Table
@@ -264,8 +265,6 @@ class EmiCorrStep(Step):
 
     def _save(self, meta: Meta, prepared: Interference, waves: list[np.ndarray], path: str) -> None:
         """Save the folded waves as a reference of this subarray and read pattern."""
-        import asdf
-
         pattern, names = str(meta["meta.exposure.readpatt"]), list(prepared.names)
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S")
         tree = {
@@ -295,7 +294,7 @@ class EmiCorrStep(Step):
         }
         try:
             os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-            asdf.AsdfFile(tree).write_to(path)
+            write_tree(tree, path)
         except OSError as error:
             raise ProductError(path, f"cannot be written: {error}", "choose another output_dir") from error
 

@@ -15,6 +15,7 @@ from jwstdask.core.errors import StepError
 from jwstdask.core.params import par
 from jwstdask.core.step import Meta, Step
 from jwstdask.kernels.jump import NONE, SIGMA_CLIP, Detection, choose_regime, detect_jumps, whole_planes
+from jwstdask.kernels.medians import nan_median
 from jwstdask.kernels.showers import Showers, flag_showers
 from jwstdask.kernels.snowballs import Snowballs, flag_snowballs
 
@@ -158,12 +159,13 @@ class JumpStep(Step):
         return int(seconds // meta["meta.exposure.group_time"])
 
     def prepare(self, meta: Meta, references: Mapping[str, Any]) -> JumpData:
-        gain = references["gain"].match(meta).array("sci")
+        reference = references["gain"].match(meta)
+        gain = reference.array("sci")
         readnoise = references["readnoise"].match(meta).array("sci")
         groups = tuple(self._groups_in(time, meta) for time in (self.after_jump_flag_time1, self.after_jump_flag_time2))
         electrons = (0.0, 0.0)
         if max(groups) > 0:
-            typical = np.nanmedian(np.array(gain, np.float32), overwrite_input=True)
+            typical = reference.median("sci")
             electrons = float(self.after_jump_flag_dn1 * typical), float(self.after_jump_flag_dn2 * typical)
         return JumpData(
             shape=(integrations_of(meta), int(meta["meta.exposure.ngroups"]), *gain.shape),
@@ -245,7 +247,9 @@ class JumpStep(Step):
     def _mark_pixels(self, block: RampBlock, prepared: JumpData) -> np.ndarray:
         """Flag pixels without a gain; the gain of the block."""
         gain = np.ascontiguousarray(prepared.gain[block.window.rows, block.window.columns], np.float32)
-        block.pixeldq[~(gain > 0)] |= np.uint32(NO_GAIN_VALUE | DO_NOT_USE)
+        unknown = ~(gain > 0)
+        if unknown.any():
+            block.pixeldq[unknown] |= np.uint32(NO_GAIN_VALUE | DO_NOT_USE)
         return gain
 
     def again(
@@ -301,7 +305,7 @@ class JumpStep(Step):
             gain, readnoise = prepared.gain, prepared.readnoise
             amplitude = _SHOWER_AMPLITUDE
             if not self.as_jwst:
-                amplitude = self.max_shower_amplitude * float(np.nanmedian(np.array(gain, np.float32)))
+                amplitude = self.max_shower_amplitude * float(nan_median(gain))
             search = self._showers(meta, amplitude, groupdq.shape[0] >= self.minimum_sigclip_groups, regime)
             _, prepared.events = flag_showers(frame.sci, groupdq, frame.pixeldq, gain, readnoise, search, out=groupdq)
         # Saturated cores of snowballs replace all flags, DO_NOT_USE too.

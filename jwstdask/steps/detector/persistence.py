@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import asdf
 import numpy as np
 
 from jwstdask.core.block import RampBlock, Window
@@ -15,7 +14,8 @@ from jwstdask.core.dims import integrations_of
 from jwstdask.core.errors import ParameterError
 from jwstdask.core.params import par
 from jwstdask.core.step import Meta, Step
-from jwstdask.io.temporary import FileArray, temporary_path
+from jwstdask.io.asdf import read_tree, write_tree
+from jwstdask.io.temporary import FileArray
 from jwstdask.kernels import persistence
 
 _DAY = 86400.0
@@ -33,27 +33,19 @@ def read_state(path: str, detector: str) -> dict[str, Any] | None:
     """
     if not os.path.exists(path):
         return None
-    with asdf.open(path, lazy_load=False, memmap=False) as file:
-        found = file.tree.get(detector)
-        return None if found is None else dict(found)
+    found = read_tree(path).get(detector)
+    return None if found is None else dict(found)
 
 
 def write_state(path: str, detector: str, state: Mapping[str, Any] | None) -> None:
     """Put the state of a detector into an ASDF file, which keeps those of other detectors; None takes it out."""
     tree: dict[str, Any] = {}
     if os.path.exists(path):
-        with asdf.open(path, lazy_load=False, memmap=False) as file:
-            tree = {name: value for name, value in file.tree.items() if name not in ("asdf_library", "history")}
+        tree = {name: value for name, value in read_tree(path).items() if name not in ("asdf_library", "history")}
     tree.pop(detector, None)
     if state is not None:
         tree[detector] = dict(state)
-    temporary = temporary_path(path)
-    try:
-        asdf.AsdfFile(tree).write_to(temporary)
-        os.replace(temporary, path)
-    finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
+    write_tree(tree, path)
 
 
 @dataclass

@@ -13,7 +13,7 @@ from jwstdask.core.dq import DO_NOT_USE, SATURATED
 from jwstdask.core.errors import StepError
 from jwstdask.core.params import par
 from jwstdask.core.step import Meta, Step
-from jwstdask.kernels import likelihood, ramp_fit
+from jwstdask.kernels import likelihood, ramp_fit, ramp_segments
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class RampFitStep(Step):
         origin = 0 if gathered is not None else -leading
         slopes = ramp_fit.ramp_fit(*arguments, **options, origin=origin)
         if self.save_opt:
-            segments = ramp_fit.fit_segments(*arguments, **options, **prepared.frames)
+            segments = ramp_segments.fit_segments(*arguments, **options, **prepared.frames)
             extra = _padded(segments, ngroups)
             block.products["fitopt"] = ImageBlock(block.window, sci=None, extra=extra)  # type: ignore[arg-type]
             _add(block, f"ramp_fit.segments.{segments.slope.shape[1]}.{segments.crmag.shape[1]}", 1)

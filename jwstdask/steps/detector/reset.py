@@ -11,6 +11,7 @@ import numpy as np
 from jwstdask.core.block import RampBlock
 from jwstdask.core.errors import ReferenceFileError
 from jwstdask.core.step import Meta, Step
+from jwstdask.refs.reference import FlagMap
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Anomaly:
     """The reset anomaly [DN], (integration, group, y, x), its flags (y, x), and the index of the first integration."""
 
     values: np.ndarray
-    flags: np.ndarray
+    flags: FlagMap | np.ndarray
     start: int
 
 
@@ -56,7 +57,7 @@ class ResetStep(Step):
         # The header says how many integrations and groups count.
         integrations, groups = (int(reference.meta[f"meta.exposure.{name}"]) for name in ("nints", "ngroups"))
         start = int(meta.get("meta.exposure.integration_start") or 1) - 1
-        return Anomaly(values[:integrations, :groups], reference.dq, start)
+        return Anomaly(values[:integrations, :groups], reference.flags, start)
 
     def apply(self, block: RampBlock, prepared: Anomaly, gathered: Any = None) -> None:
         tile = block.window.rows, block.window.columns

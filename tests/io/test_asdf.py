@@ -1,0 +1,98 @@
+"""Reading and writing ASDF files."""
+
+from __future__ import annotations
+
+import datetime
+import io
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import asdf
+import numpy as np
+import pytest
+
+from jwstdask.io.asdf import array_link, read_tree, tree_bytes, write_tree
+
+TREE = {"meta": {"name": "a", "values": [1, 2.5, None]}, "table": np.arange(4.0)}
+
+
+def test_there_and_back(tmp_path):
+    path = tmp_path / "a.asdf"
+    write_tree(TREE, path)
+    found = read_tree(path)
+    assert dict(found["meta"]) == TREE["meta"]
+    path.unlink()
+    np.testing.assert_array_equal(found["table"], TREE["table"])
+    buffer = io.BytesIO()
+    write_tree(TREE, buffer)
+    buffer.seek(0)
+    assert dict(read_tree(buffer)["meta"]) == TREE["meta"]
+
+
+def test_one_thread_at_a_time_is_in_the_validators_of_the_library(monkeypatch, tmp_path):
+    """They share in a process what they have seen, by address: see the module."""
+    original, inside, most = asdf.schema.validate, [], []
+
+    def validate(*arguments, **options):
+        inside.append(threading.get_ident())
+        most.append(len(set(inside)))
+        time.sleep(0.01)
+        try:
+            return original(*arguments, **options)
+        finally:
+            inside.remove(threading.get_ident())
+
+    monkeypatch.setattr(asdf.schema, "validate", validate)
+    path = tmp_path / "a.asdf"
+    write_tree(TREE, path)
+    with ThreadPoolExecutor(4) as pool:
+        tasks = [pool.submit(write_tree, TREE, io.BytesIO()) for _ in range(6)]
+        tasks += [pool.submit(read_tree, path) for _ in range(6)]
+        for task in tasks:
+            task.result()
+    assert len(most) >= 12
+    assert max(most) == 1
+
+
+def test_a_tree_that_cannot_be_written_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.asdf"
+    write_tree(TREE, path)
+    with pytest.raises(Exception, match="large"):
+        write_tree({"number": 2**80}, path)
+    assert dict(read_tree(path)["meta"]) == TREE["meta"]
+    assert [file.name for file in tmp_path.iterdir()] == ["a.asdf"]
+
+
+def test_plain_trees_are_written_as_the_library_writes_them(monkeypatch):
+    dtype = np.dtype([("number", ">i4"), ("time", ">f8"), ("name", "S5")])
+    tree = {
+        "_fits_hash": "0123",
+        "data": array_link("fits:SCI,1", (3, 4), np.dtype("float32")),
+        "times": array_link("fits:INT_TIMES,1", (7,), dtype),
+        "meta": {
+            "texts": ["", "null", "1.5", "2023-07-15", "two\nlines", "ü", "a: b # c", "x " * 60, "'\"", " blank "],
+            "numbers": [0, -1, 2**61, 1.0, 1e300, -0.1, float("inf"), float("nan"), True, None],
+            "nested": {"empty": {}, "list": [], "of lists": [[1, 2], [3, [4]]], "dicts": [{"a": 1}, {"b": {"c": 2}}]},
+            "zebra": 1,
+            "apple": 2,
+        },
+        "asdf": "a name that comes before those of the library",
+    }
+    buffer = io.BytesIO()
+    write_tree(tree, buffer)
+    monkeypatch.setattr(asdf.schema, "validate", None)  # the library cannot write without it
+    assert tree_bytes(tree) == buffer.getvalue()
+
+
+@pytest.mark.parametrize("value", [np.arange(3.0), np.float64(2.5), (1, 2), 2**70, {1: 2}, datetime.date(2023, 7, 15)])
+def test_other_trees_are_left_to_the_library(value):
+    tree = {"meta": {"name": "a", "value": value}}
+    buffer = io.BytesIO()
+    try:
+        write_tree(tree, buffer)
+    except Exception as error:
+        with pytest.raises(type(error)):
+            tree_bytes(tree)
+    else:
+        assert tree_bytes(tree) == buffer.getvalue()
