@@ -133,6 +133,11 @@ def marginal(one: Cost, many: Cost, count: int) -> Cost:
     return Cost((many.cpu - one.cpu) / steps, (many.wall - one.wall) / steps, many.anonymous, many.resident)
 
 
+def median(costs: Sequence[Cost]) -> Cost:
+    """The one in the middle by CPU time, the lower of two."""
+    return sorted(costs, key=lambda cost: cost.cpu)[(len(costs) - 1) // 2]
+
+
 def line(title: str, theirs: Cost, ours: Cost, goal: str = "") -> str:
     """A line of the table under ``HEADER``."""
     return (
