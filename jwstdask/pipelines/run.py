@@ -5,16 +5,13 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
-import pickle
-import sys
 import threading
 import time
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 from jwstdask.core.errors import InputError, JwstdaskError, PlanError
 from jwstdask.core.plan import AssociationPlan, Cost, ExposurePlan, Outcome
@@ -36,6 +33,7 @@ from jwstdask.pipelines.detector1 import Detector1Pipeline
 from jwstdask.pipelines.guider import GuiderPipeline
 from jwstdask.pipelines.image2 import Image2Pipeline
 from jwstdask.pipelines.image3 import Image3Pipeline
+from jwstdask.pipelines.outcomes import Outcomes
 from jwstdask.pipelines.planner import Configured, Draft, Request, in_parallel, plan_exposures
 from jwstdask.pipelines.resume import Ledger, Resume, opened_ledger
 from jwstdask.pipelines.sequence import Linked, sequences, tell_lost
@@ -673,39 +671,6 @@ def _enough(plan: AssociationPlan, min_members: int | None) -> AssociationPlan:
     if min_members is None or count >= min_members:
         return plan
     return replace(plan, error=f"{plan.name}: only {count} of at least {min_members} members (--min-members) are left")
-
-
-class Outcomes(Sequence[Outcome]):
-    """Outcomes of many tasks, held compressed: as objects each takes as much memory as its plan or more."""
-
-    def __init__(self) -> None:
-        self._packed: list[bytes] = []
-        self.keys: list[tuple[str, str]] = []
-        """Pipeline and path of each."""
-
-    def append(self, outcome: Outcome) -> None:
-        self._packed.append(zlib.compress(pickle.dumps(outcome, pickle.HIGHEST_PROTOCOL), 1))
-        self.keys.append((sys.intern(outcome.pipeline), outcome.path))
-
-    def ordered(self, order: Mapping[tuple[str, str], int]) -> Outcomes:
-        """Sorted by the place of their keys; those without one at the end."""
-        found = Outcomes()
-        for place in sorted(range(len(self)), key=lambda place: order.get(self.keys[place], len(order))):
-            found._packed.append(self._packed[place])
-            found.keys.append(self.keys[place])
-        return found
-
-    def __len__(self) -> int:
-        return len(self._packed)
-
-    @overload
-    def __getitem__(self, place: int) -> Outcome: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[Outcome]: ...
-    def __getitem__(self, place: int | slice) -> Outcome | list[Outcome]:
-        if isinstance(place, slice):
-            return [self[item] for item in range(*place.indices(len(self)))]
-        return pickle.loads(zlib.decompress(self._packed[place]))
 
 
 @dataclass

@@ -18,7 +18,6 @@ import os
 import socket
 import threading
 import time
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +25,7 @@ from typing import Any
 from jwstdask.core.errors import PlanError, ProductError
 from jwstdask.io.product import prepare_folder
 from jwstdask.io.remote import is_url, join
+from jwstdask.io.shelf import Kept, Shelf
 from jwstdask.io.temporary import replacing
 from jwstdask.program.state import INTERVAL, fetch, send, state_folder
 
@@ -112,7 +112,7 @@ class TaskState:
     state
         ``planned``, ``running``, ``done``, ``up to date`` or ``failed``.
     text
-        The last record of it being finished, in whatever run, as compressed JSON: there may be many tasks.
+        The last record of it being finished, in whatever run, as JSON on a shelf: there may be many tasks.
     wall, ended
         Seconds that it took, and since 1970 when it was finished.
     reason, trace
@@ -125,7 +125,7 @@ class TaskState:
     pipeline: str = ""
     path: str = ""
     state: str = "planned"
-    text: bytes = b""
+    text: Kept | None = None
     wall: float = 0.0
     ended: float = 0.0
     reason: str = ""
@@ -139,7 +139,7 @@ class TaskState:
     @property
     def finished(self) -> dict[str, Any] | None:
         """The last record of it being finished; None if it has not been, or failed later."""
-        return json.loads(zlib.decompress(self.text)) if self.text else None
+        return json.loads(self.text.read()) if self.text else None
 
 
 @dataclass
@@ -162,6 +162,7 @@ class History:
     runs: list[dict[str, Any]] = field(default_factory=list)
     files: dict[tuple[str, int, int], str] = field(default_factory=dict)
     written: dict[str, tuple[int, int, str]] = field(default_factory=dict)
+    _shelf: Shelf = field(default_factory=Shelf)
 
     def add(self, record: Mapping[str, Any], text: str = "") -> None:
         """Take a record into account; ``text`` is its JSON, if that is known."""
@@ -185,9 +186,9 @@ class History:
                 state.started = record["time"]
             elif kind == "failed":
                 state.reason, state.trace = record.get("reason", ""), record.get("trace", "")
-                state.text = b""
+                state.text = None
             elif kind == "finished":
-                state.text = zlib.compress((text or _text(record)).encode(), 1)
+                state.text = self._shelf.put((text or _text(record)).encode())
                 state.reason = state.trace = ""
                 state.wall, state.ended = record.get("wall", 0.0), record.get("time", 0.0)
                 self._remember(record)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import jwstdask.pipelines.run as run_module
 from jwstdask.core.plan import ExposurePlan, Outcome, StepPlan, StepRecord
 from jwstdask.core.settings import Settings
+from jwstdask.pipelines.outcomes import Outcomes
 from jwstdask.pipelines.planner import shared
-from jwstdask.pipelines.run import Outcomes, find_inputs, plan_program, run_chains
+from jwstdask.pipelines.run import find_inputs, plan_program, run_chains
 from jwstdask.step import JumpStep, SaturationStep
 from tests.using import crds_of
 

@@ -173,7 +173,7 @@ def test_pickles_of_whole_frames(tmp_path, mark):
 def test_pickles_are_loaded_nowhere_else():
     """In the package no array may hold objects, and YAML is loaded safely; of pickles there are three.
 
-    ``frames.py`` reads one from a file, behind its digest; ``run.py`` unpacks outcomes that it packed itself;
+    ``frames.py`` reads one from a file, behind its digest; ``outcomes.py`` unpacks outcomes that it packed itself;
     ``executor.py`` takes items as a worker takes their function, from its scheduler.
     """
     root = Path(jwstdask.__file__).parent
@@ -191,7 +191,7 @@ def test_pickles_are_loaded_nowhere_else():
                 unsafe.append((path.name, "allow_pickle"))
             if name == "yaml.load" and "oader" not in ast.unparse(node):
                 unsafe.append((path.name, name))
-    assert loads == ["executor.py", "frames.py", "run.py"]
+    assert loads == ["executor.py", "frames.py", "outcomes.py"]
     assert not unsafe
 
 
