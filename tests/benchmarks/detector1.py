@@ -246,14 +246,12 @@ def run_theirs(case: Case, exposures: Exposures, folder: Path) -> tuple[Cost, Co
     command = [*ORACLE, PIPELINE, str(folder / "theirs"), *map(str, inputs), *_words(case), f"--costs={costs}"]
     whole = run(command, {**exposures.environment, **_THREAD}, folder, folder / "log.txt")
     times = [tuple(map(float, text.split())) for text in costs.read_text().splitlines()]
-    scale = case.scale
-    memory = int(whole.anonymous * scale), int(whole.resident * scale)
-    more = median(
-        [
-            Cost((cpu1 - cpu0) * scale, (wall1 - wall0) * scale, *memory)
-            for (cpu0, wall0), (cpu1, wall1) in pairwise(times)
-        ]
-    )
+    memory = int(whole.anonymous * case.scale), int(whole.resident * case.scale)
+
+    def between_two(before: tuple[float, ...], after: tuple[float, ...]) -> Cost:
+        return Cost(*(case.scale * (end - start) for start, end in zip(before, after, strict=True)), *memory)
+
+    more = median([between_two(*pair) for pair in pairwise(times)])
     return more, None if exposures.small not in exposures.theirs else Cost(*times[0], *memory)
 
 
