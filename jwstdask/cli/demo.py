@@ -54,8 +54,9 @@ def run_demo(folder: Path, size: str, workers: int | None, seed: int) -> int:
     from jwstdask.core.settings import Settings
     from jwstdask.engine.clusters import local_cluster
     from jwstdask.engine.executor import available_cores
+    from jwstdask.pipelines.program_plan import ProgramPlan
     from jwstdask.pipelines.resume import Resume
-    from jwstdask.pipelines.run import ProgramPlan, run_program
+    from jwstdask.pipelines.run import run_program
     from jwstdask.report.html import write_run_report
     from jwstdask.simulate import make_cache, make_program
 

@@ -10,7 +10,7 @@ from jwstdask.cli.progress import duration
 from jwstdask.core.plan import AssociationPlan, Chunks, Cost, ExposurePlan, StepPlan
 
 if TYPE_CHECKING:
-    from jwstdask.pipelines.run import ProgramPlan
+    from jwstdask.pipelines.program_plan import ProgramPlan
 
 FEW = 8
 """As many exposures, associations or files are listed; more with --verbose."""

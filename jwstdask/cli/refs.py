@@ -74,9 +74,9 @@ def choices_of(inputs: Sequence[str], through: int, context: str | None) -> list
     """References of all stages of a program."""
     from jwstdask.io.layout import open_layout
     from jwstdask.io.metadata import read_metadata
+    from jwstdask.pipelines.inputs import find_inputs
     from jwstdask.pipelines.planner import Request, reference_choices
     from jwstdask.pipelines.registry import PIPELINES
-    from jwstdask.pipelines.run import find_inputs
 
     settings = Settings(context=context)
     program = find_inputs(inputs)

@@ -183,7 +183,7 @@ def _run_target(options: Any, inputs: list[str], own: dict[str, Any], steps: dic
             plans = plan_exposures(target, _requests(target, inputs), changed, drafts)
         _say_notes(match)
     if options.dry_run:
-        from jwstdask.pipelines.run import Basis, ProgramPlan
+        from jwstdask.pipelines.program_plan import Basis, ProgramPlan
 
         bases = {(item.pipeline, item.path): Basis.of(draft) for item, draft in zip(plans, drafts, strict=True)}
         return _show(options, ProgramPlan([[item] for item in plans], bases=bases), settings)
@@ -212,10 +212,11 @@ def _match_program(
     path: str, inputs: list[str], through: int, settings: Any, each: dict[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
     """Requests for a program that shall be done as a product was."""
+    from jwstdask.pipelines.inputs import find_inputs
     from jwstdask.pipelines.match import matched, read_match, with_overrides
     from jwstdask.pipelines.planner import check_layers
+    from jwstdask.pipelines.program_plan import plan_program
     from jwstdask.pipelines.registry import PIPELINES
-    from jwstdask.pipelines.run import find_inputs, plan_program
 
     match = read_match(path)
     settings = replace(settings, context=settings.context or match.context or None)
@@ -268,7 +269,7 @@ def _run_associations(options: Any, target: type, inputs: list[str], settings: A
     drafts: list[Any] = []
     plans = [plan for source in sources for plan in plan_association(target, source, settings, kept=drafts)]
     if options.dry_run:
-        from jwstdask.pipelines.run import Combination, ProgramPlan
+        from jwstdask.pipelines.program_plan import Combination, ProgramPlan
 
         program = ProgramPlan()
         program.take([Combination.of(*item) for item in zip(sources, plans, drafts, strict=True)])
@@ -291,7 +292,8 @@ def _run_program(
     options: Any, inputs: list[str], files: list[str], own: dict[str, Any], steps: dict[str, dict[str, Any]]
 ) -> int:
     """A whole program through its stages."""
-    from jwstdask.pipelines.run import find_inputs, plan_program
+    from jwstdask.pipelines.inputs import find_inputs
+    from jwstdask.pipelines.program_plan import plan_program
 
     settings, each = program_settings(options, own, steps, files)
     through = options.through or 3
@@ -329,8 +331,9 @@ def _run_plan(options: Any, words: list[str], own: dict[str, Any], steps: dict[s
 def _run_planned(options: Any, plan: Any, settings: Any) -> int:
     """Do, or with --dry-run show, a plan of a program."""
     from jwstdask.engine.executor import Cluster
+    from jwstdask.pipelines.program_plan import ProgramPlan
     from jwstdask.pipelines.resume import Resume, check_force
-    from jwstdask.pipelines.run import ProgramPlan, home_of, run_program
+    from jwstdask.pipelines.run import home_of, run_program
     from jwstdask.program.log_files import keep_worker_logs, worker_folder
     from jwstdask.refs.crds import context_name
 

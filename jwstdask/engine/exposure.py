@@ -31,6 +31,7 @@ from jwstdask.engine.frames import divided, run_in_file
 from jwstdask.engine.heap import keep_freed_memory
 from jwstdask.engine.log import at_step, map_parts
 from jwstdask.engine.outcome import measured
+from jwstdask.engine.parcel import Parcel
 from jwstdask.engine.passes import (
     Block,
     Pass,
@@ -172,13 +173,13 @@ class StripSink:
 class StripTask:
     """What a process needs to do strips of an exposure: some kilobytes, picklable.
 
-    ``frame`` has the arrays of the whole frame, where a step must see it, and ``dark`` the mean dark current that goes
-    with them.
+    ``gathered`` has what was gathered of the whole frame, by step, ``frame`` the arrays of the whole frame, where a
+    step must see it, and ``dark`` the mean dark current that goes with them.
     """
 
     plan: ExposurePlan
     meta: Mapping[str, Any]
-    gathered: Mapping[str, Any]
+    gathered: Parcel
     handles: Mapping[str, ProductHandle]
     taps: Mapping[str, ProductHandle]
     frame: Mapping[str, FileArray] = field(default_factory=dict)
@@ -193,7 +194,7 @@ def run_strip(task: StripTask, rows: tuple[int, int], revised: bool = False) -> 
     """Do a strip in whatever process this is; the prepared pass is kept for the next strip of the exposure."""
     key = (task.walk, *(handle.temporary for handle in task.handles.values()))
     if getattr(_prepared, "key", None) != key:
-        _prepared.work = Pass(task.plan, task.meta, FileArrays.open(task.plan.path), task.gathered)
+        _prepared.work = Pass(task.plan, task.meta, FileArrays.open(task.plan.path), task.gathered.open())
         _prepared.key = key
     work = _prepared.work
     arrays = {name: held.array for name, held in task.frame.items()}
@@ -378,7 +379,8 @@ def _walk(
                 return partial(_strip, work, handles, taps, frame, revised)
             dark = None if frame is None else frame.average_dark_current
             dark = None if isinstance(dark, np.ndarray) else dark
-            task = StripTask(work.plan, work.meta, work.shipped(), handles, taps, held, dark, walk)
+            gathered = Parcel.of(work.shipped(), scratch)
+            task = StripTask(work.plan, work.meta, gathered, handles, taps, held, dark, walk)
             return partial(run_strip, task, revised=revised)
 
         return walks(work, strip, executor, row_ranges, frame)

@@ -5,9 +5,18 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
+import weakref
 import zlib
 from dataclasses import dataclass
-from typing import IO
+
+
+class _Room:
+    """A file without a name, closed with the last who has this."""
+
+    def __init__(self) -> None:
+        with tempfile.TemporaryFile(prefix="jwstdask-") as file:
+            self.descriptor = os.dup(file.fileno())
+        weakref.finalize(self, os.close, self.descriptor)
 
 
 class Shelf:
@@ -18,7 +27,7 @@ class Shelf:
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
-        self._file: IO[bytes] | None = None
+        self._room: _Room | None = None
         self._size = 0
 
     def put(self, data: bytes) -> Kept:
@@ -26,13 +35,13 @@ class Shelf:
         packed = zlib.compress(data, 1)
         with self._guard:
             try:
-                if self._file is None:
-                    self._file = tempfile.TemporaryFile(prefix="jwstdask-", buffering=0)
-                if os.pwrite(self._file.fileno(), packed, self._size) < len(packed):
+                if self._room is None:
+                    self._room = _Room()
+                if os.pwrite(self._room.descriptor, packed, self._size) < len(packed):
                     return Kept(packed)
             except OSError:
                 return Kept(packed)
-            kept = Kept(None, self._file, self._size, len(packed))
+            kept = Kept(None, self._room, self._size, len(packed))
             self._size += len(packed)
             return kept
 
@@ -42,13 +51,13 @@ class Kept:
     """A byte string on a `Shelf`, or beside it."""
 
     packed: bytes | None
-    file: IO[bytes] | None = None
+    room: _Room | None = None
     offset: int = 0
     size: int = 0
 
     def read(self) -> bytes:
         """The byte string."""
         packed = self.packed
-        if packed is None and self.file is not None:
-            packed = os.pread(self.file.fileno(), self.size, self.offset)
+        if packed is None and self.room is not None:
+            packed = os.pread(self.room.descriptor, self.size, self.offset)
         return zlib.decompress(packed or b"")

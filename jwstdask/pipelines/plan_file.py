@@ -36,8 +36,8 @@ from jwstdask.pipelines.planner import (
     refuse_hooks,
     step_names,
 )
+from jwstdask.pipelines.program_plan import Basis, Combination, ProgramPlan, foreseen, one_writer, second_request
 from jwstdask.pipelines.registry import find
-from jwstdask.pipelines.run import Basis, Combination, ProgramPlan, foreseen, one_writer, second_request
 from jwstdask.program.associations import Association, Product
 from jwstdask.program.record import all_products, plain
 

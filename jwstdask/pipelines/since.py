@@ -16,8 +16,8 @@ from jwstdask.core.params import declared
 from jwstdask.core.plan import ExposurePlan
 from jwstdask.io.remote import absolute, join, present
 from jwstdask.pipelines.plan_file import is_plan_file
+from jwstdask.pipelines.program_plan import Combination, Combine, ProgramPlan, product_paths
 from jwstdask.pipelines.resume import known_stamp
-from jwstdask.pipelines.run import Combination, Combine, ProgramPlan, product_paths
 from jwstdask.program.content import glance
 from jwstdask.program.journal import History, read_history
 from jwstdask.program.record import Plan, input_paths, plain, read_record, record_path, reference_paths, task_name

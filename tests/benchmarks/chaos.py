@@ -104,23 +104,48 @@ class Apart:
 
 
 class Chaos:
-    """Rounds of kills.
+    """A synthetic program of small exposures, and rounds of kills.
 
     Parameters
     ----------
-    command
-        Words of the command without its output folder.
-    environment
-        Of the command.
-    total
-        Tasks of an undisturbed run.
-    workers
-        How many there are.
+    folder
+        Where all is kept.
+    exposures, through, workers
+        Size of the program, the stage that it goes through, and how many processes do it.
+    seed
+        Of whom is killed when.
     """
 
-    def __init__(self, command: list[str], environment: dict[str, str], total: int, workers: int, seed: int) -> None:
-        self.command, self.environment, self.total, self.workers = command, environment, total, workers
-        self.random = np.random.default_rng(seed)
+    def __init__(self, folder: Path, exposures: int, through: int, workers: int, seed: int) -> None:
+        self.folder, self.workers, self.random = folder, workers, np.random.default_rng(seed)
+        cache = make_cache(folder / "cache", detectors=("nrcb1",), subarray="SUB64P", filters=("F200W",), seed=3)
+        program = make_program(
+            folder / "program", cache, dithers=exposures, readpatt="RAPID", ngroups=4, nints=1, seed=3
+        )
+        (folder / "in").mkdir()
+        for path in program.uncals:
+            shutil.copy(path, folder / "in")
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("CRDS_")}
+        self.environment = {**environment, **cache.environment, "OMP_NUM_THREADS": "1"}
+        self.command = [sys.executable, "-m", "jwstdask", "run", str(folder / "in"), f"--through={through}"]
+        self.command += ["--no-report"]
+        out = folder / "undisturbed"
+        command = [*self.command, f"--workers={workers}", f"--output_dir={out}"]
+        subprocess.run(command, env=self.environment, check=True, capture_output=True)
+        self.expected, self.total = contents(out), finished(out)
+
+    def survived(self, number: int, apart: bool) -> dict[str, Any]:
+        """A round, with a scheduler of its own or not: what happened, and whether the products are the same."""
+        out = self.folder / f"round{number}"
+        scheduler = Apart(self.folder, self.workers, self.environment) if apart else None
+        try:
+            found = self.round(out, scheduler)
+        finally:
+            if scheduler is not None:
+                scheduler.end()
+        found["same"] = contents(out) == self.expected
+        shutil.rmtree(out)
+        return found
 
     def round(self, out: Path, apart: Apart | None = None) -> dict[str, Any]:
         """Kill once to three times; what happened."""
@@ -200,40 +225,12 @@ def main() -> int:
     options = parser.parse_args()
     facts: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="jwstdask-chaos-") as name:
-        folder = Path(name)
-        cache = make_cache(folder / "cache", detectors=("nrcb1",), subarray="SUB64P", filters=("F200W",), seed=3)
-        program = make_program(
-            folder / "program", cache, dithers=options.exposures, readpatt="RAPID", ngroups=4, nints=1, seed=3
-        )
-        (folder / "in").mkdir()
-        for path in program.uncals:
-            shutil.copy(path, folder / "in")
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("CRDS_")}
-        environment |= {**cache.environment, "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "jwstdask", "run", str(folder / "in"), f"--through={options.through}"]
-        command += ["--no-report"]
         started = time.perf_counter()
-        subprocess.run(
-            [*command, f"--workers={options.workers}", f"--output_dir={folder / 'undisturbed'}"],
-            env=environment,
-            check=True,
-            capture_output=True,
-        )
-        seconds = time.perf_counter() - started
-        expected = contents(folder / "undisturbed")
-        print(f"undisturbed: {len(expected)} products in {seconds:.1f} s", flush=True)
-        chaos = Chaos(command, environment, finished(folder / "undisturbed"), options.workers, options.seed)
+        chaos = Chaos(Path(name), options.exposures, options.through, options.workers, options.seed)
+        print(f"undisturbed: {len(chaos.expected)} products in {time.perf_counter() - started:.1f} s", flush=True)
         for number in range(options.rounds):
-            out = folder / f"round{number}"
-            apart = None
-            if options.apart and number % options.apart == options.apart - 1:
-                apart = Apart(folder, options.workers, environment)
-            try:
-                found = chaos.round(out, apart)
-            finally:
-                if apart is not None:
-                    apart.end()
-            found["same"] = contents(out) == expected
+            apart = bool(options.apart) and number % options.apart == options.apart - 1
+            found = chaos.survived(number, apart)
             facts.append(found)
             kills = ", ".join(found["kills"]) or "nothing"
             print(
@@ -241,7 +238,6 @@ def main() -> int:
                 f"{found['redone']} done again, products {'the same' if found['same'] else 'DIFFER'}",
                 flush=True,
             )
-            shutil.rmtree(out)
     bad = [found for found in facts if not found["same"] or found["redone"]]
     kills = sum(len(found["kills"]) for found in facts)
     print(f"{len(facts)} rounds, {kills} kills, {len(bad)} bad")

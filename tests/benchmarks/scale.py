@@ -28,8 +28,10 @@ from jwstdask.core.plan import ExposurePlan, Outcome, StepRecord
 from jwstdask.core.settings import Settings
 from jwstdask.engine.clusters import local_cluster
 from jwstdask.engine.executor import Cluster, Executor
+from jwstdask.pipelines.inputs import find_inputs
+from jwstdask.pipelines.program_plan import ProgramPlan, plan_program
 from jwstdask.pipelines.resume import Ledger, Resume, witness
-from jwstdask.pipelines.run import ProgramPlan, find_inputs, plan_program, run_program
+from jwstdask.pipelines.run import run_program
 from jwstdask.program.journal import journal_path
 from tests.benchmarks.measure import anonymous, between
 

@@ -19,7 +19,7 @@ def nothing_is_opened(monkeypatch):
     def opened(path, *arguments):
         raise AssertionError(f"{path} was opened")
 
-    for module in ("jwstdask.pipelines.planner", "jwstdask.pipelines.run", "jwstdask.engine.sources"):
+    for module in ("jwstdask.pipelines.planner", "jwstdask.pipelines.program_plan", "jwstdask.engine.sources"):
         monkeypatch.setattr(f"{module}.open_layout", opened)
     monkeypatch.setattr(jwstdask.io.layout, "open_layout", opened)
 

@@ -18,8 +18,7 @@ from astropy.io import fits
 
 import jwstdask
 from jwstdask.core.params import declared
-from jwstdask.pipelines import planner
-from jwstdask.pipelines import run as pipelines_run
+from jwstdask.pipelines import planner, program_plan
 from jwstdask.pipelines.registry import PIPELINES, find
 from jwstdask.simulate import Cache
 from jwstdask.step import JumpStep, SaturationStep
@@ -138,7 +137,7 @@ def test_ctrl_c_is_not_forgotten(command, uncal, tmp_path, monkeypatch, words):
             signal.raise_signal(signal.SIGINT)
         return plan(*arguments)
 
-    for module in (planner, pipelines_run):
+    for module in (planner, program_plan):
         monkeypatch.setattr(module, "plan_exposures", careless)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

@@ -12,7 +12,7 @@ import pytest
 from jwstdask.io import remote
 from jwstdask.io.layout import open_layout
 from jwstdask.io.remote import list_files
-from jwstdask.pipelines.run import find_inputs
+from jwstdask.pipelines.inputs import find_inputs
 from jwstdask.program.journal import journal_path, read_history, read_records
 from jwstdask.testing.asserts import product_bytes
 from tests.io.s3 import client_of, s3_server

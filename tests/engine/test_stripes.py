@@ -19,7 +19,7 @@ from jwstdask.engine.executor import Serial, Threads
 from jwstdask.pipeline import Detector1Pipeline
 from jwstdask.pipelines.detector1 import Detector1Pipeline as Detector1
 from jwstdask.pipelines.planner import Request, plan_exposures
-from jwstdask.pipelines.run import second_request
+from jwstdask.pipelines.program_plan import second_request
 from jwstdask.simulate.stripes import READOUTS, StripedExposure, make_striped
 from jwstdask.step import DQInitStep, LinearityStep, RefPixStep
 from jwstdask.testing import assert_same_bits, assert_same_products

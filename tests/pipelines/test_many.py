@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import jwstdask.pipelines.run as run_module
 from jwstdask.core.plan import ExposurePlan, Outcome, StepPlan, StepRecord
 from jwstdask.core.settings import Settings
+from jwstdask.pipelines import program_plan
+from jwstdask.pipelines.inputs import find_inputs
 from jwstdask.pipelines.outcomes import Outcomes
 from jwstdask.pipelines.planner import shared
-from jwstdask.pipelines.run import find_inputs, plan_program, run_chains
+from jwstdask.pipelines.program_plan import plan_program
+from jwstdask.pipelines.run import run_chains
 from jwstdask.step import JumpStep, SaturationStep
 from tests.using import crds_of
 
@@ -76,7 +78,7 @@ def test_plans_made_in_parts_are_the_same(programs, tmp_path, monkeypatch):
         inputs = find_inputs([str(path) for path in program.uncals])
         settings = Settings((), output_dir=str(tmp_path))
         whole = plan_program(inputs, 3, settings, {}, foresee=True)
-        monkeypatch.setattr(run_module, "_AT_ONCE", 2)
+        monkeypatch.setattr(program_plan, "_AT_ONCE", 2)
         parts = plan_program(inputs, 3, settings, {}, foresee=True)
     assert len(whole.chains) == 3 and all(len(chain) == 2 for chain in whole.chains)
     assert parts.chains == whole.chains and parts.bases == whole.bases

@@ -22,8 +22,8 @@ from stpipe import config_parser
 from jwstdask.core.exposure_types import GUIDER
 from jwstdask.core.params import declared
 from jwstdask.io.naming import KNOWN_SUFFIXES
-from jwstdask.pipelines import run
 from jwstdask.pipelines.image2 import RESAMPLED
+from jwstdask.pipelines.inputs import TSO_TYPES
 from jwstdask.pipelines.planner import Request, configure, open_draft
 from jwstdask.pipelines.registry import PIPELINES
 from jwstdask.steps.registry import CLASSES, step_class
@@ -361,7 +361,7 @@ def test_tables_of_exposure_types():
     assert upper(exposure_types.FGS_GUIDE_EXP_TYPES) == GUIDER == PIPELINES["calwebb_guider"].exp_types
     assert upper(exposure_types.IMAGING_TYPES) == PIPELINES["calwebb_image2"].exp_types
     assert set(oracle("calwebb_image2").image_exptypes) == RESAMPLED
-    assert upper(TSO_EXP_TYPES) == run.TSO_TYPES
+    assert upper(TSO_EXP_TYPES) == TSO_TYPES
     assert PIPELINES["calwebb_image3"].exp_types <= PIPELINES["calwebb_image2"].exp_types
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from dask.base import tokenize
 
@@ -20,6 +21,7 @@ from jwstdask.core.errors import (
 from jwstdask.core.params import declared
 from jwstdask.core.settings import Settings
 from jwstdask.engine.exposure import StripTask
+from jwstdask.engine.parcel import Parcel
 from jwstdask.io.product import ProductWriter
 from jwstdask.pipeline import Detector1Pipeline, Image2Pipeline
 from jwstdask.pipelines.associate import plan_association
@@ -109,14 +111,15 @@ def test_association_plans_are_small(programs, products, tmp_path):
 
 
 def test_what_a_strip_needs_is_small(uncal, tmp_path):
-    """Plan, metadata, handles of products: no array but what was gathered."""
+    """Plan, metadata, handles of products: also where much was gathered of the frame."""
     from jwstdask.engine.sources import FileArrays
     from jwstdask.io.metadata import read_metadata
 
     plan = plan_exposures(Detector1Pipeline.target, [Request(uncal)], Settings(output_dir=str(tmp_path)))[0]
     meta = read_metadata(FileArrays.open(uncal).layout, complete=True)
     writer = ProductWriter(tmp_path / "jw1_rate.fits", "ImageModel", meta, {"sci": ((160, 160), "float32")})
-    task = StripTask(plan, meta, {}, {"rate": writer.handle}, {})
+    gathered = Parcel.of({"refpix": np.zeros((500, 5, 2048))}, tmp_path)
+    task = StripTask(plan, meta, gathered, {"rate": writer.handle}, {})
     writer.abort()
     assert len(pickle.dumps(task)) < LARGEST_PLAN
 

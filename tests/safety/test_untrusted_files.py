@@ -171,10 +171,10 @@ def test_pickles_of_whole_frames(tmp_path, mark):
 
 
 def test_pickles_are_loaded_nowhere_else():
-    """In the package no array may hold objects, and YAML is loaded safely; of pickles there are three.
+    """In the package no array may hold objects, and YAML is loaded safely; of pickles there are four.
 
     ``frames.py`` reads one from a file, behind its digest; ``outcomes.py`` unpacks outcomes that it packed itself;
-    ``executor.py`` takes items as a worker takes their function, from its scheduler.
+    ``executor.py`` and ``parcel.py`` take items as a worker takes their function, from its scheduler.
     """
     root = Path(jwstdask.__file__).parent
     loads, unsafe = [], []
@@ -191,7 +191,7 @@ def test_pickles_are_loaded_nowhere_else():
                 unsafe.append((path.name, "allow_pickle"))
             if name == "yaml.load" and "oader" not in ast.unparse(node):
                 unsafe.append((path.name, name))
-    assert loads == ["executor.py", "frames.py", "outcomes.py"]
+    assert loads == ["executor.py", "frames.py", "parcel.py", "outcomes.py"]
     assert not unsafe
 
 
