@@ -27,6 +27,7 @@ import numpy as np
 from numba.extending import intrinsic
 
 from jwstdask.core.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, NO_GAIN_VALUE, PERSISTENCE, SATURATED
+from jwstdask.kernels.extrema import greater, smaller
 from jwstdask.kernels.ramp_pixel import (
     LARGE_VARIANCE,
     POWERS,
@@ -186,8 +187,8 @@ def _exchange(low, high):
     for lane in range(_LANES):
         a = low[lane]
         b = high[lane]
-        low[lane] = a if a < b else b
-        high[lane] = b if a < b else a
+        low[lane] = smaller(a, b)
+        high[lane] = greater(a, b)
 
 
 @numba.njit(**_INLINE)

@@ -5,19 +5,24 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from jwstdask.kernels.extrema import greater, smaller
+
 
 @numba.njit(cache=True, nogil=True)
 def _exchange(lower, upper):
     for index in range(lower.size):
         first = lower[index]
         second = upper[index]
-        lower[index] = first if first < second else second
-        upper[index] = second if first < second else first
+        lower[index] = smaller(first, second)
+        upper[index] = greater(first, second)
 
 
 @numba.njit(cache=True, nogil=True)
 def sort_columns(keys, count, lanes):
-    """Sort ``lanes`` columns of ``count`` values in place, of which value k of column l is ``keys[k * lanes + l]``."""
+    """Sort ``lanes`` columns of ``count`` values in place, of which value k of column l is ``keys[k * lanes + l]``.
+
+    A column with NaN may hold anything afterwards.
+    """
     # Batcher's merge exchange (Knuth, The Art of Computer Programming 3, 5.2.2 M): the comparators do not depend on
     # the data, and a run of them is one vectorised loop over neighbouring rows of all lanes.
     top = 1
