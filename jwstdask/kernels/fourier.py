@@ -25,11 +25,9 @@ _EIGHT = 8
 _ROOT = np.float32(0.5**0.5)
 
 
-_PRODUCT = 262_144
-"""Multiplications of a product of matrices that OpenBLAS leaves to one thread."""
-
-_COLUMNS = 32
-"""Columns of such a product."""
+_TILE = 32
+"""Rows, columns and depth of products that OpenBLAS leaves to one thread: it has several from 65,536 on, or from four
+times as much, depending on the processor."""
 
 _ROWS = 64
 """Rows that are transformed at a time, for the same reason."""
@@ -226,20 +224,25 @@ def product(left, right):
     """
     rows, inner = left.shape
     count = right.shape[1]
-    depth = max(_PRODUCT // (rows * _COLUMNS), 1)
     out = np.zeros((rows, count), np.complex64)
-    term = np.empty((rows, _COLUMNS), np.complex64)
-    for first in range(0, inner, depth):
-        size = min(depth, inner - first)
-        factor = left[:, first : first + size].copy()
-        other = np.zeros((size, _COLUMNS), np.complex64)
-        for start in range(0, count, _COLUMNS):
-            width = min(_COLUMNS, count - start)
-            other[:, :width] = right[first : first + size, start : start + width]
-            np.dot(factor, other, term)
-            for row in range(rows):
-                for k in range(width):
-                    out[row, start + k] += term[row, k]
+    factors = np.zeros((-(-rows // _TILE), _TILE, _TILE), np.complex64)
+    other, term = np.zeros((_TILE, _TILE), np.complex64), np.empty((_TILE, _TILE), np.complex64)
+    for first in range(0, inner, _TILE):
+        depth = min(_TILE, inner - first)
+        factors[:] = 0
+        for row in range(rows):
+            factors[row // _TILE, row % _TILE, :depth] = left[row, first : first + depth]
+        for start in range(0, count, _TILE):
+            width = min(_TILE, count - start)
+            other[:] = 0
+            for k in range(depth):
+                other[k, :width] = right[first + k, start : start + width]
+            for block in range(factors.shape[0]):
+                np.dot(factors[block], other, term)
+                top = block * _TILE
+                for row in range(top, min(top + _TILE, rows)):
+                    for k in range(width):
+                        out[row, start + k] += term[row - top, k]
     return out
 
 
