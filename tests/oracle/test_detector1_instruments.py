@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -211,8 +212,22 @@ NOISE = 1e-5
 """Share of ERR by which IRS2 products may differ: Fourier transforms in float32, each with its own order of sums."""
 
 
-def _within_noise(ours: Path, oracle: Path, found: Comparison) -> Iterator[str]:
-    """Arrays of an IRS2 product that differ by more than `NOISE`.
+def _without_shifts(apart: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """Differences (..., y, x) but for columns that are shifted as a whole, by less than a hundredth of the error.
+
+    1/f noise is the median of a column, without what is too far from it: where the transforms' difference decides
+    whether a sample is, the median is another one. That is so in few columns.
+    """
+    shift = np.nanmedian(apart, axis=-2, keepdims=True)
+    typical = np.nanmedian(error, axis=-2, keepdims=True)
+    shifted = np.abs(shift) > NOISE * typical
+    if np.count_nonzero(shifted) > 4 or (np.abs(shift[shifted]) > 1e-2 * typical[shifted]).any():
+        return apart
+    return apart - np.where(shifted, shift, 0)
+
+
+def _within_noise(ours: Path, oracle: Path, found: Comparison, columns: bool = False) -> Iterator[str]:
+    """Arrays of an IRS2 product that differ by more than `NOISE`; with ``columns``, 1/f noise was taken out of these.
 
     Where the transforms' difference of some 1e-6 DN meets a rounding limit of a bright ramp, which is rounded to
     float32 again after the correction, the last bit of a group differs: in less than a thousandth of the pixels. A
@@ -226,7 +241,7 @@ def _within_noise(ours: Path, oracle: Path, found: Comparison) -> Iterator[str]:
                 continue
             a, b = left[name].data.astype(float), right[name].data.astype(float)
             noise = error**2 if name.startswith("VAR") else error
-            apart = np.abs(a - b)
+            apart = np.abs(_without_shifts(a - b, noise) if columns and name == "SCI" else a - b)
             beyond = apart > NOISE * noise
             same = np.array_equal(np.isnan(a), np.isnan(b))
             if not same or beyond.mean() > 1e-3 or (apart[beyond] > NOISE * noise[beyond] + last).any():
@@ -252,5 +267,6 @@ def _within_rounding(ours: Path, oracle: Path, found: Comparison) -> Iterator[st
 )
 def test_products_equal_the_oracles(products, name, record_property):
     ours, oracle = (_products(products, who, name) for who in ("ours", "jwst"))
-    values = {"values": _within_noise} if "IRS2" in name else {"values": _within_rounding} if "MIRI" in name else {}
+    within_noise = partial(_within_noise, columns="1/f noise" in name)
+    values = {"values": within_noise} if "IRS2" in name else {"values": _within_rounding} if "MIRI" in name else {}
     check(ours, oracle, name, record_property, **values)
