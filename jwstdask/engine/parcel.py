@@ -48,6 +48,7 @@ class Parcel:
         pickled = pickle.dumps(item, protocol=5, buffer_callback=found.append)
         views = [buffer.raw() for buffer in found]
         if sum(view.nbytes for view in views) <= LARGEST_IN_MESSAGE:
+            # Within the message after all.
             return cls(pickle.dumps(item, protocol=5))
         starts = np.cumsum([0, *(-(-view.nbytes // _ALIGNMENT) * _ALIGNMENT for view in views)]).tolist()
         file = FileArray(folder, (starts[-1],), np.uint8)

@@ -92,10 +92,10 @@ def test_intermediate_images_of_outlier_detection(association, tmp_path):
     folders = both(Image3Pipeline, association, tmp_path, steps=steps)
     for suffix in ("outlier_i2d", "median", "crf"):
         assert_same_files(folders, f"*_{suffix}.fits", rtol=1e-6)
-    # The positions at which the median is looked up differ by a millionth of a pixel. A quintic through values between
-    # 0 and the peak rises by 1.27 peaks a pixel at most, along either axis, and what it is a sum of along the other
-    # one has weights of up to 1.2.
-    assert_same_files(folders, "*_blot.fits", rtol=1e-6, share=3e-6)
+    # The positions at which the median is looked up differ by a millionth of a pixel. Quintics through values between 0
+    # and the peak: along an axis they rise by 1.27 peaks a pixel at most, and the weights along the other one add up
+    # to 1.39 regardless of sign; along both axes together 3.5.
+    assert_same_files(folders, "*_blot.fits", rtol=1e-6, share=3.5e-6)
     assert len(list(folders[0].glob("*_blot.fits"))) == 3 and len(list(folders[0].glob("*_outlier_i2d.fits"))) == 2
 
 
