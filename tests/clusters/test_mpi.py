@@ -18,20 +18,22 @@ pytestmark = [
 ]
 
 
+# More ranks than cores, as root, and without what is on the network.
+ON_ONE_MACHINE = {
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "OMPI_MCA_rmaps_base_oversubscribe": "1",
+    "OMPI_MCA_btl": "self,vader",
+    "OMPI_MCA_oob_tcp_if_include": "lo",
+}
+
+
 def mpirun(ranks, *words):
     """The command under MPI."""
-    # More ranks than cores, as root, and without what is on the network.
-    environment = {
-        "OMPI_ALLOW_RUN_AS_ROOT": "1",
-        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-        "OMPI_MCA_rmaps_base_oversubscribe": "1",
-        "OMPI_MCA_btl": "self,vader",
-        "OMPI_MCA_plm": "isolated",
-    }
     return subprocess.run(
         ["mpirun", "-n", str(ranks), sys.executable, "-m", "jwstdask.cli.main", *words],
         cwd=ROOT,
-        env={**os.environ, **environment},
+        env=os.environ | ON_ONE_MACHINE | {"OMPI_MCA_plm": "isolated"},
         capture_output=True,
         text=True,
         timeout=180,

@@ -175,17 +175,3 @@ def test_no_worker_in_time_is_an_error(slurm, profile_file):
     with pytest.raises(ClusterError, match="no worker has reported after 1 s"):
         start(profile)
     wait_for(lambda: not slurm.jobs())
-
-
-def test_the_whole_run_as_one_job(slurm, program, expected, tmp_path):
-    """The script that is shipped, on the cores and memory that the job has."""
-    script = ROOT / "cluster" / "slurm_one_job.sh"
-    words = [str(program.uncals[0]), "--through", "1", f"--output_dir={tmp_path}", "--no-report"]
-    limits = ["--cpus-per-task=1", "--mem=1500", "--time=10", f"--output={tmp_path / 'log'}"]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    subprocess.run(["sbatch", *limits, str(script), *words], env={**os.environ, "PATH": path}, timeout=60, check=True)
-    wait_for(lambda: not slurm.jobs(), 120)
-    log = (tmp_path / "log").read_text()
-    assert "1 tasks on 1 workers" in log
-    (rate,) = tmp_path.glob("*_rate.fits")
-    assert rate.name in os.listdir(expected)
