@@ -188,6 +188,24 @@ def swap32(
     return out
 
 
+def native_floats(stored: np.ndarray) -> np.ndarray:
+    """A part of an image of floats, as it stands in a FITS file or otherwise, to be calculated with.
+
+    Parameters
+    ----------
+    stored
+        (..., y, x), floating point of any byte order.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, the shape of ``stored``, contiguous; a copy.
+    """
+    if stored.dtype == ">f4" and all(stride >= 0 for stride in stored.strides):
+        return swap32(stored)
+    return np.array(stored, np.float32, order="C")
+
+
 _RUN = 64
 """Words of flags that are looked at together: most have none."""
 

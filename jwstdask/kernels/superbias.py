@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 
 
@@ -22,7 +23,27 @@ def subtract(sci: np.ndarray, bias: np.ndarray, out: np.ndarray | None = None) -
     numpy.ndarray
         float32, shape of ``sci`` [DN].
     """
-    return np.subtract(sci, np.where(np.isnan(bias), np.float32(0), bias), out=out)
+    if out is None:
+        out = np.empty_like(sci)
+    _subtract(sci, bias, out)
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _subtract(sci, bias, out):
+    integrations, groups, ny, nx = sci.shape
+    # Through a line of its own, since ``out`` may be ``sci``.
+    level, line = np.empty(nx, np.float32), np.empty(nx, np.float32)
+    for y in range(ny):
+        for x in range(nx):
+            level[x] = np.float32(0) if np.isnan(bias[y, x]) else bias[y, x]
+        for integration in range(integrations):
+            for group in range(groups):
+                values, target = sci[integration, group, y], out[integration, group, y]
+                for x in range(nx):
+                    line[x] = values[x] - level[x]
+                for x in range(nx):
+                    target[x] = line[x]
 
 
 def subtract_zeroframe(zeroframe: np.ndarray, bias: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
@@ -43,6 +64,6 @@ def subtract_zeroframe(zeroframe: np.ndarray, bias: np.ndarray, out: np.ndarray 
         float32, shape of ``zeroframe`` [DN].
     """
     unusable = zeroframe == 0
-    result = subtract(zeroframe, bias, out=out)
+    result = subtract(zeroframe[:, np.newaxis], bias, out=None if out is None else out[:, np.newaxis])[:, 0]
     result[unusable] = 0
     return result

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jwstdask.kernels.decode import decode_uint16, moved_flags, standard_flags, swap32
+from jwstdask.kernels.decode import decode_uint16, moved_flags, native_floats, standard_flags, swap32
 
 
 @pytest.mark.parametrize("shape", [(7, 5), (2, 3, 4, 5), (1, 1, 1, 1)])
@@ -22,6 +22,20 @@ def test_bytes_of_words(shape):
     stored = (flags ^ np.uint32(1 << 31)).astype(">u4")
     np.testing.assert_array_equal(swap32(stored, dtype=np.uint32, flip=1 << 31), flags)
     np.testing.assert_array_equal(swap32(flags, dtype=">u4", flip=0x80), stored)
+
+
+@pytest.mark.parametrize("dtype", [">f4", "<f4", ">f8"])
+@pytest.mark.parametrize("part", [np.s_[..., 1:4, 2:5], np.s_[0], np.s_[..., ::-1, :], np.s_[..., ::2], np.s_[..., :0]])
+def test_floats_to_be_calculated_with(dtype, part):
+    """Parts of any kind, also turned ones: a copy of their own, in memory as the processor likes it."""
+    values = np.random.default_rng(2).normal(size=(3, 6, 7)).astype(np.float32)
+    values[0, 2, 3] = np.nan
+    stored = values.astype(dtype)
+    found = native_floats(stored[part])
+    np.testing.assert_array_equal(found, values[part])
+    assert found.dtype == np.float32 and found.flags.c_contiguous and found.flags.writeable
+    found[...] = 0
+    np.testing.assert_array_equal(stored, values)
 
 
 @pytest.mark.parametrize(("first", "width"), [(0, 16), (16, 64), (32, 256), (0, 20), (8, 32), (3, 5), (0, 0)])

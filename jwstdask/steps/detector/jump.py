@@ -14,6 +14,7 @@ from jwstdask.core.dq import DO_NOT_USE, NO_GAIN_VALUE
 from jwstdask.core.errors import StepError
 from jwstdask.core.params import par
 from jwstdask.core.step import Meta, Step
+from jwstdask.kernels.decode import native_floats
 from jwstdask.kernels.jump import NONE, SIGMA_CLIP, Detection, choose_regime, detect_jumps, whole_planes
 from jwstdask.kernels.medians import nan_median
 from jwstdask.kernels.showers import Showers, flag_showers
@@ -211,7 +212,7 @@ class JumpStep(Step):
 
     def apply(self, block: RampBlock, prepared: JumpData, gathered: WholePlanes | None = None) -> None:
         gain = self._mark_pixels(block, prepared)
-        readnoise = np.ascontiguousarray(prepared.readnoise[block.window.rows, block.window.columns], np.float32)
+        readnoise = native_floats(prepared.readnoise[block.window.rows, block.window.columns])
         inner = block.window.inner
         ngroups = block.groupdq.shape[1]
         whole = whole_planes(block.groupdq[:, :, inner[0], inner[1]], DO_NOT_USE)
@@ -246,7 +247,7 @@ class JumpStep(Step):
 
     def _mark_pixels(self, block: RampBlock, prepared: JumpData) -> np.ndarray:
         """Flag pixels without a gain; the gain of the block."""
-        gain = np.ascontiguousarray(prepared.gain[block.window.rows, block.window.columns], np.float32)
+        gain = native_floats(prepared.gain[block.window.rows, block.window.columns])
         unknown = ~(gain > 0)
         if unknown.any():
             block.pixeldq[unknown] |= np.uint32(NO_GAIN_VALUE | DO_NOT_USE)

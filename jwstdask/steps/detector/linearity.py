@@ -11,6 +11,7 @@ import numpy as np
 from jwstdask.core.block import RampBlock
 from jwstdask.core.step import Meta, Step
 from jwstdask.kernels import linearity
+from jwstdask.kernels.decode import native_floats
 from jwstdask.refs.stripes import is_multistripe
 
 
@@ -58,7 +59,7 @@ class LinearityStep(Step):
     def apply(self, block: RampBlock, prepared: Polynomials, gathered: Any = None) -> None:
         tile = block.window.rows, block.window.columns
         flags = np.array(prepared.flags[tile], np.uint32, order="C")
-        coefficients = np.array(prepared.coefficients[(slice(None), *tile)], np.float32, order="C")
+        coefficients = native_floats(prepared.coefficients[(slice(None), *tile)])
         linearity.usable_coefficients(coefficients, flags)
         # The prediction of single frames needs a rate, hence two groups.
         if prepared.inverse is None or block.sci.shape[1] < 2:
@@ -66,7 +67,7 @@ class LinearityStep(Step):
         else:
             # Each polynomial is judged on its own, whatever became of the other one.
             inverse_flags = np.array(prepared.flags[tile], np.uint32, order="C")
-            inverse = np.array(prepared.inverse[(slice(None), *tile)], np.float32, order="C")
+            inverse = native_floats(prepared.inverse[(slice(None), *tile)])
             linearity.usable_coefficients(inverse, inverse_flags)
             linearity.correct_reads(block.sci, block.groupdq, coefficients, inverse, prepared.nframes, out=block.sci)
             flags |= inverse_flags

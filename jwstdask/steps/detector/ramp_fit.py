@@ -14,6 +14,7 @@ from jwstdask.core.errors import StepError
 from jwstdask.core.params import par
 from jwstdask.core.step import Meta, Step
 from jwstdask.kernels import likelihood, ramp_fit, ramp_segments
+from jwstdask.kernels.decode import native_floats
 
 
 @dataclass(frozen=True)
@@ -125,8 +126,8 @@ class RampFitStep(Step):
             block.sci,
             block.groupdq,
             block.pixeldq,
-            np.ascontiguousarray(prepared.gain[tile], np.float32),
-            np.ascontiguousarray(prepared.readnoise[tile], np.float32),
+            native_floats(prepared.gain[tile]),
+            native_floats(prepared.readnoise[tile]),
         )
         options = {
             "zeroframe": block.zeroframe,

@@ -11,6 +11,7 @@ import numpy as np
 from jwstdask.core.block import RampBlock
 from jwstdask.core.errors import ReferenceFileError
 from jwstdask.core.step import Meta, Step
+from jwstdask.kernels.decode import native_floats
 from jwstdask.refs.reference import FlagMap
 
 
@@ -66,7 +67,7 @@ class ResetStep(Step):
         for k in range(block.sci.shape[0]):
             # The last integration of the reference stands for all later ones.
             place = min(prepared.start + k, integrations - 1)
-            anomaly = np.array(prepared.values[(place, slice(groups), *tile)], np.float32)
+            anomaly = native_floats(prepared.values[(place, slice(groups), *tile)])
             anomaly[np.isnan(anomaly)] = 0
             block.sci[k, :groups] -= anomaly
         block.pixeldq |= prepared.flags[tile]

@@ -13,6 +13,7 @@ from jwstdask.core.block import RampBlock
 from jwstdask.core.params import par
 from jwstdask.core.step import Meta, Step
 from jwstdask.kernels import saturation
+from jwstdask.kernels.decode import native_floats
 from jwstdask.kernels.irs2 import Readout
 from jwstdask.steps.detector import irs2
 
@@ -84,7 +85,7 @@ class SaturationStep(Step):
             return
         tile = ..., block.window.rows, block.window.columns
         level, flags = prepared.threshold[tile], np.asarray(prepared.flags[tile], np.uint32)
-        bias = None if prepared.bias is None else np.ascontiguousarray(prepared.bias[tile], np.float32)
+        bias = None if prepared.bias is None else native_floats(prepared.bias[tile])
         for index, part in block.superstripes():
             threshold, unchecked, bits = _levels(level[index], flags[index])
             met = saturation.flag(
@@ -132,7 +133,7 @@ class SaturationStep(Step):
 
 
 def _levels(threshold: np.ndarray, flags: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return saturation.levels(np.ascontiguousarray(threshold, np.float32), np.asarray(flags, np.uint32))
+    return saturation.levels(native_floats(threshold), np.asarray(flags, np.uint32))
 
 
 def _count(block: RampBlock, met: np.ndarray) -> None:

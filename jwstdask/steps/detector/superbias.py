@@ -11,6 +11,7 @@ import numpy as np
 from jwstdask.core.block import RampBlock
 from jwstdask.core.step import Meta, Step
 from jwstdask.kernels import superbias
+from jwstdask.kernels.decode import native_floats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,7 @@ class SuperBiasStep(Step):
 
     def apply(self, block: RampBlock, prepared: tuple[np.ndarray, np.ndarray], gathered: Any = None) -> None:
         tile = ..., block.window.rows, block.window.columns
-        bias = np.ascontiguousarray(prepared[0][tile], np.float32)
+        bias = native_floats(prepared[0][tile])
         for index, part in block.superstripes():
             superbias.subtract(part.sci, bias[index], out=part.sci)
             if part.zeroframe is not None:
