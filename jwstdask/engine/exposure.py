@@ -56,7 +56,7 @@ STRIP_BYTES = 8_000_000
 _LONGEST_STRIP = 4 * STRIP_BYTES
 """Product bytes of the lowest strip from which on tiles are written one by one."""
 
-LARGEST_IN_MEMORY = 32_000_000
+LARGEST_IN_MEMORY = 8_000_000
 """Bytes of an array of the whole frame from which on it is in a file rather than in the memory of the process."""
 
 _NEW_MODELS = frozenset(("rate", "rateints", "fitopt", "likely_chisq"))

@@ -35,23 +35,23 @@ def levels(threshold: np.ndarray, threshold_dq: np.ndarray) -> tuple[np.ndarray,
         float32 (y, x) with :data:`UNREACHABLE` where the level is not used; bool (y, x), true there; uint32 (y, x) with
         NO_SAT_CHECK added where the level is NaN.
     """
-    level, flags = threshold.copy(), threshold_dq.copy()
+    level, flags = np.empty_like(threshold), np.empty_like(threshold_dq)
     unchecked = np.empty(threshold.shape, np.bool_)
-    _levels(level, unchecked, flags)
+    _levels(threshold, threshold_dq, level, unchecked, flags)
     return level, unchecked, flags
 
 
 @numba.njit(cache=True, nogil=True)
-def _levels(level, unchecked, flags):
+def _levels(threshold, threshold_dq, level, unchecked, flags):
     ny, nx = level.shape
     for y in range(ny):
         for x in range(nx):
-            unknown = level[y, x] != level[y, x]
-            bits = flags[y, x] | (_NO_SAT_CHECK if unknown else np.uint32(0))
+            value = threshold[y, x]
+            bits = threshold_dq[y, x] | (np.uint32(0) if value == value else _NO_SAT_CHECK)
             unused = (bits & _NO_SAT_CHECK) != 0
             flags[y, x] = bits
             unchecked[y, x] = unused
-            level[y, x] = UNREACHABLE if unused else level[y, x]
+            level[y, x] = UNREACHABLE if unused else value
 
 
 def flag(
@@ -345,7 +345,7 @@ def _clear_zeroframe(zeroframe, threshold, layers):
     grown = np.empty((ny, nx), np.uint8)
     marked_rows = np.empty(ny, np.bool_)
     cleared_rows = np.empty(ny, np.bool_)
-    line = np.empty(nx, np.uint8)
+    line, values = np.empty(nx, np.uint8), np.empty(nx, np.float32)
     for integration in range(integrations):
         for y in range(ny):
             bits = _ZERO
@@ -359,6 +359,8 @@ def _clear_zeroframe(zeroframe, threshold, layers):
         if layers > 0:
             _grow(marks, marked_rows, layers, _SATURATED, grown, cleared_rows, line)
         for y in range(ny):
+            # Through a line of its own: to store some of the values is slower than to store all.
             for x in range(nx):
-                if grown[y, x] != 0:
-                    zeroframe[integration, y, x] = 0
+                values[x] = zeroframe[integration, y, x] if grown[y, x] == 0 else np.float32(0)
+            for x in range(nx):
+                zeroframe[integration, y, x] = values[x]
