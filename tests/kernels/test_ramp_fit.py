@@ -11,6 +11,7 @@ import pytest
 from jwstdask.core import dq
 from jwstdask.kernels import ramp_fit as kernel
 from jwstdask.kernels.ramp_segments import fit_segments
+from jwstdask.kernels.unused_groups import count_dependent, unused_groups
 
 MIXTURES = np.array(
     [1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 33, 36, 64, 65, 96, 128, 129, 132, 133, 160, 161], np.uint8
@@ -205,7 +206,7 @@ def test_groups_unusable_everywhere_are_left_out_as_in_the_oracle(leading, trail
     arrays[1][:, :leading] |= dq.DO_NOT_USE
     if trailing:
         arrays[1][:, -1] |= dq.DO_NOT_USE
-    assert kernel.unused_groups(arrays[1]) == (leading, trailing)
+    assert unused_groups(arrays[1]) == (leading, trailing)
     found = oracle(arrays, zeroframe=zeroframe, suppress=suppress, name="MIRI", save_opt=True, **times())
     groups = {
         "first_group": leading,
@@ -237,7 +238,7 @@ def test_only_dependent_ramps_change_when_unusable_groups_are_left_out(seed, sup
     counted = np.array(
         [
             [
-                kernel.count_dependent(sci, groupdq, pixeldq, 2, 7, suppress, (slice(y, y + 1), slice(x, x + 1)))
+                count_dependent(sci, groupdq, pixeldq, 2, 7, suppress, (slice(y, y + 1), slice(x, x + 1)))
                 for x in range(50)
             ]
             for y in range(40)
@@ -245,7 +246,7 @@ def test_only_dependent_ramps_change_when_unusable_groups_are_left_out(seed, sup
     )
     assert changed.any()
     assert not (changed & (counted == 0)).any()
-    assert counted.sum() == kernel.count_dependent(sci, groupdq, pixeldq, 2, 7, suppress)
+    assert counted.sum() == count_dependent(sci, groupdq, pixeldq, 2, 7, suppress)
     assert (counted == 0).any()
 
 
@@ -453,24 +454,24 @@ def test_groups_outside_the_ramp_are_refused(first, last):
 )
 def test_unused_groups(flags, expected):
     groupdq = np.zeros((2, len(flags), 3, 4), np.uint8) + np.array(flags, np.uint8)[:, None, None]
-    assert kernel.unused_groups(groupdq) == expected
+    assert unused_groups(groupdq) == expected
     if expected[0] > 0:
         groupdq[1, 0, 2, 3] = 0
-        assert kernel.unused_groups(groupdq)[0] == 0
+        assert unused_groups(groupdq)[0] == 0
 
 
 def test_groups_that_suppressed_ramps_alone_have_are_unused():
     groupdq = np.zeros((2, 5, 3, 5), np.uint8) + np.array([1, 0, 0, 0, 1], np.uint8)[:, None, None]
     groupdq[1, :, 2, 3] = [32, 2, 2, 2, 3]
     groupdq[0, :, 0, 1] = [2, 2, 2, 2, 0]
-    assert kernel.unused_groups(groupdq) == (0, 0)
-    assert kernel.unused_groups(groupdq, True) == (1, 1)
-    assert kernel.unused_groups(groupdq, True, slice(2, 5)) == (2, 1)
+    assert unused_groups(groupdq) == (0, 0)
+    assert unused_groups(groupdq, True) == (1, 1)
+    assert unused_groups(groupdq, True, slice(2, 5)) == (2, 1)
     # without any good group a ramp is not suppressed
-    assert kernel.unused_groups(groupdq, True, slice(0, 3)) == (0, 1)
+    assert unused_groups(groupdq, True, slice(0, 3)) == (0, 1)
     # two good groups
     groupdq[0, :, 0, 1] = [0, 0, 2, 2, 0]
-    assert kernel.unused_groups(groupdq, True) == (0, 0)
+    assert unused_groups(groupdq, True) == (0, 0)
 
 
 def test_quotients_by_the_reciprocal_same_bits_as_by_division():

@@ -15,6 +15,7 @@ from jwstdask.core.params import par
 from jwstdask.core.step import Meta, Step
 from jwstdask.kernels import likelihood, ramp_fit, ramp_segments
 from jwstdask.kernels.decode import native_floats
+from jwstdask.kernels.unused_groups import count_dependent, unused_groups
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class RampFitStep(Step):
     """
 
     # A block cannot know which groups these are; it judges by its own pixels, which is the same but for a few ramps
-    # (ramp_fit.count_dependent). Their number and the unusable groups go to the tally; if the frame contradicts a block
+    # (count_dependent). Their number and the unusable groups go to the tally; if the frame contradicts a block
     # that has such ramps, `again` returns the number of leading and trailing groups with which the blocks must be
     # walked once more.
 
@@ -193,12 +194,12 @@ class RampFitStep(Step):
         if not prepared.trim or ngroups == 1:
             return 0, 0
         inner = block.window.inner
-        leading, trailing = ramp_fit.unused_groups(block.groupdq[..., inner[0], inner[1]], suppress)
+        leading, trailing = unused_groups(block.groupdq[..., inner[0], inner[1]], suppress)
         pixels = (inner[0].stop - inner[0].start) * (inner[1].stop - inner[1].start)
         if leading == ngroups:
             _add(block, "ramp_fit.unused.all", pixels)
             leading = trailing = 0
-        dependent = ramp_fit.count_dependent(
+        dependent = count_dependent(
             block.sci, block.groupdq, block.pixeldq, leading, ngroups - trailing, suppress, inner
         )
         _add(block, f"ramp_fit.dependent.{leading}.{trailing}", dependent)
@@ -248,7 +249,7 @@ class RampFitStep(Step):
         size = groupdq.shape[1]
         before, after = self._outside(size) or (slice(0, 0), slice(size, None))
         suppress = self.suppress_one_group and size > 1
-        found = ramp_fit.unused_groups(groupdq, suppress, slice(before.stop, after.start))
+        found = unused_groups(groupdq, suppress, slice(before.stop, after.start))
         return (0, 0) if sum(found) >= size else found
 
     def finish(self, meta: Meta, prepared: RampFitData, tally: Mapping[str, float]) -> dict[str, Any]:
