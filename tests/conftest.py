@@ -7,6 +7,7 @@ them and the others wait.
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import shutil
 import traceback
@@ -168,6 +169,21 @@ class Programs:
 def programs(session_folder) -> Programs:
     """Synthetic programs by name."""
     return Programs(session_folder)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_objects_to_collect() -> None:
+    """jwst collects garbage before each step: what earlier tests have left need not be looked at each time."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have the tests of a module done by one process, which makes what they share once, unless they say otherwise."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
