@@ -139,7 +139,7 @@ def _is_program(target: str) -> bool:
 def _run_target(options: Any, inputs: list[str], own: dict[str, Any], steps: dict[str, dict[str, Any]]) -> int:
     """A pipeline or step on files, as strun."""
     from jwstdask.pipelines.associate import combines
-    from jwstdask.pipelines.planner import check_layers, refuse_hooks
+    from jwstdask.pipelines.configure import check_layers, refuse_hooks
     from jwstdask.pipelines.registry import find
 
     layers: list[Layer] = []
@@ -212,9 +212,9 @@ def _match_program(
     path: str, inputs: list[str], through: int, settings: Any, each: dict[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
     """Requests for a program that shall be done as a product was."""
+    from jwstdask.pipelines.configure import check_layers
     from jwstdask.pipelines.inputs import find_inputs
     from jwstdask.pipelines.match import matched, read_match, with_overrides
-    from jwstdask.pipelines.planner import check_layers
     from jwstdask.pipelines.program_plan import plan_program
     from jwstdask.pipelines.registry import PIPELINES
 
@@ -477,7 +477,8 @@ def _save_parameters(target: type, inputs: Sequence[str], settings: Any, path: s
     """Write the resolved parameters as jwst's ``--save-parameters`` does."""
     from jwstdask.core.params import declared
     from jwstdask.core.pipeline import Pipeline
-    from jwstdask.pipelines.planner import configure, plan_exposures
+    from jwstdask.pipelines.configure import configure
+    from jwstdask.pipelines.planner import plan_exposures
     from jwstdask.refs.parameters import write_parameters
 
     configured = configure(target, settings.layers)

@@ -12,16 +12,16 @@ from jwstdask.core.errors import ProductError
 from jwstdask.core.pipeline import Pipeline
 from jwstdask.core.plan import AssociationPlan, StepPlan
 from jwstdask.core.settings import Settings
+from jwstdask.engine.readers import in_parallel
 from jwstdask.io.naming import file_name, product_path
+from jwstdask.pipelines.configure import check_layers
 from jwstdask.pipelines.planner import (
     Draft,
     Request,
-    check_layers,
     choose_references,
     choose_steps,
     configure_all,
     crds_version,
-    in_parallel,
     open_draft,
     software,
 )

@@ -27,15 +27,8 @@ from jwstdask.io.dataset import open_exposure, write_exposure
 from jwstdask.io.metadata import has_wcs, read_metadata, read_wcs
 from jwstdask.io.product import make_folder
 from jwstdask.pipelines.associate import combines, plan_association
-from jwstdask.pipelines.planner import (
-    Request,
-    check_exposure,
-    check_layers,
-    level2_request,
-    plan_exposures,
-    refuse_hooks,
-    step_names,
-)
+from jwstdask.pipelines.configure import check_layers, refuse_hooks, step_names
+from jwstdask.pipelines.planner import Request, check_exposure, level2_request, plan_exposures
 from jwstdask.pipelines.registry import find
 from jwstdask.pipelines.resume import Resume
 from jwstdask.pipelines.run import ProgramResult, home_of, run_associations, run_chains

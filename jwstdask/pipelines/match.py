@@ -23,7 +23,8 @@ from jwstdask.core.settings import Layer, Settings
 from jwstdask.core.step import Parameters
 from jwstdask.io.layout import open_layout
 from jwstdask.io.metadata import read_asdf_tree, read_metadata
-from jwstdask.pipelines.planner import PARITY_VERSION, step_names
+from jwstdask.pipelines.configure import step_names
+from jwstdask.pipelines.planner import PARITY_VERSION
 from jwstdask.refs.crds import reference_path
 from jwstdask.steps.registry import step_class
 

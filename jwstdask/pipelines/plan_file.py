@@ -23,19 +23,12 @@ from jwstdask.core.params import suggest
 from jwstdask.core.pipeline import Pipeline
 from jwstdask.core.plan import AssociationPlan, ExposurePlan, StepPlan
 from jwstdask.core.settings import Layer, Settings
+from jwstdask.engine.readers import in_parallel
 from jwstdask.io.remote import absolute, is_url, present
 from jwstdask.io.temporary import replacing
 from jwstdask.pipelines.associate import plan_association
-from jwstdask.pipelines.planner import (
-    Configured,
-    Draft,
-    Request,
-    check_layers,
-    in_parallel,
-    plan_exposures,
-    refuse_hooks,
-    step_names,
-)
+from jwstdask.pipelines.configure import Configured, check_layers, refuse_hooks, step_names
+from jwstdask.pipelines.planner import Draft, Request, plan_exposures
 from jwstdask.pipelines.program_plan import Basis, Combination, ProgramPlan, foreseen, one_writer, second_request
 from jwstdask.pipelines.registry import find
 from jwstdask.program.associations import Association, Product

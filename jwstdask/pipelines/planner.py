@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from importlib import metadata
@@ -19,22 +18,23 @@ from jwstdask import __version__
 from jwstdask.core.errors import (
     InputError,
     JwstdaskError,
-    ParameterError,
     PlanError,
     ProductError,
     ReferenceFileError,
 )
 from jwstdask.core.exposure_types import GUIDER
-from jwstdask.core.params import build, coerce, declared, suggest
+from jwstdask.core.params import declared
 from jwstdask.core.pipeline import Pipeline
 from jwstdask.core.plan import ExposurePlan, StepPlan
 from jwstdask.core.settings import Layer, Settings
 from jwstdask.core.step import Step
 from jwstdask.engine.passes import reason_of
+from jwstdask.engine.readers import in_parallel
 from jwstdask.io.layout import open_layout
 from jwstdask.io.metadata import read_metadata
 from jwstdask.io.naming import file_name, product_path
 from jwstdask.kernels.irs2 import SIZE
+from jwstdask.pipelines.configure import Configured, check_layers, configure, step_names
 from jwstdask.pipelines.cost import predict
 from jwstdask.program.associations import Association, Product
 from jwstdask.refs.crds import NOT_APPLICABLE, ReferenceChoice, resolve
@@ -45,8 +45,6 @@ from jwstdask.steps.registry import CLASSES, step_class
 
 PARITY_VERSION = "3.0.0"
 """Version of jwst whose products these equal; written as CAL_VER."""
-
-_OVERRIDE = "override_"
 
 _NUMBERS = {
     "meta.exposure.nints": "NINTS",
@@ -117,128 +115,6 @@ def level2_request(association: Association, product: Product) -> Request:
     members = {kind: product.of_type(kind) for _, kind in product.members if kind.lower() != "science"}
     updates = {"meta.asn.pool_name": association.pool, "meta.asn.table_name": association.table_name}
     return Request(science[0], members, product.name, updates)
-
-
-@dataclass(frozen=True)
-class Configured:
-    """Parameters of a pipeline or step, resolved for one exposure."""
-
-    parameters: Any
-    origins: Mapping[str, str]
-    steps: Mapping[str, Step]
-    step_origins: Mapping[str, Mapping[str, str]]
-    overrides: Mapping[str, Mapping[str, str]]
-    name: str = ""
-
-
-def step_names(target: type) -> dict[str, str]:
-    """Step name to alias, of a pipeline or of a step that runs alone."""
-    if issubclass(target, Pipeline):
-        return dict(target.step_defs)
-    return {target.alias: target.alias}
-
-
-def check_layers(target: type, layers: Iterable[Layer]) -> None:
-    """Refuse unknown names, wrong types and values out of range before anything is opened.
-
-    Raises
-    ------
-    ParameterError
-        With the nearest right name.
-    """
-    names = step_names(target)
-    for layer in layers:
-        for name, value in layer.parameters.items():
-            _check(target, name, value, target.alias, layer.origin)
-        for step, parameters in layer.steps.items():
-            if not issubclass(target, Pipeline) or step not in names:
-                raise ParameterError(f"{target.alias} has no step {step!r} (from {layer.origin})", suggest(step, names))
-            for name, value in parameters.items():
-                _check(step_class(names[step]), name, value, step, layer.origin)
-
-
-def _check(cls: type, name: str, value: Any, owner: str, origin: str) -> None:
-    if name.startswith(_OVERRIDE):
-        reftype = name[len(_OVERRIDE) :]
-        allowed = getattr(cls, "reference_types", ())
-        if reftype not in allowed:
-            known = [_OVERRIDE + item for item in allowed]
-            remedy = suggest(name, known or declared(cls))
-            raise ParameterError(f"{owner} has no parameter {name!r} (from {origin})", remedy)
-        return
-    try:
-        found = coerce(cls, name, value, owner)
-        if name == "output_ext" and found.lstrip(".").lower() != "fits":
-            raise ParameterError(f"{owner}.output_ext is {found!r}: products are FITS files", "Leave it at .fits.")
-        if name == "suffix" and found:
-            file_name(found, "suffix")
-        if name == "input_dir" and found:
-            raise ParameterError(
-                f"{owner}.input_dir is not available: inputs are sought where their paths say, members beside their "
-                "association",
-                "Give the folder in the paths.",
-            )
-    except ParameterError as error:
-        raise ParameterError(f"{error.message} (from {origin})", error.remedy) from None
-    except ProductError as error:
-        raise ParameterError(f"{owner}.{name} (from {origin}): {error.message}", error.remedy) from None
-
-
-def refuse_hooks(layers: Iterable[Layer]) -> None:
-    """Hooks work on Datasets in memory; between files there are none.
-
-    Raises
-    ------
-    ParameterError
-        If there are any.
-    """
-    for layer in layers:
-        for parameters in (layer.parameters, *layer.steps.values()):
-            for name in ("pre_hooks", "post_hooks"):
-                if parameters.get(name) not in (None, (), [], "", "[]"):
-                    raise ParameterError(
-                        f"{name} (from {layer.origin}) cannot be used from file to file",
-                        "Call the pipeline or step from Python: its .call runs hooks on the Dataset.",
-                    )
-
-
-def configure(target: type, layers: Sequence[Layer]) -> Configured:
-    """Parameters of ``target`` and its steps from layers, lowest precedence first."""
-    names = step_names(target)
-    parameters, origins = build(target, [(layer.origin, _plain(layer.parameters)) for layer in layers], target.alias)
-    steps, step_origins, overrides = {}, {}, {}
-    for name, alias in names.items():
-        if issubclass(target, Pipeline):
-            own = [(layer.origin, layer.steps.get(name, {})) for layer in layers]
-        else:
-            own = [(layer.origin, layer.parameters) for layer in layers]
-        steps[name], step_origins[name] = build(
-            step_class(alias), [(origin, _plain(values)) for origin, values in own], name
-        )
-        overrides[name] = {
-            key[len(_OVERRIDE) :]: str(value)
-            for _, values in own
-            for key, value in values.items()
-            if key.startswith(_OVERRIDE) and value is not None
-        }
-    name = next((layer.name for layer in reversed(layers) if layer.name), target.class_name)  # type: ignore[attr-defined]
-    return Configured(parameters, origins, steps, step_origins, overrides, name)
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if not name.startswith(_OVERRIDE)}
-
-
-_READERS = 8
-"""Threads that read headers; the waiting of network file systems and object stores adds up otherwise."""
-
-
-def in_parallel(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-    """Results of a function that reads headers, in the order of the items."""
-    if len(items) < 2:
-        return [function(item) for item in items]
-    with ThreadPoolExecutor(min(_READERS, len(items)), "headers") as pool:
-        return list(pool.map(function, items))
 
 
 def plan_exposures(

@@ -11,11 +11,13 @@ from typing import Any
 from jwstdask.core.errors import JwstdaskError
 from jwstdask.core.plan import AssociationPlan, Cost, ExposurePlan
 from jwstdask.core.settings import Settings
+from jwstdask.engine.readers import in_parallel
 from jwstdask.io.layout import open_layout
 from jwstdask.io.metadata import read_metadata
 from jwstdask.io.naming import exposure_stem
 from jwstdask.io.remote import is_url
 from jwstdask.pipelines.associate import plan_association
+from jwstdask.pipelines.configure import Configured
 from jwstdask.pipelines.cost import predict_association
 from jwstdask.pipelines.dark import DarkPipeline
 from jwstdask.pipelines.detector1 import Detector1Pipeline
@@ -23,7 +25,7 @@ from jwstdask.pipelines.guider import GuiderPipeline
 from jwstdask.pipelines.image2 import Image2Pipeline
 from jwstdask.pipelines.image3 import Image3Pipeline
 from jwstdask.pipelines.inputs import TSO_TYPES, Program
-from jwstdask.pipelines.planner import Configured, Draft, Request, in_parallel, plan_exposures
+from jwstdask.pipelines.planner import Draft, Request, plan_exposures
 from jwstdask.program.associations import (
     Association,
     Product,

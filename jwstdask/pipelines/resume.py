@@ -27,10 +27,10 @@ from jwstdask.engine.events import listening, tell
 from jwstdask.engine.executor import Executor
 from jwstdask.engine.exposure import run_exposure
 from jwstdask.engine.log import worker_name
+from jwstdask.engine.readers import in_parallel
 from jwstdask.io.product import make_folder
 from jwstdask.io.remote import absolute, is_url, join, present
 from jwstdask.io.temporary import replacing
-from jwstdask.pipelines.planner import in_parallel
 from jwstdask.pipelines.registry import PIPELINES
 from jwstdask.pipelines.sequence import saving
 from jwstdask.program.content import Stamp, combined, glance, parts, stamp

@@ -11,7 +11,7 @@ from jwstdask.core.errors import ParameterError
 from jwstdask.core.params import suggest
 from jwstdask.core.pipeline import Pipeline
 from jwstdask.core.settings import Layer, Settings
-from jwstdask.pipelines.planner import check_layers, refuse_hooks
+from jwstdask.pipelines.configure import check_layers, refuse_hooks
 from jwstdask.pipelines.registry import PIPELINES, find
 from jwstdask.refs.parameters import read_parameters
 

@@ -6,7 +6,6 @@ import fnmatch
 import os
 import re
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from html import escape
 from typing import Any
@@ -16,6 +15,7 @@ import xarray as xr
 
 from jwstdask.core.errors import InputError, JwstdaskError, ParameterError, PlanError
 from jwstdask.core.params import suggest
+from jwstdask.engine.readers import in_parallel
 from jwstdask.io.accessor import stage_of
 from jwstdask.io.dataset import open_exposure
 from jwstdask.io.layout import open_layout
@@ -42,7 +42,6 @@ _FROM_HEADER = {
 COLUMNS = ("file", "stage", "suffix", *_FROM_HEADER, "start", "status", "reason", "path")
 """Columns of the table of a program, in order."""
 _NUMBERS = ("stage", "nints", "ngroups")
-_AT_ONCE = 16  # files whose headers are read at a time: a server answers many at once
 _SHOWN = 40  # rows of the table in a notebook
 # From what needs attention to what does not.
 _STATES = ("failed", "running", "waiting", "done", "up to date")
@@ -221,8 +220,7 @@ def open_program(
             raise InputError(place, "there is no such file", "correct the path")
         for path in [place] if alone else find_files(place, storage_options):
             paths[path] = paths.get(path, False) or alone
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        rows = list(pool.map(partial(describe, storage_options=storage_options), paths))
+    rows = in_parallel(partial(describe, storage_options=storage_options), list(paths))
     # Other tables and pictures may lie about; what is named by the user is shown whatever it is.
     rows = [row for row, alone in zip(rows, paths.values()) if alone or row["instrument"] or row["reason"]]
     if not rows:

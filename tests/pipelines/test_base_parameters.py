@@ -8,7 +8,8 @@ import pytest
 
 from jwstdask.core.errors import ParameterError
 from jwstdask.core.settings import Layer, Settings
-from jwstdask.pipelines.planner import Request, check_layers, plan_exposures
+from jwstdask.pipelines.configure import check_layers
+from jwstdask.pipelines.planner import Request, plan_exposures
 from jwstdask.pipelines.registry import PIPELINES
 from tests.using import crds_of
 

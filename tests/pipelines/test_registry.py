@@ -22,9 +22,10 @@ from stpipe import config_parser
 from jwstdask.core.exposure_types import GUIDER
 from jwstdask.core.params import declared
 from jwstdask.io.naming import KNOWN_SUFFIXES
+from jwstdask.pipelines.configure import configure
 from jwstdask.pipelines.image2 import RESAMPLED
 from jwstdask.pipelines.inputs import TSO_TYPES
-from jwstdask.pipelines.planner import Request, configure, open_draft
+from jwstdask.pipelines.planner import Request, open_draft
 from jwstdask.pipelines.registry import PIPELINES
 from jwstdask.steps.registry import CLASSES, step_class
 
