@@ -20,18 +20,17 @@ from typing import Any
 
 import numpy as np
 
-from jwstdask.core import dq as flags
 from jwstdask.core.errors import InputError, JwstdaskError, ReferenceFileError
 from jwstdask.io.asdf import read_tree
 from jwstdask.io.header import Header
 from jwstdask.io.layout import FitsLayout, Hdu, is_url, open_layout
 from jwstdask.io.metadata import flatten, model_name, read_metadata
 from jwstdask.io.schema import is_model
-from jwstdask.kernels.decode import moved_flags, standard_flags
 from jwstdask.kernels.medians import nan_median
+from jwstdask.refs.flags import SIGN_BITS, FlagMap, flag_tables, remap_dq
 from jwstdask.refs.stripes import is_multistripe, slow_axis_is_y, stripe_rows, superstripes
 
-__all__ = ["Reference", "file_problem", "open_reference", "open_references", "remap_dq"]
+__all__ = ["Reference", "file_problem", "open_reference", "open_references"]
 
 log = logging.getLogger(__name__)
 
@@ -222,7 +221,7 @@ class Reference:
             return self.dq
         with _as_reference_error(self.path):
             hdu = self._image("DQ", 1)
-            offset = _SIGN_BITS.get((hdu.stored.str, hdu.dtype.name))
+            offset = SIGN_BITS.get((hdu.stored.str, hdu.dtype.name))
             if offset is None:
                 return self.dq
             raw = self._apply_cut(_map(*_stamped(self.path), "DQ", 1))
@@ -418,98 +417,6 @@ def open_references(paths: Mapping[str, str | None]) -> dict[str, Reference | No
         reftype: None if path is None or path == "N/A" else open_reference(path, reftype)
         for reftype, path in paths.items()
     }
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Data quality
-
-
-def remap_dq(values: np.ndarray, definitions: list[tuple[int, str]], path: str = "") -> np.ndarray:
-    """Move data-quality bits to their standard places.
-
-    Parameters
-    ----------
-    values
-        Integer array of any shape.
-    definitions
-        (value, name) of each flag as DQ_DEF gives them.
-    path
-        Named in the warning about unknown flags.
-
-    Returns
-    -------
-    numpy.ndarray
-        uint32, same shape: the union of the standard bits of all flags set; bits without a definition are lost.
-    """
-    values = np.asarray(values).astype(np.uint32, copy=False)
-    return moved_flags(values, *flag_tables(definitions, path))
-
-
-def flag_tables(definitions: list[tuple[int, str]], path: str = "") -> tuple[np.ndarray, np.ndarray | None]:
-    """The standard bits by the lower and by the upper 16 bits of a value; None where the upper ones mean nothing."""
-    moves = []
-    for value, name in definitions:
-        standard = flags.PIXEL.get(name)
-        if standard is not None:
-            moves.append((value, standard))
-        elif name != "GOOD":
-            log.warning("%s: DQ_DEF names the unknown flag %r, which is ignored", path, name)
-    return _flag_tables(tuple(moves))
-
-
-@functools.lru_cache(maxsize=32)
-def _flag_tables(moves: tuple[tuple[int, int], ...]) -> tuple[np.ndarray, np.ndarray | None]:
-    # A flag whose value has several bits (none is in use) is set where any of them is, so that the two halves of a
-    # word can be looked up on their own.
-    index = np.arange(1 << 16, dtype=np.uint32)
-    low, high = np.zeros_like(index), np.zeros_like(index)
-    for value, standard in moves:
-        low[(index & np.uint32(value & 0xFFFF)) != 0] |= np.uint32(standard)
-        high[(index & np.uint32(value >> 16)) != 0] |= np.uint32(standard)
-    return low, high if high.any() else None
-
-
-# What undoes BZERO, by dtype as stored and as meant.
-_SIGN_BITS = {
-    ("|u1", "uint8"): 0,
-    (">i2", "int16"): 0,
-    (">i2", "uint16"): 1 << 15,
-    (">i4", "int32"): 0,
-    (">i4", "uint32"): 1 << 31,
-}
-
-
-class FlagMap:
-    """A data-quality array that stays in its file: uint32 with the standard bits of what is indexed.
-
-    Parameters
-    ----------
-    raw
-        As it stands in the file, (..., y, x).
-    sign
-        Bit that undoes BZERO.
-    tables
-        From `flag_tables`; None if the bits are standard.
-    """
-
-    dtype = np.dtype(np.uint32)
-
-    def __init__(self, raw: np.ndarray, sign: int, tables: tuple[np.ndarray, np.ndarray | None] | None) -> None:
-        self.raw, self.sign, self.tables = raw, sign, tables
-        self.shape, self.ndim = raw.shape, raw.ndim
-
-    def __getitem__(self, key: Any) -> np.ndarray:
-        stored = np.asarray(self.raw[key])
-        if stored.ndim >= 2 and stored.dtype.str in (">i4", ">u4"):
-            return standard_flags(stored, self.sign, self.tables)
-        values = stored.astype(stored.dtype.newbyteorder("="))
-        if self.sign:
-            values = values.view(f"u{values.dtype.itemsize}") ^ np.array(self.sign, f"u{values.dtype.itemsize}")
-        values = values.astype(np.uint32, copy=False)
-        return values if self.tables is None else moved_flags(values, *self.tables)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return self[...] if dtype is None else self[...].astype(dtype, copy=False)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,8 @@ from astropy.io import fits
 
 from jwstdask.core import dq as flags
 from jwstdask.core.errors import InputError, ReferenceFileError
-from jwstdask.refs.reference import Reference, file_problem, open_reference, open_references, remap_dq
+from jwstdask.refs.flags import remap_dq
+from jwstdask.refs.reference import Reference, file_problem, open_reference, open_references
 from tests.using import is_mapped
 
 FULL = {"SUBSTRT1": 1, "SUBSTRT2": 1, "SUBSIZE1": 2048, "SUBSIZE2": 2048}

@@ -15,7 +15,7 @@ from jwstdask.core.params import par
 from jwstdask.core.step import Meta, SidePath, Step
 from jwstdask.io.product import ProductWriter, make_folder
 from jwstdask.kernels import dark_current
-from jwstdask.refs.reference import FlagMap
+from jwstdask.refs.flags import FlagMap
 
 _ROWS = 64
 

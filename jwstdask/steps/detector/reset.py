@@ -12,7 +12,7 @@ from jwstdask.core.block import RampBlock
 from jwstdask.core.errors import ReferenceFileError
 from jwstdask.core.step import Meta, Step
 from jwstdask.kernels.decode import native_floats
-from jwstdask.refs.reference import FlagMap
+from jwstdask.refs.flags import FlagMap
 
 
 @dataclass(frozen=True)
