@@ -197,17 +197,23 @@ def _walk(plan: ExposurePlan, written: int, meta: Mapping[str, Any]) -> int:
         return _long_walk(plan, held, meta)
     *leading, ny, nx = plan.shape
     planes, pixels = int(np.prod(leading, dtype=np.int64)), ny * nx
-    rows, columns = tile_shape(plan.shape, sum(item.step.halo for item in plan.active if item.step.kind == "block"))
+    steps = [item for item in plan.active if item.step.kind == "block"]
+    place = next((place for place, item in enumerate(steps) if item.name == "jump" and len(plan.shape) == 4), 0)
+    jump: Any = steps[place].step if steps else None
+    large_events = place > 0 and (jump.expand_large_events or jump.find_showers)
+    # What is written comes from the walk over the frame that was held.
+    rows, columns = tile_shape(plan.shape, sum(item.step.halo for item in steps[place + 1 if large_events else 0 :]))
     # A strip is held where tiles are narrower.
-    strip = min(STRIP_BYTES, written // max(ny, 1) * (128 if columns < nx else rows))
+    per_row = written // max(ny, 1)
+    strip = min(STRIP_BYTES, per_row * (strip_height(per_row) if columns < nx else rows))
     memory = strip + strip // 2
     if len(plan.shape) < 4:
         return memory
-    jump: Any = next((item.step for item in plan.active if item.name == "jump"), None)
-    if jump is not None and (jump.expand_large_events or jump.find_showers):
-        # The ramp of the whole frame: samples, their flags, those of pixels and the first frames, unless in files.
-        first = 4 * leading[0] * pixels if meta.get("meta.exposure.zero_frame") else 0
-        whole = (4 * planes * pixels, planes * pixels, 4 * pixels, first)
-        memory += sum(size for size in whole if size <= LARGEST_IN_MEMORY) + pixels // 2
-        memory += _SHOWER_BYTES * pixels if jump.find_showers else 0
-    return memory + 5 * planes * min(_GATHERED_ROWS, ny) * nx
+    gathered = 5 * planes * min(_GATHERED_ROWS, ny) * nx
+    if not large_events:
+        return memory + gathered
+    # The ramp of the whole frame: samples, their flags, those of pixels and the first frames, unless in files.
+    first = 4 * leading[0] * pixels if meta.get("meta.exposure.zero_frame") else 0
+    whole = (4 * planes * pixels, planes * pixels, 4 * pixels, first)
+    showers = _SHOWER_BYTES * pixels if jump.find_showers else 0
+    return max(memory, gathered, pixels // 2) + showers + sum(size for size in whole if size <= LARGEST_IN_MEMORY)

@@ -7,6 +7,7 @@ import math
 import os
 import socket
 import threading
+import uuid
 from functools import partial
 from types import SimpleNamespace
 from typing import ClassVar
@@ -39,7 +40,7 @@ def bucket(server, tmp_path, monkeypatch):
     monkeypatch.setattr(remote, "PAUSE", 0.01)
     monkeypatch.setenv("JWSTDASK_SCRATCH", str(tmp_path / "waiting"))
     with client_of(server) as system:
-        name = "test-" + os.path.basename(tmp_path).replace("_", "-").lower()[:50].strip("-")
+        name = f"test-{uuid.uuid4().hex}"
         system.mkdir(name)
         server.requests.clear()
         yield SimpleNamespace(name=name, url=f"s3://{name}", system=system)
