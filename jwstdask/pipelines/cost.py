@@ -198,11 +198,12 @@ def _walk(plan: ExposurePlan, written: int, meta: Mapping[str, Any]) -> int:
     *leading, ny, nx = plan.shape
     planes, pixels = int(np.prod(leading, dtype=np.int64)), ny * nx
     steps = [item for item in plan.active if item.step.kind == "block"]
-    place = next((place for place, item in enumerate(steps) if item.name == "jump" and len(plan.shape) == 4), 0)
-    jump: Any = steps[place].step if steps else None
-    large_events = place > 0 and (jump.expand_large_events or jump.find_showers)
+    place = next((place for place, item in enumerate(steps) if item.name == "jump"), None)
+    jump: Any = None if place is None else steps[place].step
+    large_events = jump is not None and (jump.expand_large_events or jump.find_showers)
     # What is written comes from the walk over the frame that was held.
-    rows, columns = tile_shape(plan.shape, sum(item.step.halo for item in steps[place + 1 if large_events else 0 :]))
+    last = steps[place + 1 :] if large_events and place is not None else steps
+    rows, columns = tile_shape(plan.shape, sum(item.step.halo for item in last))
     # A strip is held where tiles are narrower.
     per_row = written // max(ny, 1)
     strip = min(STRIP_BYTES, per_row * (strip_height(per_row) if columns < nx else rows))
