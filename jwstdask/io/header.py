@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any
 
 BLOCK = 2880
@@ -26,6 +27,7 @@ _STRUCTURAL = re.compile(
 )
 
 
+@lru_cache(maxsize=10_000)
 def is_structural(keyword: str) -> bool:
     """True for the keywords that describe the file: NAXIS, BITPIX, TFORMn, ...; these are never carried over."""
     return _STRUCTURAL.match(keyword) is not None
@@ -73,18 +75,8 @@ class Header:
 
     @property
     def structure(self) -> dict[str, Any]:
-        """Values of the keywords that say where data are; a tenth of the time of all values of a primary header."""
-        if self._values is not None or "CONTINUE" in self.text:
-            return self.values
-        text: str = self.text
-        found: dict[str, Any] = {}
-        for position in range(0, len(text), CARD):
-            # The first letters tell most of the others apart.
-            if text[position] in "BEGNPSTX" and text[position + 8 : position + 10] == "= ":
-                keyword = text[position : position + 8].rstrip()
-                if is_structural(keyword):
-                    found.setdefault(keyword, _parse_value(text[position + 10 : position + CARD])[0])
-        return found
+        """Values of the keywords that say where data are."""
+        return {keyword: value for keyword, value in self.values.items() if is_structural(keyword)}
 
     def __contains__(self, keyword: str) -> bool:
         return keyword in self.values
@@ -109,29 +101,28 @@ class Header:
 def _parse(text: str) -> Iterator[tuple[str, Any, str]]:
     position, size = 0, len(text)
     while position < size:
-        card = text[position : position + CARD]
+        keyword, value, comment = _parse_card(text[position : position + CARD])
         position += CARD
-        if card[8:10] == "= ":
-            keyword = card[:8].rstrip()
-            # A long string goes on in CONTINUE cards as long as the piece so far ends in "&" (FITS 4.0, section
-            # 4.2.1.2).
-            if card[10:].lstrip()[:1] == "'" and text[position : position + 8] == "CONTINUE":
-                value, comment = _parse_value(card[10:])
-                while isinstance(value, str) and value.endswith("&") and text[position : position + 8] == "CONTINUE":
-                    piece, more = _parse_value(text[position + 8 : position + CARD])
-                    position += CARD
-                    value = value[:-1] + (piece if isinstance(piece, str) else "")
-                    comment = f"{comment} {more}".strip()
-                yield keyword, value, comment
-            else:
-                value, comment = _parse_value(card[10:])
-                yield keyword, value, comment
-        elif card.startswith("HIERARCH ") and "=" in card:
-            keyword, _, rest = card[9:].partition("=")
-            value, comment = _parse_value(rest)
-            yield keyword.strip().upper(), value, comment
-        else:
-            yield card[:8].rstrip(), card[8:].rstrip(), ""
+        # A long string goes on in CONTINUE cards as long as the piece so far ends in "&" (FITS 4.0, section 4.2.1.2).
+        while text.startswith("CONTINUE", position) and isinstance(value, str) and value.endswith("&"):
+            if keyword in _COMMENTARY:
+                break
+            piece, more = _parse_value(text[position + 8 : position + CARD])
+            position += CARD
+            value = value[:-1] + (piece if isinstance(piece, str) else "")
+            comment = f"{comment} {more}".strip()
+        yield keyword, value, comment
+
+
+@lru_cache(maxsize=10_000)
+def _parse_card(card: str) -> tuple[str, Any, str]:
+    """Keyword, value and comment. Exposures have most cards in common: those of thousands of files are parsed once."""
+    if card[8:10] == "= ":
+        return card[:8].rstrip(), *_parse_value(card[10:])
+    if card.startswith("HIERARCH ") and "=" in card:
+        keyword, _, rest = card[9:].partition("=")
+        return keyword.strip().upper(), *_parse_value(rest)
+    return card[:8].rstrip(), card[8:].rstrip(), ""
 
 
 def _parse_value(field: str) -> tuple[Any, str]:

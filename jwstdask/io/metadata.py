@@ -76,12 +76,10 @@ def read_metadata(
     known: set[tuple[int, str]] = set()
     tables = _headers(layout)
     for name, entry in schema.keywords.items():
-        if entry.hdu.upper() not in tables:
-            continue
-        index, values = tables[entry.hdu.upper()]
-        if entry.keyword in values:
-            known.add((index, entry.keyword))
-            value = values[entry.keyword]
+        table = tables.get(entry.hdu)
+        if table is not None and entry.keyword in table[1]:
+            known.add((table[0], entry.keyword))
+            value = table[1][entry.keyword]
             if value is not None and not trusted and not _same_number(meta.get(name), value):
                 meta[name] = value
     _mark_item_keywords(layout, schema, known)
@@ -117,7 +115,7 @@ def _headers(layout: FitsLayout) -> dict[str, tuple[int, dict[str, Any]]]:
 
 def _mark_item_keywords(layout: FitsLayout, schema: ModelSchema, known: set[tuple[int, str]]) -> None:
     """Keywords of slits and spectra belong to their entries, not to the unknown ones."""
-    pairs = {(entry.hdu.upper(), entry.keyword) for entry in schema.item_keywords.values()}
+    pairs = {(entry.hdu, entry.keyword) for entry in schema.item_keywords.values()}
     if not pairs:
         return
     for hdu in layout.hdus:
@@ -145,7 +143,7 @@ def _item_metadata(layout: FitsLayout, schema: ModelSchema, version: int, comple
             meta.update(flatten(entries[version - 1]))
     headers = {hdu.name: layout.header_of(hdu).values for hdu in layout.hdus if hdu.version == version}
     for name, entry in schema.item_keywords.items():
-        value = headers.get(entry.hdu.upper(), {}).get(entry.keyword)
+        value = headers.get(entry.hdu, {}).get(entry.keyword)
         if value is not None:
             meta[name] = value
     return meta

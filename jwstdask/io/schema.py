@@ -85,7 +85,10 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Keyword:
-    """A metadata entry that has a FITS keyword. `name` is dotted; inside a list of slits it is relative to the slit."""
+    """A metadata entry that has a FITS keyword.
+
+    `name` is dotted; inside a list of slits it is relative to the slit. `hdu` is in upper case.
+    """
 
     name: str
     hdu: str
@@ -153,7 +156,7 @@ class ModelSchema:
         if node.keyword is not None:
             name = ".".join(path)
             keywords[name] = Keyword(
-                name, node.hdu or "PRIMARY", node.keyword, node.type, node.enum, node.comment, node
+                name, (node.hdu or "PRIMARY").upper(), node.keyword, node.type, node.enum, node.comment, node
             )
         elif node.is_array:
             assert node.hdu is not None
@@ -166,7 +169,7 @@ class ModelSchema:
 
     def by_keyword(self) -> dict[tuple[str, str], str]:
         """(HDU name, keyword) -> dotted name."""
-        return {(entry.hdu.upper(), entry.keyword): name for name, entry in self.keywords.items()}
+        return {(entry.hdu, entry.keyword): name for name, entry in self.keywords.items()}
 
     def __repr__(self) -> str:
         return f"ModelSchema({self.model!r}, {len(self.keywords)} keywords, {len(self.arrays)} arrays)"

@@ -37,7 +37,7 @@ def test_tables_of_every_model(name):
         merged = getattr(datamodels, name)().schema
     ours = model_schema(name)
     keywords = [
-        (".".join(path), child.get("fits_hdu", "PRIMARY"), child["fits_keyword"], child.get("type"))
+        (".".join(path), child.get("fits_hdu", "PRIMARY").upper(), child["fits_keyword"], child.get("type"))
         for path, child in walk(merged)
         if "fits_keyword" in child
     ]

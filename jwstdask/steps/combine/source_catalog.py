@@ -176,7 +176,7 @@ class SourceCatalogStep(Step):
         elsewhere = {
             name: None
             for name, entry in model_schema("ImageModel").keywords.items()
-            if entry.hdu.upper() != "PRIMARY" and not name.startswith("meta.wcsinfo.")
+            if entry.hdu != "PRIMARY" and not name.startswith("meta.wcsinfo.")
         }
         return Catalog(result, segmentation, elsewhere)
 
