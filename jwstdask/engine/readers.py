@@ -23,8 +23,8 @@ def in_parallel(function: Callable[[Any], Any], items: Sequence[Any]) -> list[An
     """Results of a function that reads headers, in the order of the items.
 
     As many readers as it takes until one always works while the others wait: one for files at hand, whose headers take
-    longer to parse than to read, so that readers only got in each other's way. Each takes its share of the items, since a
-    task for each would take longer than a header.
+    longer to parse than to read, so that readers only got in each other's way. Each takes its share of the items, since
+    a task for each would take longer than a header.
     """
     found: list[Any] = []
     waits: list[float] = []
