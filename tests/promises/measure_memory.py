@@ -1,7 +1,7 @@
 """Peak anonymous memory of one exposure, above the interpreter's own: a process of its own.
 
 ``python measure_memory.py '{"path": ..., "pipeline": ..., "parameters": {...}, "output_dir": ...}'`` prints prediction
-and peak [bytes], wall and CPU seconds. The exposure (or ``"warm"``, another one) is processed once before, so that
+and peak [bytes], wall and CPU seconds; parameters are those of the steps, or of a step that runs alone. The exposure (or ``"warm"``, another one) is processed once before, so that
 kernels are loaded and caches are filled; what that leaves counts as the interpreter's own. A sampled peak may be missed
 on a busy machine, and is never too high: the largest of three counts (``"times"``).
 """
@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 
+from jwstdask.core.pipeline import Pipeline
 from jwstdask.core.settings import Layer, Settings
 from jwstdask.engine.executor import Serial
 from jwstdask.engine.exposure import run_exposure
@@ -33,9 +34,11 @@ def anonymous() -> int:
 
 
 def main(work: dict) -> None:
-    settings = Settings((Layer("test", {}, work["parameters"]),), output_dir=work["output_dir"])
+    target = find(work["pipeline"])
+    parts = ({}, work["parameters"]) if issubclass(target, Pipeline) else (work["parameters"], {})
+    settings = Settings((Layer("test", *parts),), output_dir=work["output_dir"])
     requests = [Request(work.get("warm", work["path"])), Request(work["path"])]
-    warm, plan = (plan_exposures(find(work["pipeline"]), [request], settings)[0] for request in requests)
+    warm, plan = (plan_exposures(target, [request], settings)[0] for request in requests)
     outcome = run_exposure(warm, Serial())
     if outcome.error is not None:
         raise SystemExit(outcome.error)

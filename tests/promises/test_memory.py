@@ -58,6 +58,14 @@ def test_stage_1(full, nints, large_events):
     assert found["peak"] < 2 * paths[nints].stat().st_size
 
 
+@pytest.mark.parametrize("large_events", [False, True])
+def test_a_step_alone(full, tmp_path, large_events):
+    """Of a ramp of float32, flags and all that is written."""
+    _, paths = full
+    found = measure(paths[2], tmp_path, "jump", expand_large_events=large_events)
+    assert abs(found["predicted"] / found["peak"] - 1) < 0.25, found
+
+
 def test_stage_2(full, tmp_path):
     _, paths = full
     Detector1Pipeline.call(str(paths[1]), save_results=True, output_dir=str(tmp_path))
