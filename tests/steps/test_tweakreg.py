@@ -173,7 +173,7 @@ def _moved(members):
 )
 def test_alignment_is_the_oracles(seed, parameters, programs, tmp_path):
     paths, _ = programs(seed)
-    if "starfinder" in parameters or "use2dhist" in parameters:
+    if parameters:
         paths = _two(paths)
     parameters = {**NEAR, **parameters, "save_catalogs": True}
     (tmp_path / "oracle").mkdir()
