@@ -178,9 +178,14 @@ def few_objects_to_collect() -> None:
     gc.freeze()
 
 
+_FIRST = ("tests/cli/test_bad_input.py", "tests/steps/test_tweakreg.py")
+"""Where two processes begin: one compiles Stage 1 while the other compares what takes long and needs none of it."""
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Have the tests of a module done by one process, which makes what they share once, unless they say otherwise."""
+    items.sort(key=lambda item: [item.nodeid.startswith(module) for module in _FIRST], reverse=True)
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))

@@ -107,4 +107,6 @@ def test_near_infrared(programs, session_folder, record_property):
 
     (path,) = once(root / "exposures", inputs).glob("*.fits")
     calls = [Call("calwebb_dark", "jwst.pipeline.DarkPipeline", path, DARK | {"steps": SAVED})]
-    check(both(root, calls, program.cache.environment), "calwebb_dark", programs.recipe("bright2").mode, record_property)
+    check(
+        both(root, calls, program.cache.environment), "calwebb_dark", programs.recipe("bright2").mode, record_property
+    )
