@@ -1,8 +1,8 @@
 """Peak anonymous memory of one exposure, above the interpreter's own: a process of its own.
 
 ``python measure_memory.py '{"path": ..., "pipeline": ..., "parameters": {...}, "output_dir": ...}'`` prints prediction
-and peak [bytes], wall and CPU seconds; parameters are those of the steps, or of a step that runs alone. The exposure (or
-``"warm"``, another one) is processed once before, so that kernels are loaded and caches are filled; what that leaves
+and peak [bytes], wall and CPU seconds; parameters are those of the steps, or of a step that runs alone. The exposure
+(or ``"warm"``, another one) is processed once before: kernels are loaded then and caches filled; what that leaves
 counts as the interpreter's own. A sampled peak may be missed on a busy machine, and is never too high: the largest of
 three counts (``"times"``).
 """
