@@ -452,7 +452,11 @@ class Cluster:
         return {address: sorted(lines) for address, lines in found.items()}
 
     def close(self) -> None:
-        self.client.close()
+        try:
+            self.client.close()
+        except RuntimeError:
+            # Dask cancels an attempt to reach a scheduler that is lost, and fails if it ends by itself at that moment.
+            self.client.close()
         if self.owner is not None:
             self.owner.close()
             # Workers that were busy have been killed: what is done everywhere is due once more.

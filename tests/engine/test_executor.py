@@ -14,7 +14,7 @@ from functools import partial
 import pytest
 
 from jwstdask.core.errors import ClusterError, InputError
-from jwstdask.engine.clusters import connect
+from jwstdask.engine.clusters import connect, local_cluster
 from jwstdask.engine.events import Inbox, listening, tell
 from jwstdask.engine.executor import Cluster, Serial, Threads, available_cores
 from jwstdask.engine.resources import Needs
@@ -115,8 +115,6 @@ def test_a_cluster_is_given_tasks_by_a_sliding_window():
 @pytest.fixture(scope="module")
 def two_workers():
     """Two processes of one thread, without encryption."""
-    from jwstdask.engine.clusters import local_cluster
-
     executor = local_cluster(2, insecure=True)
     yield executor
     executor.close()
@@ -216,6 +214,23 @@ def test_a_scheduler_that_is_lost_is_told(tmp_path):
         scheduler.wait()
 
 
+def test_an_attempt_to_connect_that_ends_while_dask_cancels_it(monkeypatch):
+    """`asyncio.Timeout.reschedule` refuses a time-out that has just expired, and closing the client with it."""
+    executor = local_cluster(1)
+    pool = executor.client.rpc
+    close, failed = pool.close, []
+
+    async def fail_once():
+        if not failed:
+            failed.append(True)
+            raise RuntimeError("Cannot change state of expiring Timeout")
+        await close()
+
+    monkeypatch.setattr(pool, "close", fail_once)
+    executor.close()
+    assert failed and executor.client.status == "closed"
+
+
 def said(folder, item):
     """Tells something, and more after a while."""
     tell(f"begun {item}")
@@ -262,8 +277,6 @@ def test_messages_that_cannot_be_written_are_met_by_who_leads():
 def test_local_workers_keep_no_call_stacks():
     """dask would sample them for an hour: memory that grows with time."""
     import dask
-
-    from jwstdask.engine.clusters import local_cluster
 
     executor = local_cluster(1)
     try:
