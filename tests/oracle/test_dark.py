@@ -96,9 +96,10 @@ def test_a_skipped_step_names_its_reference(miri, record_property):
     assert header["CRDS_CTX"].endswith(".pmap")
 
 
-def test_near_infrared(programs, session_folder, record_property):
-    program = programs("bright2")
-    root = session_folder / "dark"
+@pytest.mark.parametrize(("name", "saved"), [("bright2", SAVED), ("full", {})])
+def test_near_infrared(programs, session_folder, name, saved, record_property):
+    program = programs(name)
+    root = session_folder / "dark" / name
 
     def inputs(folder: Path) -> None:
         path = folder / program.uncals[0].name
@@ -106,7 +107,5 @@ def test_near_infrared(programs, session_folder, record_property):
         fits.setval(path, "EXP_TYPE", value="NRC_DARK")
 
     (path,) = once(root / "exposures", inputs).glob("*.fits")
-    calls = [Call("calwebb_dark", "jwst.pipeline.DarkPipeline", path, DARK | {"steps": SAVED})]
-    check(
-        both(root, calls, program.cache.environment), "calwebb_dark", programs.recipe("bright2").mode, record_property
-    )
+    calls = [Call("calwebb_dark", "jwst.pipeline.DarkPipeline", path, DARK | {"steps": saved})]
+    check(both(root, calls, program.cache.environment), "calwebb_dark", programs.recipe(name).mode, record_property)
