@@ -24,7 +24,7 @@ _INLINE = {**_OPTIONS, "forceinline": True}
 
 
 @numba.njit(**_OPTIONS)
-def _weight(position, length, power):
+def weight_of(position, length, power):
     """Weight of a group in a segment before division by the squared read noise.
 
     Both the base and the power are float32, and so is the result.
@@ -38,7 +38,7 @@ def weights_of_length(length, powers, out):
     """Fill ``out`` (power, position) with the weights of segments of ``length`` groups."""
     for kind in range(powers.size):
         for position in range(length):
-            out[kind, position] = _weight(position, length, powers[kind])
+            out[kind, position] = weight_of(position, length, powers[kind])
 
 
 @numba.njit(**_INLINE)
@@ -239,7 +239,7 @@ def fit_segment(data, start, length, origin, gain, noise, time, table):
         if tabulated:
             weight = table[length, kind, position] * scale
         else:
-            weight = _weight(position, length, POWERS[kind]) * scale
+            weight = weight_of(position, length, POWERS[kind]) * scale
         group = float(start - origin + position)
         value = data[start + position]
         if np.isnan(value):
@@ -277,6 +277,18 @@ def capped(variance):
 
 
 @numba.njit(**_INLINE)
+def add_segment(slope, length, gain, noise, dark, rate, time, sums):
+    """Add slope / var_rnoise, 1 / var_poisson, 1 / var_rnoise and 1 / (their sum) of a segment to ``sums``."""
+    read = read_variance(noise, gain, length, time)
+    poisson = poisson_variance(rate, dark, gain, length, time)
+    sums[0] += slope / read
+    if poisson > 0.0:
+        sums[1] += 1.0 / poisson
+    sums[2] += 1.0 / read
+    sums[3] += 1.0 / (poisson + read)
+
+
+@numba.njit(**_INLINE)
 def fit_ramp(
     data, dq, counts, origin, pixel_dq, gain, noise, dark, rate, group_time, single_time, table, starts, lengths, sums
 ):
@@ -287,8 +299,7 @@ def fit_ramp(
     bits
         Flags of the integration, before it is marked as partly saturated.
     slope, error, var_poisson, var_rnoise
-        Results of the integration; ``sums`` gets what it adds to those of the exposure: slope / var_rnoise,
-        1 / var_poisson, 1 / var_rnoise.
+        Results of the integration; ``sums`` gets those of :func:`add_segment`.
     count
         Number of segments in ``starts`` and ``lengths``.
     places
@@ -307,18 +318,11 @@ def fit_ramp(
             bits |= np.uint32(SATURATED)
         count = 0
     sums[:] = 0.0
-    total = 0.0
     for segment in range(count):
         length = lengths[segment]
         time = single_time if length == 1 else group_time
         slope, _, _, _ = fit_segment(data, starts[segment], length, origin, gain, noise, time, table)
-        read = read_variance(noise, gain, length, time)
-        poisson = poisson_variance(rate, dark, gain, length, time)
-        sums[0] += slope / read
-        if poisson > 0.0:
-            sums[1] += 1.0 / poisson
-        sums[2] += 1.0 / read
-        total += 1.0 / (poisson + read)
+        add_segment(slope, length, gain, noise, dark, rate, time, sums)
     slope = 0.0
     error = 0.0
     poisson = 0.0
@@ -330,7 +334,7 @@ def fit_ramp(
             poisson = capped(1.0 / sums[1])
         read = capped(1.0 / sums[2])
         slope = sums[0] * read
-        variance = 1.0 / total
+        variance = 1.0 / sums[3]
         error = 0.0 if variance > LARGE_VARIANCE else np.sqrt(variance)
     return bits, slope, error, poisson, read, count, places
 

@@ -8,7 +8,8 @@ import numba
 import numpy as np
 
 from jwstdask.core.dq import DO_NOT_USE, JUMP_DET, NO_GAIN_VALUE, SATURATED
-from jwstdask.kernels.ramp_fit import common_arguments, weight_table
+from jwstdask.kernels.ramp_fit import common_arguments
+from jwstdask.kernels.ramp_lines import weight_table
 from jwstdask.kernels.ramp_pixel import (
     fit_ramp,
     fit_segment,
@@ -64,7 +65,7 @@ def _visit_segments(
     starts = np.empty(size, np.int64)
     lengths = np.empty(size, np.int64)
     scratch = np.empty(size)
-    sums = np.empty(3)
+    sums = np.empty(4)
     most_segments = 0
     most_jumps = 0
     for y in range(y0, y1):

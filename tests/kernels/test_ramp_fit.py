@@ -10,6 +10,7 @@ import pytest
 
 from jwstdask.core import dq
 from jwstdask.kernels import ramp_fit as kernel
+from jwstdask.kernels.ramp_lines import median_network, quotient
 from jwstdask.kernels.ramp_segments import fit_segments
 from jwstdask.kernels.unused_groups import count_dependent, unused_groups
 
@@ -370,7 +371,7 @@ def test_slow_fit_from_the_definitions(seed):
 @pytest.mark.parametrize("size", range(1, 12))
 def test_the_network_finds_the_median_of_every_zero_one_sequence(size):
     """By the zero-one principle a comparator network that does so finds the median of any values."""
-    network = kernel._median_network(size)
+    network = median_network(size)
     values = np.array(list(itertools.product((0, 1), repeat=size))).T.copy()
     expected = np.sort(values, axis=0)
     for low, high in network:
@@ -383,7 +384,7 @@ def test_the_network_finds_the_median_of_every_zero_one_sequence(size):
 def test_the_network_finds_the_median_of_long_ramps(size):
     values = np.random.default_rng(size).normal(size=(size, 50))
     expected = np.median(values, axis=0)
-    for low, high in kernel._median_network(size):
+    for low, high in median_network(size):
         values[[low, high]] = np.minimum(values[low], values[high]), np.maximum(values[low], values[high])
     np.testing.assert_array_equal((values[(size - 1) // 2] + values[size // 2]) / 2, expected)
 
@@ -480,5 +481,5 @@ def test_quotients_by_the_reciprocal_same_bits_as_by_division():
     values = values[np.isfinite(values)].astype(float)
     divisors = [1.0, 3.0, 10.73677, 0.27424, 2**24 - 1, 1 + 2**-23, *rng.uniform(0.01, 1000, 20)]
     for divisor in np.array(divisors, np.float32).astype(float):
-        found = [kernel._quotient(value, divisor, 1 / divisor) for value in values[:: 1 + len(values) // 5000]]
+        found = [quotient(value, divisor, 1 / divisor) for value in values[:: 1 + len(values) // 5000]]
         np.testing.assert_array_equal(found, values[:: 1 + len(values) // 5000] / divisor)

@@ -272,13 +272,16 @@ def test_an_exposure_saturated_from_the_start_is_refused():
     assert step.finish(meta, prepared, {"ramp_fit.pixels": 5.0})
 
 
+@pytest.mark.parametrize("held", [False, True])
 @pytest.mark.parametrize(("groups", "leading", "trailing"), [(4, 4, 1), (4, 2, 1), (4, 3, 0), (2, 0, 1)])
-def test_a_miri_exposure_without_two_usable_groups_is_refused(groups, leading, trailing):
+def test_a_miri_exposure_without_two_usable_groups_is_refused(groups, leading, trailing, held):
+    """Whether blocks are walked alone or the flags of the whole frame are known, as after the search for showers."""
     ramp, meta, references = miri(8, leading, trailing, groups)
     step = RampFitStep()
     assert oracle(step, meta, references, ramp) == (None, None)
-    _, tally, prepared = fit(step, meta, references, ramp, (16, 24))
-    assert step.again(meta, prepared, None, tally) is None
+    gathered = step.of_frame(meta, step.prepare(meta, references), ramp.groupdq) if held else None
+    _, tally, prepared = fit(step, meta, references, ramp, (16, 24), gathered=gathered)
+    assert step.again(meta, prepared, gathered, tally) is None
     with pytest.raises(StepError, match="MIRI ramps need two others"):
         step.finish(meta, prepared, tally)
 

@@ -153,7 +153,10 @@ class RampFitStep(Step):
         ngroups = block.sci.shape[1]
         inner = block.window.inner
         suppress = self.suppress_one_group and ngroups > 1
-        leading, trailing = gathered or self._unused(block, prepared, suppress)
+        leading, trailing = self._unused(block, prepared, suppress) if gathered is None else gathered
+        if leading == ngroups:
+            _add(block, "ramp_fit.unused.all", block.groupdq[0, 0, inner[0], inner[1]].size)
+            leading = 0
         self._note(block, leading, trailing)
         groups = {"first_group": leading, "last_group": ngroups - trailing}
         options = {**options, **prepared.times, **groups, "suppress_one_group": suppress}
@@ -195,14 +198,9 @@ class RampFitStep(Step):
             return 0, 0
         inner = block.window.inner
         leading, trailing = unused_groups(block.groupdq[..., inner[0], inner[1]], suppress)
-        pixels = (inner[0].stop - inner[0].start) * (inner[1].stop - inner[1].start)
-        if leading == ngroups:
-            _add(block, "ramp_fit.unused.all", pixels)
-            leading = trailing = 0
-        dependent = count_dependent(
-            block.sci, block.groupdq, block.pixeldq, leading, ngroups - trailing, suppress, inner
-        )
-        _add(block, f"ramp_fit.dependent.{leading}.{trailing}", dependent)
+        first = 0 if leading == ngroups else leading
+        dependent = count_dependent(block.sci, block.groupdq, block.pixeldq, first, ngroups - trailing, suppress, inner)
+        _add(block, f"ramp_fit.dependent.{first}.{trailing}", dependent)
         return leading, trailing
 
     @staticmethod
@@ -249,8 +247,7 @@ class RampFitStep(Step):
         size = groupdq.shape[1]
         before, after = self._outside(size) or (slice(0, 0), slice(size, None))
         suppress = self.suppress_one_group and size > 1
-        found = unused_groups(groupdq, suppress, slice(before.stop, after.start))
-        return (0, 0) if sum(found) >= size else found
+        return unused_groups(groupdq, suppress, slice(before.stop, after.start))
 
     def finish(self, meta: Meta, prepared: RampFitData, tally: Mapping[str, float]) -> dict[str, Any]:
         frame = int(meta["meta.subarray.xsize"]) * int(meta["meta.subarray.ysize"])
@@ -272,7 +269,7 @@ class RampFitStep(Step):
                     exposure,
                     self.alias,
                     f"{sum(unused)} of {ngroups} groups are DO_NOT_USE in all pixels; MIRI ramps need two others",
-                    "Nothing can be fitted. Skip firstframe, lastframe or rscd, or leave the exposure out.",
+                    "Nothing can be fitted. Skip firstframe, lastframe, rscd or charge_migration, or leave the exposure out.",
                 )
         if tally.get("ramp_fit.start_usable", 0.0) == 0:
             raise StepError(
