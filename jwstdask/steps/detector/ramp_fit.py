@@ -269,7 +269,7 @@ class RampFitStep(Step):
                     exposure,
                     self.alias,
                     f"{sum(unused)} of {ngroups} groups are DO_NOT_USE in all pixels; MIRI ramps need two others",
-                    "Nothing can be fitted. Skip firstframe, lastframe, rscd or charge_migration, or leave the exposure out.",
+                    "Nothing can be fitted. Skip firstframe, lastframe, rscd or charge_migration, or leave it out.",
                 )
         if tally.get("ramp_fit.start_usable", 0.0) == 0:
             raise StepError(
