@@ -10,6 +10,7 @@ import pytest
 
 from jwstdask.core import dq
 from jwstdask.kernels import ramp_fit as kernel
+from jwstdask.kernels.ramp_flagged import sorting_network
 from jwstdask.kernels.ramp_lines import median_network, quotient
 from jwstdask.kernels.ramp_segments import fit_segments
 from jwstdask.kernels.unused_groups import count_dependent, unused_groups
@@ -387,6 +388,32 @@ def test_the_network_finds_the_median_of_long_ramps(size):
     for low, high in median_network(size):
         values[[low, high]] = np.minimum(values[low], values[high]), np.maximum(values[low], values[high])
     np.testing.assert_array_equal((values[(size - 1) // 2] + values[size // 2]) / 2, expected)
+
+
+@pytest.mark.parametrize("size", range(12))
+def test_the_sorting_network_sorts_every_zero_one_sequence(size):
+    values = np.array(list(itertools.product((0, 1), repeat=size))).T.copy()
+    expected = np.sort(values, axis=0)
+    for low, high in sorting_network(size):
+        values[[low, high]] = np.minimum(values[low], values[high]), np.maximum(values[low], values[high])
+    np.testing.assert_array_equal(values, expected)
+
+
+@pytest.mark.parametrize(("seed", "groups"), [(0, 10), (1, 4), (2, 70)])
+@pytest.mark.parametrize("share", [0.02, 0.4, 1.0])
+def test_flagged_ramps_same_bits_in_any_company(seed, groups, share):
+    """However many are fitted together: lines of pixels of which few, many or all have flags, against each alone."""
+    sci, groupdq, pixeldq, gain, readnoise, _ = exposure(seed, 2, groups, (40, 70))
+    rng = np.random.default_rng(seed)
+    groupdq[:] = np.where(rng.uniform(size=groupdq.shape) < 0.15, rng.choice([1, 2, 4, 5], groupdq.shape), 0)
+    groupdq[:, :, rng.uniform(size=pixeldq.shape) >= share] = 0
+    arrays = sci, groupdq, pixeldq, gain, readnoise
+    together = kernel.ramp_fit(*arrays, **times())
+    for y, x in zip(*np.nonzero((groupdq.any(axis=(0, 1))) & (rng.uniform(size=pixeldq.shape) < 0.02 / share))):
+        pixel = (..., slice(y, y + 1), slice(x, x + 1))
+        for found, expected in zip(together, kernel.ramp_fit(*(array[pixel] for array in arrays), **times())):
+            for name in found._fields:
+                np.testing.assert_array_equal(getattr(found, name)[pixel], getattr(expected, name), err_msg=name)
 
 
 # The interface. -------------------------------------------------------------------------------------------------------
