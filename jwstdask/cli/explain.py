@@ -6,27 +6,53 @@ import inspect
 import textwrap
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jwstdask.core.errors import PlanError
+from jwstdask.core.errors import ParameterError, PlanError
 from jwstdask.core.params import Par, declared
 from jwstdask.core.pipeline import Pipeline
 from jwstdask.core.step import Parameters
+from jwstdask.pipelines.registry import PIPELINES, find
+from jwstdask.steps.registry import CLASSES, step_class
 
 _WIDTH = 120
+
+_USAGE = """usage: jwstdask explain NAME
+
+Say what a step or pipeline does: equations, parameters, references. NAME may also be `parameters`: those that every
+step and pipeline has."""
 
 
 def main(argv: Sequence[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
-        print("usage: jwstdask explain STEP_OR_PIPELINE\n\nSay what it does: equations, parameters, references.")
+        print(f"{_USAGE}\n\n{_names()}")
         return 0 if argv else 2
-    from jwstdask.pipelines.registry import find
-
     if len(argv) > 1:
         raise PlanError("explain takes one step or pipeline")
-    print(explain(find(argv[0])))
+    print(_parameters("parameters of every step and pipeline", _COMMON) if argv == ["parameters"] else _of(argv[0]))
     return 0
+
+
+def _of(name: str) -> str:
+    """The text for the step or pipeline called ``name``."""
+    try:
+        return explain(find(name))
+    except ParameterError as error:
+        alike = [known for known in (*CLASSES, *PIPELINES) if name.strip() and name.strip().lower() in known]
+        if not alike and "Did you mean" in error.remedy:
+            raise
+        remedy = f"Names with {name.strip()!r}: {', '.join(alike)}." if alike else "Known names:"
+        raise ParameterError(error.message, f"{remedy}\n\n{_names()}") from None
+
+
+def _names() -> str:
+    """All pipelines, and all steps by stage."""
+    groups = {"pipelines": list(PIPELINES)}
+    for stage in (1, 2, 3):
+        steps = [name for pipeline in PIPELINES.values() if pipeline.stage == stage for name in pipeline.step_defs]
+        groups[f"steps of stage {stage}"] = list(dict.fromkeys(steps))
+    return "\n".join(f"{title}:\n{_wrapped(', '.join(names), '  ', '  ')}" for title, names in groups.items())
 
 
 _WORKS = {
@@ -36,28 +62,57 @@ _WORKS = {
     "association": "on all exposures of an association",
 }
 
+_COMMON = declared(Parameters)
+
 
 def explain(target: Any) -> str:
     """The text for a step or pipeline class."""
     lines = [f"{target.alias} ({target.class_name})", "", inspect.cleandoc(target.__doc__ or ""), ""]
-    if issubclass(target, Pipeline):
+    pipeline = issubclass(target, Pipeline)
+    if pipeline:
         for branch in target.branches:
-            lines += [f"steps, {branch.name}:", *(f"  {name}" for name in branch.order), ""]
-        lines += textwrap.wrap(f"exposure types: {', '.join(sorted(target.exp_types))}", _WIDTH) + [""]
+            lines += [f"steps, {branch.name}:"]
+            lines += [f"  {name}{_off(step_class(target.step_defs[name]))}" for name in branch.order]
+            lines += [""]
+        example = f"--steps.{target.branches[-1].order[0]}.skip=True"
+        how = (
+            f"A step's parameter is given as --steps.STEP.NAME=VALUE, such as {example}; "
+            "`jwstdask explain STEP` lists them. Parameter references from CRDS switch some steps on and others off: "
+            "`jwstdask plan` says which steps run."
+        )
+        lines += [_wrapped(how), ""]
+        lines += [_wrapped(f"exposure types: {', '.join(sorted(target.exp_types))}"), ""]
     else:
         lines += ["equations:", *(f"  {line}" for line in target.equations.splitlines()), ""]
-        lines += [f"source: {target.sources}"]
-        lines += textwrap.wrap(f"references: {', '.join(target.reference_types) or 'none'}", _WIDTH)
+        lines += [_wrapped(f"source: {target.sources}")]
+        lines += [_wrapped(f"references: {', '.join(target.reference_types) or 'none'}")]
         lines += [f"status: meta.cal_step.{target.status}", f"works {_WORKS[target.kind]}", ""]
-    base = declared(Parameters)
     # A parameter of all steps stands with a step's own if the step has a default of its own.
-    own = {name: item for name, item in declared(target).items() if name not in base or item[2] != base[name][2]}
-    rest = {name: item for name, item in declared(target).items() if name not in own}
-    for title, parameters in (("parameters", own), ("parameters of every step and pipeline", rest)):
-        lines.append(f"{title}:")
-        lines += [_parameter(name, *item) for name, item in parameters.items()] or ["  none"]
-        lines.append("")
-    return "\n".join(lines).rstrip()
+    own = {name: item for name, item in declared(target).items() if name not in _COMMON or item[2] != _COMMON[name][2]}
+    lines += [_parameters("parameters", own, () if pipeline else target.reference_types), ""]
+    rest = ", ".join(name for name in _COMMON if name not in own)
+    lines += [_wrapped(f"and those of every step and pipeline (`jwstdask explain parameters`): {rest}")]
+    return "\n".join(lines)
+
+
+def _off(step: type) -> str:
+    """What is added to a step that does not run unless it is asked for."""
+    return " (off by default)" if declared(step)["skip"][2] else ""
+
+
+def _parameters(title: str, parameters: Mapping[str, Any], reference_types: Sequence[str] = ()) -> str:
+    """A line for each parameter, and one for those that replace references."""
+    lines = [_parameter(name, *item) for name, item in parameters.items()]
+    if reference_types:
+        names = ", ".join(f"override_{kind}" for kind in reference_types)
+        lines.append(f"{names}: file to use instead of the reference from CRDS (N/A: none)")
+    return "\n".join([f"{title}:", *(_wrapped(line, "  ", "    ") for line in lines or ["none"])])
+
+
+def _wrapped(text: str, first: str = "", rest: str = "") -> str:
+    return textwrap.fill(
+        text, _WIDTH, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _parameter(name: str, kind: Any, facts: Par, default: Any) -> str:
@@ -70,7 +125,7 @@ def _parameter(name: str, kind: Any, facts: Par, default: Any) -> str:
     if facts.length is not None:
         limits.append(f"{facts.length[0]} to {facts.length[1]} values")
     where = f", {', '.join(limits)}" if limits else ""
-    return f"  {name}: {type_name(kind)} = {default!r}{unit}{where}: {facts.doc}"
+    return f"{name}: {type_name(kind)} = {default!r}{unit}{where}: {facts.doc}"
 
 
 def type_name(kind: Any) -> str:

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -103,7 +104,8 @@ def _main(argv: Sequence[str], command: str) -> int:
     words = [options.target, *inputs]
     if any(map(_is_plan, words)):
         return _run_plan(options, words, own, steps)
-    if options.through is not None or _is_program(options.target) or any(map(os.path.isdir, words)):
+    parameters_first = _is_parameter_file(options.target) and any(map(os.path.isdir, words))
+    if options.through is not None or _is_program(options.target) or parameters_first:
         files = [word for word in words if _is_parameter_file(word)]
         return _run_program(options, [word for word in words if word not in files], files, own, steps)
     if options.since:
@@ -169,9 +171,14 @@ def _run_target(options: Any, inputs: list[str], own: dict[str, Any], steps: dic
         _say_notes(match)
         return _run_associations(options, target, inputs, settings)
     from jwstdask.pipelines.planner import plan_exposures
+    from jwstdask.pipelines.program_plan import one_writer
     from jwstdask.pipelines.run import run_chains
     from jwstdask.program.log import noted
 
+    for path, count in Counter(inputs).items():
+        if count > 1:
+            print(f"{path} is given {count} times and calibrated once", file=sys.stderr)
+    inputs = list(dict.fromkeys(inputs))
     drafts: list[Any] = []
     plans = plan_exposures(target, _requests(target, inputs), settings, drafts)
     if match is not None:
@@ -182,6 +189,7 @@ def _run_target(options: Any, inputs: list[str], own: dict[str, Any], steps: dic
             drafts = []
             plans = plan_exposures(target, _requests(target, inputs), changed, drafts)
         _say_notes(match)
+    plans = [plan for (plan,) in one_writer([[plan] for plan in plans])]
     if options.dry_run:
         from jwstdask.pipelines.program_plan import Basis, ProgramPlan
 
@@ -350,7 +358,11 @@ def _run_planned(options: Any, plan: Any, settings: Any) -> int:
     def planned(plan: ProgramPlan) -> None:
         count = sum(len(chain) for chain in plan.chains)
         progress.add(count)
-        progress.say(f"{len(plan.chains) + len(plan.finished)} exposures, {count} tasks on {executor.workers} workers")
+        exposures = len(plan.chains) + len(plan.finished)
+        progress.say(
+            f"{exposures} exposure{'s' * (exposures != 1)}, {count} task{'s' * (count != 1)} on {executor.workers} "
+            f"{'workers' if isinstance(executor, Cluster) else 'threads'}"
+        )
 
     try:
         _interrupts.heed()

@@ -88,6 +88,12 @@ class Cost:
     chunks: Chunks | None = None
 
 
+def tapped_step(tap: str) -> tuple[str, str]:
+    """Name of the step of a key of `ExposurePlan.taps`, and the kind of product; that is empty for the whole."""
+    name, _, kind = tap.removeprefix("before:").partition(".")
+    return name, kind
+
+
 @dataclass(frozen=True)
 class ExposurePlan:
     """What will be done with one exposure.
@@ -108,7 +114,7 @@ class ExposurePlan:
         Kind of product (``rate``, ``rateints``, ``ramp``, ``cal`` ...) to its final path.
     taps
         Step name to the final path of the intermediate product saved after it; ``before:NAME`` for one saved as it
-        enters the step.
+        enters the step, ``NAME.KIND`` for one kind of product where the step has several (see `tapped_step`).
     members
         Other inputs by member type (``background``...).
     context

@@ -57,6 +57,8 @@ class Step(Parameters):
     reference_types: ClassVar[tuple[str, ...]] = ()
     status: ClassVar[str]
     """Node under ``meta.cal_step`` that records COMPLETE or SKIPPED."""
+    indispensable: ClassVar[tuple[str, ...]] = ()
+    """Reference types without which (``N/A``) the exposure fails; without others the step does nothing."""
     status_if_undone: ClassVar[str] = "SKIPPED"
     """What is recorded where the step finds nothing to do while it runs."""
     status_by_member: ClassVar[bool] = False

@@ -23,7 +23,7 @@ import numpy as np
 from jwstdask.core.block import ImageBlock, RampBlock, Window
 from jwstdask.core.errors import StepError
 from jwstdask.core.exposure_types import GUIDER
-from jwstdask.core.plan import ExposurePlan, Outcome, StepRecord
+from jwstdask.core.plan import ExposurePlan, Outcome, StepRecord, tapped_step
 from jwstdask.engine.association import resample_exposure
 from jwstdask.engine.census import Census, of_products, of_tally, recount_groups
 from jwstdask.engine.executor import Cluster, Executor, Serial
@@ -80,6 +80,7 @@ _MOST_WALKS = 4
 """Walks over an exposure whose counts contradict what was gathered."""
 
 _IFU = frozenset(("MIR_MRS", "NRS_IFU"))
+_LAMPS = frozenset(("NRS_AUTOWAVE", "NRS_LAMP"))
 
 
 def blocks_of(block: Block) -> dict[str, Block]:
@@ -89,8 +90,15 @@ def blocks_of(block: Block) -> dict[str, Block]:
     return {"": block}
 
 
-def data_model(kind: str, shapes: Mapping[str, tuple[int, ...]], exp_type: str) -> str:
+def tapped_block(key: str, block: Block) -> Block:
+    """What is saved of a block by a key of the plan's taps."""
+    kind = tapped_step(key)[1]
+    return block.products[kind] if kind and isinstance(block, RampBlock) else block
+
+
+def data_model(kind: str, shapes: Mapping[str, tuple[int, ...]], meta: Mapping[str, Any]) -> str:
     """jwst's data model for a product, by the shapes of its arrays, of which the first is of the data."""
+    exp_type = meta.get("meta.exposure.type")
     if kind == "fitopt":
         return "RampFitOutputModel"
     if kind == "likely_chisq":
@@ -101,7 +109,8 @@ def data_model(kind: str, shapes: Mapping[str, tuple[int, ...]], exp_type: str) 
     if exp_type in GUIDER:
         return "GuiderRawModel" if dimensions == 4 else "GuiderCalModel"
     if dimensions == 2:
-        return "IFUImageModel" if exp_type in _IFU else "ImageModel"
+        ifu = exp_type in _IFU or (exp_type in _LAMPS and meta.get("meta.instrument.lamp_mode") == "IFU")
+        return "IFUImageModel" if ifu else "ImageModel"
     return {3: "CubeModel", 4: "RampModel"}[dimensions]
 
 
@@ -136,8 +145,8 @@ class StripSink:
             elif len(found) == 1 and "" in found:
                 self._keep(handle, block, block.window, None)
 
-    def tap(self, step: str, block: Block) -> None:
-        self._keep(self.taps[step], block, block.window, step)
+    def tap(self, key: str, block: Block) -> None:
+        self._keep(self.taps[key], tapped_block(key, block), block.window, key)
 
     def _keep(self, handle: ProductHandle, block: Block, window: Window, after: str | None) -> None:
         inner = (..., *window.inner)
@@ -243,6 +252,8 @@ def run_exposure(plan: ExposurePlan, executor: Executor | None = None) -> Outcom
 def _run(plan: ExposurePlan, executor: Executor) -> Outcome:
     arrays = FileArrays.open(plan.path)
     meta: dict[str, Any] = {**read_metadata(arrays.layout, complete=True), **plan.updates}
+    # As jwst: errors name the file as it is called now.
+    meta["meta.filename"] = os.path.basename(plan.path)
     wcs, wcs_updates, records = run_metadata_steps(plan, meta)
     meta.update(wcs_updates)
     if wcs is None and has_wcs(arrays.layout):
@@ -445,13 +456,13 @@ def open_products(
     try:
         if scratch is not None:
             ramp = template.products[""]
-            model = data_model("", _shapes(ramp), plan.exp_type)
+            model = data_model("", _shapes(ramp), meta)
             writers[""] = ProductWriter(scratch, model, {}, ramp, sync=False)
         for kind, path in plan.products.items() if scratch is None else ():
             found = template.products.get(kind) or template.products.get("")
             if found is None or kind == "i2d":
                 continue
-            model = data_model(kind, _shapes(found), plan.exp_type)
+            model = data_model(kind, _shapes(found), meta)
             product_meta = new_meta(plan, kind, meta if kind in LAST_STEP else {**meta, **template.updates})
             if kind == "fitopt":
                 path = temporary_path(path)
@@ -459,12 +470,15 @@ def open_products(
         for step, path in plan.taps.items():
             if step in template.taps:
                 found = template.taps[step]
-                model = data_model("", _shapes(found), plan.exp_type)
+                model = data_model("", _shapes(found), meta)
                 source = read_metadata(arrays.layout, complete=True)
                 given, own = dict(meta), wcs
                 if before_wcs(plan, step):
                     given = {**source, **plan.updates}
                     own = read_wcs(arrays.layout) if has_wcs(arrays.layout) else None
+                if tapped_step(step)[1]:
+                    # Units of its images: these stand in a file in the order in which something is known of them.
+                    given |= template.updates
                 taps[step] = _writer(path, model, found, arrays.layout, tapped_meta(plan, step, given, source), own)
         yield writers, taps
     finally:
@@ -529,6 +543,7 @@ def joined_meta(plan: ExposurePlan, stripes: Superstripes, meta: Mapping[str, An
 def before_wcs(plan: ExposurePlan, step: str) -> bool:
     """Whether a step comes before one that gives the exposure its WCS."""
     names = [item.name for item in plan.steps]
+    step, _ = tapped_step(step)
     later = plan.steps[names.index(step) :] if step in names else ()
     return any(item.step.kind == "metadata" and item.skip is None for item in later)
 
@@ -544,13 +559,13 @@ def tapped_meta(
     Before the first reference, the context is that of ``source``, the metadata of the exposure.
     """
     used: set[str] = set()
-    kind = ""
+    last_step, kind = tapped_step(last)
     for item in plan.steps:
         if last == f"before:{item.name}":
             break
         used.update(item.named_references(meta))
         kind = "cal" if item.name == "guider_cds" else kind
-        if last == item.name:
+        if last_step == item.name:
             break
     others = {reftype for item in plan.steps for reftype in item.named_references(meta)} - used
     later = {f"meta.ref_file.{reftype}.name" for reftype in others}
@@ -595,8 +610,8 @@ class Template:
             self.updates.update(item.step.finish(work.meta, item.data, dict(block.tally)))
 
     def _tap(self, work: Pass) -> Any:
-        def keep(step: str, block: Block) -> None:
-            self.taps[step] = _arrays(block, work.shape_after(step))
+        def keep(key: str, block: Block) -> None:
+            self.taps[key] = _arrays(tapped_block(key, block), work.shape_after(key))
 
         return keep
 
@@ -663,7 +678,7 @@ def product_updates(
         updates.update(found.get(item.name, {}))
         if item.name in status and item.recorded:
             updates[f"meta.cal_step.{item.step.status}"] = status[item.name]
-        if last == item.name:
+        if last is not None and tapped_step(last)[0] == item.name:
             break
     return updates
 

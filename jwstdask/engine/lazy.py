@@ -351,5 +351,5 @@ def apply(plan: ExposurePlan, ds: xr.Dataset, rows: int = _ROWS) -> dict[str, xr
     for walked, arrays in products.items():
         kind = product_kind(plan, walked)
         attrs = {**new_meta(plan, kind, own.meta), **probe.updates}
-        datasets[kind] = assemble(kind, arrays, attrs, plan.exp_type, plan.products.get(kind, ""), tables, own_wcs)
+        datasets[kind] = assemble(kind, arrays, attrs, plan.products.get(kind, ""), tables, own_wcs)
     return datasets

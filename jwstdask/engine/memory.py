@@ -27,6 +27,7 @@ from jwstdask.engine.exposure import (
     optional_updates,
     product_updates,
     run_metadata_steps,
+    tapped_block,
     tapped_meta,
     walks,
 )
@@ -69,8 +70,8 @@ class MemorySink:
         for kind, found in blocks_of(block).items():
             self._keep(kind, found, block)
 
-    def tap(self, step: str, block: Block) -> None:
-        self._keep(f"tap:{step}", block, block)
+    def tap(self, key: str, block: Block) -> None:
+        self._keep(f"tap:{key}", tapped_block(key, block), block)
 
     def _keep(self, kind: str, found: Block, block: Block) -> None:
         rows, columns = block.window.inner_absolute
@@ -143,7 +144,7 @@ def process(
             else optional_updates(plan, work, records, found, kind)
         )
         path = plan.taps.get(tap or "") or plan.products.get(kind, "")
-        products[kind] = assemble(kind, values, own, plan.exp_type, path, beside, found_wcs or wcs)
+        products[kind] = assemble(kind, values, own, path, beside, found_wcs or wcs)
     return products
 
 
@@ -259,7 +260,6 @@ def assemble(
     kind: str,
     arrays: Mapping[str, Any],
     meta: Mapping[str, Any],
-    exp_type: str,
     path: str,
     tables: Mapping[str, np.ndarray | xr.Variable],
     wcs: Any,
@@ -274,8 +274,6 @@ def assemble(
         Name to NumPy or dask array.
     meta
         Metadata; None removes an entry.
-    exp_type
-        EXP_TYPE.
     path
         Of the file that the product would have.
     tables
@@ -283,7 +281,7 @@ def assemble(
     wcs
         The gwcs object or None.
     """
-    model = data_model(kind, {name: array.shape for name, array in arrays.items()}, exp_type)
+    model = data_model(kind, {name: array.shape for name, array in arrays.items()}, meta)
     attrs = {name: value for name, value in meta.items() if value is not None}
     attrs |= {"meta.model_type": model}
     if path:

@@ -20,7 +20,7 @@ from jwstdask.core.block import ImageBlock, KeptRows, RampBlock, Window, tiles
 from jwstdask.core.dims import counted
 from jwstdask.core.errors import JwstdaskError, StepError
 from jwstdask.core.exposure_types import GUIDER
-from jwstdask.core.plan import ExposurePlan, StepPlan, StepRecord
+from jwstdask.core.plan import ExposurePlan, StepPlan, StepRecord, tapped_step
 from jwstdask.core.step import Step
 from jwstdask.engine.census import count_groups, count_mask
 from jwstdask.engine.log import at_step
@@ -79,8 +79,8 @@ class Sink(Protocol):
     def products(self, block: Block) -> None:
         """Keep the inner part of the products of a block that has gone through all steps."""
 
-    def tap(self, step: str, block: Block) -> None:
-        """Keep the inner part of the block after a step."""
+    def tap(self, key: str, block: Block) -> None:
+        """Keep the inner part of the block, or of one of its products, after a step: ``key`` is of the plan's taps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +134,9 @@ def tile_shape(shape: tuple[int, ...], halo: int) -> tuple[int, int]:
         widths = {height: min(most // (height + 2 * halo) - 2 * halo, shape[-1]) for height in range(1, rows + 1)}
         rows = max(widths, key=lambda height: min(height, shape[-2]) * widths[height])
         columns = max(widths[rows], 1)
+    if rows + 2 * halo >= shape[-2] and columns + 2 * halo >= shape[-1]:
+        # A tile in the middle holds the whole frame in any case.
+        return shape[-2], shape[-1]
     # tiles beside each other are of one width
     return min(rows, shape[-2]), -(-shape[-1] // -(-shape[-1] // columns))
 
@@ -287,7 +290,7 @@ class Pass:
     def _early(self) -> tuple[int, int]:
         count, halo = held_halo(self.source.shape, [item.step for item in self.steps], self.meta)
         names = {item.plan.name for item in self.steps[: count + 1]}
-        saved = any(name.removeprefix("before:") in names for name in self.plan.taps)
+        saved = any(tapped_step(tap)[0] in names for tap in self.plan.taps)
         # What is saved on the way, and what looks at the frame, is taken from tiles with the whole halo.
         whole = saved or self.kept is not None or self.frame_step is not None or superstripes(self.meta) > 0
         if count == 0 or whole or self.meta.get("meta.exposure.type") in GUIDER or not self.source.in_parts:
@@ -313,7 +316,8 @@ class Pass:
         if dropping is None or after is None:
             return dropping is not None
         names = [item.plan.name for item in self.steps]
-        place = names.index(after.removeprefix("before:")) if after.removeprefix("before:") in names else len(names)
+        step, _ = tapped_step(after)
+        place = names.index(step) if step in names else len(names)
         return dropping < place or (dropping == place and not after.startswith("before:"))
 
     @property
@@ -332,8 +336,12 @@ class Pass:
 
     def _skip(self, item: StepPlan, reason: str, instead: Step | None = None) -> None:
         self.skipped[item.name] = reason
-        if instead is not None or item.name in self.plan.taps:
+        if instead is not None or self._taps_after(item.name):
             self.steps.append(Prepared(replace(item, step=instead or Idle()), None))
+
+    def _taps_after(self, step: str) -> list[str]:
+        """Keys of what is saved after a step."""
+        return [tap for tap in self.plan.taps if tapped_step(tap)[0] == step and not tap.startswith("before:")]
 
     def block(self, window: Window, integrations: slice = slice(None)) -> Block:
         """A fresh block of the window, as its EXP_TYPE wants it."""
@@ -515,8 +523,9 @@ class Pass:
             item.seconds += time.thread_time() - clock
             if item.step.alias == "dq_init" and integrations.start in (None, 0):
                 count_mask(block)
-            if tap is not None and item.plan.name in self.plan.taps:
-                tap(item.plan.name, block)
+            if tap is not None:
+                for key in self._taps_after(item.plan.name):
+                    tap(key, block)
 
     def strip(
         self, rows: tuple[int, int], sink: Sink, frame: RampBlock | None = None, revised: bool = False

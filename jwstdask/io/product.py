@@ -195,6 +195,11 @@ def _populate(image: np.memmap, path: str, place: Place, rows: slice, fresh: boo
         os.close(descriptor)
 
 
+def _offsets(layout: HduLayout) -> dict[tuple[str, int], int]:
+    """Where the pixels of each array are; two of one size may change places."""
+    return {key: place.offset for key, place in layout.places.items()}
+
+
 class ProductWriter:
     """A product under construction.
 
@@ -310,9 +315,7 @@ class ProductWriter:
             plan = self._plan(report=True)
             layout = lay_out(plan)
             with _reported(self.path):
-                if [place.offset for place in layout.places.values()] != [
-                    place.offset for place in self._layout.places.values()
-                ]:
+                if _offsets(layout) != _offsets(self._layout):
                     self._move(layout)
                 descriptor = os.open(self.temporary, os.O_WRONLY)
                 try:
@@ -376,7 +379,7 @@ class ProductWriter:
         return HduPlan(self.schema, meta, self._arrays, self._tables, self.path if report else None)
 
     def _move(self, layout: HduLayout) -> None:
-        """The headers have another size than foreseen: copy the pixels to where they belong now."""
+        """The headers have another size or order than foreseen: copy the pixels to where they belong now."""
         log.debug("%s: headers changed their size, copying the pixels", self.path)
         moved = f"{self.temporary}.moved"
         source = os.open(self.temporary, os.O_RDONLY)

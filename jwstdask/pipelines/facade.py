@@ -29,6 +29,7 @@ from jwstdask.io.product import make_folder
 from jwstdask.pipelines.associate import combines, plan_association
 from jwstdask.pipelines.configure import check_layers, refuse_hooks, step_names
 from jwstdask.pipelines.planner import Request, check_exposure, level2_request, plan_exposures
+from jwstdask.pipelines.program_plan import one_writer
 from jwstdask.pipelines.registry import find
 from jwstdask.pipelines.resume import Resume
 from jwstdask.pipelines.run import ProgramResult, home_of, run_associations, run_chains
@@ -315,8 +316,8 @@ def _process(target: type, exposures: Exposures, settings: Settings, executor: E
         check_layers(target, settings.layers)
         results = [_in_memory(target, request, settings, save, executor) for request in requests]
     else:
-        plans = plan_exposures(target, requests, settings)
-        outcomes = run_chains([[plan] for plan in plans], executor or Threads())
+        chains = one_writer([[plan] for plan in plan_exposures(target, requests, settings)])
+        outcomes = run_chains(chains, executor or Threads())
         for outcome in outcomes:
             if outcome.error is not None:
                 raise JwstdaskError(outcome.error)

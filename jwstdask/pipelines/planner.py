@@ -465,6 +465,12 @@ def choose_references(drafts: list[Draft], settings: Settings) -> None:
                 else:
                     draft.context = draft.context or choice.origin
                 problem = _problem(choice, draft.request.path, item.name)
+                if choice.not_applicable and reftype in item.step.indispensable:
+                    problem = (
+                        f"{draft.request.path}: {item.name} cannot do without a {reftype} reference, and "
+                        f"{choice.origin} says N/A. "
+                        f"Give one with --steps.{item.name}.override_{reftype}=FILE, or skip the step."
+                    )
                 if problem and draft.error is None:
                     draft.error = problem
                 draft.choices[reftype] = choice
@@ -602,14 +608,15 @@ def _products(target: type, draft: Draft, settings: Settings) -> tuple[dict[str,
         else:
             products = {"result": path(suffix)}
     elif target.alias == "calwebb_detector1":
+        # As jwst, which sets the suffix by what has been done.
         if "ramp_fit" in running:
-            products = {"rate": path(own.suffix or "rate"), "rateints": path("rateints")}
+            products = {"rate": path("rate"), "rateints": path("rateints")}
             if running["ramp_fit"].step.save_opt:  # type: ignore[attr-defined]
                 likely = running["ramp_fit"].step.by_likelihood(draft.after)  # type: ignore[attr-defined]
                 kind = "likely_chisq" if likely else "fitopt"
                 products[kind] = path(kind, base=running["ramp_fit"].step.opt_name)  # type: ignore[attr-defined]
         else:
-            products = {"ramp": path(own.suffix or "ramp")}
+            products = {"ramp": path("ramp")}
     elif target.alias == "calwebb_dark":
         products = {"dark": path(own.suffix or configured.name.lower())}
     elif target.alias == "calwebb_guider":
@@ -618,17 +625,22 @@ def _products(target: type, draft: Draft, settings: Settings) -> tuple[dict[str,
         products = {"cal": path(own.suffix or ("calints" if cube else "cal"))}
         if "resample" in running:
             products["i2d"] = path("i2d")
-    taps = {}
+    taps: dict[str, str] = {}
     if issubclass(target, Pipeline):
         for name, item in ((item.name, item) for item in draft.steps):
             # A step that finds nothing to do saves what it was given.
             works = item.step.kind in ("block", "frame") and item.skip != SKIP_SET
             step = item.step
             if (step.save_results or step.output_file) and works and item.recorded:
-                suffix = step.suffix or {"bkg_subtract": "bsubints" if cube else "bsub"}.get(name, name)
                 base = None if step.search_output_file else draft.request.path
                 base = draft.request.path if step.output_use_model else step.output_file or base
-                taps[name] = path(suffix, step.output_dir, base)
+                suffixes = {name: step.suffix or {"bkg_subtract": "bsubints" if cube else "bsub"}.get(name, name)}
+                if "rate" in products and name == "ramp_fit":
+                    suffixes = {f"{name}.rate": f"0_{suffixes[name]}", f"{name}.rateints": f"1_{suffixes[name]}"}
+                elif "rate" in products and name == "gain_scale":
+                    # The pipeline gives it its suffixes.
+                    suffixes = {f"{name}.rate": name, f"{name}.rateints": f"{name}ints"}
+                taps |= {key: path(suffix, step.output_dir, base) for key, suffix in suffixes.items()}
         if getattr(own, "save_calibrated_ramp", False) and "ramp_fit" in running:
             taps["before:ramp_fit"] = path("ramp")
     return products, taps

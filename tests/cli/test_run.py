@@ -17,12 +17,11 @@ import pytest
 from astropy.io import fits
 
 import jwstdask
-from jwstdask.core.params import declared
+from jwstdask.core.errors import JwstdaskError
+from jwstdask.pipeline import Detector1Pipeline
 from jwstdask.pipelines import planner, program_plan
-from jwstdask.pipelines.registry import PIPELINES, find
 from jwstdask.simulate import Cache
 from jwstdask.step import JumpStep, SaturationStep
-from jwstdask.steps.registry import CLASSES
 from jwstdask.testing import assert_same_bits
 from tests.using import crds_of
 
@@ -150,42 +149,6 @@ def test_ctrl_c_is_not_forgotten(command, uncal, tmp_path, monkeypatch, words):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name", [*PIPELINES, *CLASSES])
-def test_explain(command, name):
-    status, printed = command("explain", name)
-    assert status == 0
-    assert printed.startswith(f"{name} (")
-    assert "parameters" in printed
-    if name in CLASSES:
-        lines = printed.splitlines()
-        # What it does, in words; what is computed; where from.
-        assert lines[2].endswith(".") and len(lines[2]) >= 20
-        for title in ("equations:", "source: ", "references: ", "status: meta.cal_step.", "works "):
-            (line,) = [line for line in lines if line.startswith(title)]
-            assert title == "equations:" or len(line) > len(title)
-        assert lines[lines.index("equations:") + 1].strip()
-        # No words of the code: roles of documentation, names of modules.
-        assert ":func:" not in printed and ":meth:" not in printed and "jwstdask." not in printed
-    target = find(name)
-    for parameter, (_, facts, _) in declared(target).items():
-        line = next(line for line in printed.splitlines() if line.startswith(f"  {parameter}: ") and " = " in line)
-        assert line.endswith(facts.doc)
-        for bound in (facts.ge, facts.gt, facts.le):
-            assert bound is None or f" {bound:g}" in line
-        assert facts.unit is None or f"[{facts.unit}]" in line
-        assert all(str(choice) in line for choice in facts.choices or ())
-
-
-def test_explain_names_parameters(command):
-    printed = command("explain", "jump")[1]
-    assert "rejection_threshold: float = 4.0 [sigma], >= 0: " in printed
-    assert "min_sat_radius_extend: float = 2.5 [pixel]: " in printed
-    assert "Anderson & Gordon 2011" in printed and "sigma^2 = |m| + readnoise^2" in printed
-    assert "references: gain, readnoise" in printed
-    status, printed = command("explain", "jumb")
-    assert status == 2 and "Did you mean 'jump'" in printed
-
-
 def test_refs_check(command, programs, uncal, tmp_path):
     # A cache of its own: others are at work with the shared one at the same time.
     shared = programs.cache("bright2").path
@@ -235,9 +198,66 @@ def test_products_go_to_the_current_folder_by_default(command, uncal, tmp_path, 
 
 
 def test_output_file_and_suffix(command, uncal, tmp_path):
-    options = ["--output_file=mine.fits", f"--output_dir={tmp_path}"]
+    """As in jwst, the pipeline sets the suffix by what has been done."""
+    options = ["--output_file=mine.fits", "--suffix=other", f"--output_dir={tmp_path}"]
     assert command("run", "calwebb_detector1", uncal, *options)[0] == 0
     assert sorted(item.name for item in tmp_path.iterdir()) == ["mine_rate.fits", "mine_rateints.fits"]
+
+
+@pytest.mark.parametrize("way", ["another folder", "one name"])
+def test_only_one_exposure_writes_a_product(command, program, tmp_path, way):
+    first, second = program.uncals[:2]
+    options = [f"--output_dir={tmp_path / 'products'}"]
+    if way == "one name":
+        options.append("--output_file=mine")
+    else:
+        second = shutil.copy(first, tmp_path)
+    status, printed = command("run", "calwebb_detector1", first, second, *options)
+    assert status == 1
+    assert f"{second}: " in printed and f"is written of {first}, too. Give one of them alone" in printed
+    assert len(list((tmp_path / "products").iterdir())) == 2
+    assert "1 of 2 failed" in printed
+    with crds_of(program.cache), pytest.raises(JwstdaskError, match="is written of"):
+        Detector1Pipeline.call([first, second], save_results=True, output_dir=str(tmp_path), output_file="mine")
+
+
+def test_a_file_given_twice_is_calibrated_once(command, uncal, tmp_path):
+    status, printed = command("run", "calwebb_detector1", uncal, uncal, f"--output_dir={tmp_path}")
+    assert status == 0
+    assert f"{uncal} is given 2 times and calibrated once" in printed and "[1/1]" in printed
+
+
+def test_a_folder_is_no_exposure(command, uncal, tmp_path):
+    """The others go on."""
+    folder = tmp_path / "folder_uncal.fits"
+    folder.mkdir()
+    status, printed = command("run", "calwebb_detector1", folder, uncal, f"--output_dir={tmp_path / 'products'}")
+    assert status == 1
+    assert f"{folder}: this is a folder" in printed and "1 of 2 failed" in printed
+    assert len(list((tmp_path / "products").iterdir())) == 2
+
+
+@pytest.mark.parametrize("reference", ["jump.override_gain", "jump.override_readnoise", "ramp_fit.override_readnoise"])
+def test_steps_that_need_their_references(command, uncal, tmp_path, reference):
+    """jwst fails, too, where these do not apply; it does without others."""
+    status, printed = command("run", "calwebb_detector1", uncal, f"--steps.{reference}=N/A", f"--output_dir={tmp_path}")
+    step, _, kind = reference.partition(".override_")
+    assert status == 1 and f"{step} cannot do without a {kind} reference, and override says N/A" in printed
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_ramp_fit_and_gain_scale_save(command, uncal, tmp_path):
+    """Of both products, in files and in memory the same; what they hold is compared with jwst elsewhere."""
+    options = ["--steps.ramp_fit.save_results=True", "--steps.gain_scale.save_results=True"]
+    assert command("run", "calwebb_detector1", uncal, *options, f"--output_dir={tmp_path}")[0] == 0
+    kinds = ["0_ramp_fit", "1_ramp_fit", "gain_scale", "gain_scaleints", "rate", "rateints"]
+    assert names(tmp_path) == [f"1_nrcb1_{kind}.fits" for kind in kinds]
+    opened = {kind: jwstdask.open_exposure(next(tmp_path.glob(f"*_nrcb1_{kind}.fits"))) for kind in kinds}
+    for kind, product in (("0_ramp_fit", "rate"), ("gain_scaleints", "rateints")):
+        np.testing.assert_array_equal(opened[kind]["sci"], opened[product]["sci"])
+        assert opened[kind].attrs["meta.model_type"] == opened[product].attrs["meta.model_type"]
+    assert "meta.cal_step.gain_scale" not in opened["1_ramp_fit"].attrs
+    assert "meta.cal_step.gain_scale" in opened["gain_scale"].attrs
 
 
 def test_override(command, programs, uncal, tmp_path):

@@ -155,6 +155,22 @@ def test_headers_that_grow_move_the_pixels(tmp_path, count):
     assert os.listdir(tmp_path) == ["jw_rate.fits"]
 
 
+def test_images_that_change_places_keep_their_pixels(tmp_path):
+    """Of one size, so that no offset changes: a unit that becomes known at the end puts ERR before DQ."""
+    sci, err, dq = np.full((NY, NX), 1, "f4"), np.full((NY, NX), 2, "f4"), np.full((NY, NX), 3, "u4")
+    shapes = {"sci": (sci.shape, "float32"), "err": (err.shape, "float32"), "dq": (dq.shape, "uint32")}
+    path = tmp_path / "jw_rate.fits"
+    with ProductWriter(path, "ImageModel", {}, shapes) as product:
+        before = list(product.handle.places)
+        for name, values in (("sci", sci), ("err", err), ("dq", dq)):
+            product.write(name, values)
+        product.finish({"meta.bunit_err": "DN/s"})
+    layout = open_layout(path)
+    assert [(hdu.name.lower(), 1) for hdu in layout if hdu.kind == "image" and hdu.ndim] != before
+    for name, values in (("sci", sci), ("err", err), ("dq", dq)):
+        np.testing.assert_array_equal(layout.read(name), values)
+
+
 def test_tables_and_wcs_given_at_finish(tmp_path, gwcs_object):
     entry = model_schema("CubeModel").arrays["int_times"]
     table = np.ones(3, entry.dtype)

@@ -42,7 +42,10 @@ MODES: Mapping[str, Mode] = {
     "MIRIMAGE SUB128 FASTR1 2x14": Mode("miri", {}, {"ngroups": 14, "nints": 2}),
     "MIRIMAGE SUB64 FASTR1 3x5, fits of segments": Mode(
         "miri", {"subarray": "SUB64"}, {"ngroups": 5, "nints": 3, "background": 300.0},
-        {"firstframe": {"skip": False}, "ramp_fit": {"save_opt": True}},
+        {
+            "firstframe": {"skip": False}, "ramp_fit": {"save_opt": True, "save_results": True},
+            "gain_scale": {"save_results": True},
+        },
         {"gain": {"GAINFACT": 1.97}},
     ),
     "MIRIMAGE SUB64 FASTR1 2x3, 1/f noise in the field": Mode(

@@ -85,6 +85,7 @@ class JumpStep(Step):
     class_name = "JumpStep"
     status = "jump"
     reference_types = ("gain", "readnoise")
+    indispensable = reference_types
     counted = ("meta.exposure.primary_cosmic_rays", "meta.exposure.extended_emission_events")
     equations = (
         "|d - m| > threshold * sigma, sigma^2 = |m| + readnoise^2 / nframes [electron];\n"
