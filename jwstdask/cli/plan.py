@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jwstdask.cli.progress import duration
 from jwstdask.core.plan import AssociationPlan, Chunks, Cost, ExposurePlan, StepPlan
+from jwstdask.engine.resources import INTERPRETER_BYTES, SHARE
+from jwstdask.pipelines.cost import PROCESS_BYTES, START_SECONDS, THREAD_BYTES, UNSHARED
 
 if TYPE_CHECKING:
     from jwstdask.pipelines.program_plan import ProgramPlan
@@ -24,12 +28,53 @@ def main(argv: Sequence[str]) -> int:
     return run(argv, "plan")
 
 
-def workers_of(options: Any) -> int:
-    """Tasks that a run with these options does at a time, as far as that is known before."""
-    from jwstdask.engine.executor import available_cores
+@dataclass(frozen=True)
+class Workers:
+    """Who does the tasks of a run.
 
-    asked = str(options.workers or options.threads or "").rpartition(":")[2]
-    return max(int(asked), 1) if asked.isdigit() else available_cores()
+    Attributes
+    ----------
+    number
+        How many tasks are done at a time; None where nobody knows before.
+    threads
+        Whether by threads of this process; otherwise by processes of one thread each.
+    grain
+        ``auto``, ``exposure`` or ``strip``.
+    """
+
+    number: int | None = None
+    threads: bool = False
+    grain: str = "auto"
+
+    def __str__(self) -> str:
+        if self.threads:
+            return f"in this process with {_number(self.number or 1, 'thread')}"
+        return "on a cluster" if self.number is None else f"on {_number(self.number, 'worker')}"
+
+
+def workers_of(options: Any) -> Workers:
+    """Who does the tasks of a run with these options, as far as that is known before.
+
+    Raises
+    ------
+    ParameterError
+        If the options contradict each other, as they would in a run.
+    """
+    from jwstdask.cli.arguments import profile_of
+    from jwstdask.engine.limits import available_cores
+
+    profile = profile_of(options)
+    if profile is None:
+        return Workers(options.threads or available_cores(), True, options.grain)
+    limits = profile.limits()
+    if limits is not None:
+        return Workers(limits[1], grain=options.grain)
+    if profile.kind == "local":
+        from jwstdask.engine.clusters import MEMORY, default_workers
+
+        return Workers(default_workers(profile.bytes(MEMORY)), grain=options.grain)
+    hosts = len(profile.hosts) * profile.workers_per_host if profile.kind == "ssh" else None
+    return Workers(hosts, grain=options.grain)
 
 
 def size(count: float) -> str:
@@ -42,7 +87,7 @@ def size(count: float) -> str:
 
 
 def print_program(
-    plan: ProgramPlan, workers: int, output_dir: str | None = None, verbose: bool = False, context: str = ""
+    plan: ProgramPlan, workers: Workers, output_dir: str | None = None, verbose: bool = False, context: str = ""
 ) -> None:
     """Print a plan: ways of processing with their exposures by mode, references, and what it all costs.
 
@@ -51,7 +96,7 @@ def print_program(
     plan
         The plan.
     workers
-        Tasks that are done at a time, for the predicted time.
+        Who does the tasks, for the predicted time and memory.
     output_dir
         Folder of the products.
     verbose
@@ -61,14 +106,15 @@ def print_program(
     """
     tasks, costs = plan.tasks, [item.cost for item in plan.combinations]
     costs += [Cost()] * (len(plan.associations) - len(costs))
-    context = next((item.context for item in [*tasks, *plan.associations] if item.context), context)
+    every: list[Plan] = [*tasks, *plan.associations]
+    context = next((item.context for item in every if item.context), context)
     inputs = len({chain[0].path for chain in plan.chains} | set(plan.finished))
     print(f"{_number(inputs, 'exposure')}, context {context or '-'}, products in {output_dir or '.'}")
     print()
-    _print_exposures(plan, tasks, verbose)
-    _print_associations(plan.associations, costs, verbose)
-    missing = _print_references([*tasks, *plan.associations], verbose)
-    _print_errors([*tasks, *plan.associations], verbose)
+    listed = _print_exposures(plan, tasks, verbose) + _print_associations(plan.associations, costs, verbose)
+    told = {(item.pipeline, item.path) for item in listed}
+    missing = _print_references(every, verbose)
+    _print_errors([item for item in every if (item.pipeline, item.path) not in told], verbose)
     _print_total(plan, costs, workers, missing)
 
 
@@ -80,7 +126,9 @@ def _number(count: int, what: str) -> str:
 # Exposures
 
 
-def _print_exposures(plan: ProgramPlan, tasks: Sequence[ExposurePlan], verbose: bool) -> None:
+def _print_exposures(plan: ProgramPlan, tasks: Sequence[ExposurePlan], verbose: bool) -> list[Plan]:
+    """Exposures by what is done with them; those that had a line of their own are returned."""
+    listed: list[Plan] = []
     groups: dict[tuple[Any, ...], list[ExposurePlan]] = {}
     for item in tasks:
         if item.steps:
@@ -94,20 +142,29 @@ def _print_exposures(plan: ProgramPlan, tasks: Sequence[ExposurePlan], verbose: 
         if verbose or len(members) <= FEW:
             for item in members:
                 _print_exposure(item, _mode(plan, item))
+            listed += members
         else:
             _print_modes(plan, members)
         print()
+    return listed
 
 
 def _print_exposure(plan: ExposurePlan, mode: str) -> None:
     cost = plan.cost
+    if plan.error is not None:
+        print(f"  ERROR {plan.error}")
+        return
     facts = [mode] if mode else []
-    facts += [f"{size(cost.memory)} memory", f"{size(cost.read)} in", f"{size(cost.written)} out", _cpu(cost)]
+    facts += [_memory(cost), f"{size(cost.read)} in", f"{size(cost.written)} out", _cpu(cost)]
     print(f"  {os.path.basename(plan.path)} {list(plan.shape)}: {', '.join(facts)}")
     if cost.chunks is not None:
         print(f"    {_divided(cost.chunks)}")
     for path in _written(plan):
         print(f"    -> {path}")
+
+
+def _memory(cost: Cost) -> str:
+    return f"{size(cost.memory)} memory beside the interpreter's"
 
 
 def _cpu(cost: Cost) -> str:
@@ -121,11 +178,12 @@ def _written(plan: Plan) -> list[str]:
 
 
 def _print_modes(plan: ProgramPlan, members: Sequence[ExposurePlan]) -> None:
-    """Exposures by mode: a line each."""
+    """Exposures by mode, a line each, and how many cannot be run."""
+    good = [item for item in members if item.error is None]
     modes: dict[tuple[str, tuple[int, ...]], list[ExposurePlan]] = {}
-    for item in members:
+    for item in good:
         modes.setdefault((_mode(plan, item), item.shape), []).append(item)
-    rows = [("mode", "shape", "exposures", "detectors", "memory", "CPU", "in", "out", "products")]
+    rows = [("mode", "shape", "exposures", "detectors", "task memory", "CPU", "in", "out", "products")]
     for (mode, shape), items in sorted(modes.items(), key=lambda pair: -len(pair[1])):
         detectors = len({item.detector for item in items})
         kinds = ", ".join(dict.fromkeys(_kind(path) for item in items for path in _written(item)))
@@ -142,7 +200,14 @@ def _print_modes(plan: ProgramPlan, members: Sequence[ExposurePlan]) -> None:
                 f"{sum(len(_written(item)) for item in items)} ({kinds})",
             )
         )
-    _print_table(rows)
+    if good:
+        _print_table(rows)
+    if len(good) < len(members):
+        print(f"  {_not_run(len(members) - len(good), len(members))}")
+
+
+def _not_run(count: int, total: int, what: str = "exposure") -> str:
+    return f"{count} of {_number(total, what)} cannot be run"
 
 
 def _mode(plan: ProgramPlan, item: ExposurePlan) -> str:
@@ -167,9 +232,9 @@ def _print_table(rows: Sequence[Sequence[str]]) -> None:
 
 def _divided(found: Chunks) -> str:
     """How an exposure is divided, in words."""
-    overlap = f", {found.halo} pixels more on each side" if found.halo else ""
-    strips = f"{found.strips} strip{'s' * (found.strips > 1)} of {found.rows} rows"
-    return f"{strips}, tiles of {found.tile[0]} x {found.tile[1]}{overlap}"
+    around = f", and {found.halo} around it," if found.halo else ""
+    tiles = f"tile after tile of {found.tile[0]} x {found.tile[1]} pixels{around} goes through all steps"
+    return f"read and written in {_number(found.strips, 'strip')} of {found.rows} rows; {tiles}"
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -224,7 +289,9 @@ def _files(paths: Iterable[str | None]) -> str:
 # Associations, references, errors, the whole
 
 
-def _print_associations(plans: Sequence[AssociationPlan], costs: Sequence[Cost], verbose: bool) -> None:
+def _print_associations(plans: Sequence[AssociationPlan], costs: Sequence[Cost], verbose: bool) -> list[Plan]:
+    """Associations by what is done with them; those that had a line of their own are returned."""
+    listed: list[Plan] = []
     groups: dict[tuple[Any, ...], list[tuple[AssociationPlan, Cost]]] = {}
     for plan, cost in zip(plans, costs, strict=True):
         if plan.steps:
@@ -236,16 +303,21 @@ def _print_associations(plans: Sequence[AssociationPlan], costs: Sequence[Cost],
         print_steps(first.steps, [plan.steps for plan, _ in members])
         shown = members if verbose or len(members) <= FEW else members[:FEW]
         for plan, cost in shown:
+            if plan.error is not None:
+                print(f"  ERROR {plan.error}")
+                continue
             traffic = f"{size(cost.read)} in, about {size(cost.written)} out"
-            print(f"  {plan.name}: {len(plan.members)} members, {size(cost.memory)} memory, {traffic}, {_cpu(cost)}")
+            print(f"  {plan.name}: {len(plan.members)} members, {_memory(cost)}, {traffic}, {_cpu(cost)}")
             written = _written(plan)
             for path in written if verbose else plan.products.values():
                 print(f"    -> {path}")
             if not verbose and len(written) > len(plan.products):
                 print(f"    -> {_number(len(written) - len(plan.products), 'member')} saved besides")
+        listed += [plan for plan, _ in shown]
         if len(shown) < len(members):
             print(f"  and {len(members) - len(shown)} more (--verbose lists them)")
         print()
+    return listed
 
 
 def _print_references(plans: Sequence[Plan], verbose: bool) -> list[str]:
@@ -306,7 +378,7 @@ def _expected() -> Mapping[str, int]:
 
 
 def _print_errors(plans: Sequence[Plan], verbose: bool) -> None:
-    """Errors, those of the same kind together."""
+    """Errors that have not been told yet, those of the same kind together."""
     alike: dict[str, list[Plan]] = {}
     for plan in plans:
         if plan.error is not None:
@@ -319,25 +391,67 @@ def _print_errors(plans: Sequence[Plan], verbose: bool) -> None:
             print(f"  ERROR and {len(members) - len(shown)} more of this kind (--verbose lists them)")
 
 
-def _print_total(plan: ProgramPlan, costs: Sequence[Cost], workers: int, missing: Sequence[str]) -> None:
-    tasks = plan.tasks
-    broken = sum(item.error is not None for item in [*tasks, *plan.associations])
-    cpu = sum(item.cost.cpu for item in tasks)
-    longest = max((sum(item.cost.cpu for item in chain) for chain in plan.chains), default=0.0)
-    combined = sum(cost.cpu for cost in costs)
-    # Exposures side by side, each by one worker; associations one after the other, each by all.
-    wall = max(cpu / workers, min(longest, cpu)) + combined / workers
-    peak = max([item.cost.memory for item in tasks] + [cost.memory for cost in costs], default=0)
-    read = sum(item.cost.read for item in tasks) + sum(cost.read for cost in costs)
-    written = sum(item.cost.written for item in tasks) + sum(cost.written for cost in costs)
-    files = sum(len(_written(item)) for item in [*tasks, *plan.associations])
-    count = len(tasks) + len(plan.associations)
-    facts = [
-        f"{_number(count, 'task')}, {duration(cpu + combined)} CPU",
-        f"about {duration(wall)} on {_number(workers, 'worker')}",
-        f"{size(peak)} memory a worker",
-        f"{size(read)} to read, {size(written)} to write in {_number(files, 'product')}",
-    ]
+def _print_total(plan: ProgramPlan, costs: Sequence[Cost], workers: Workers, missing: Sequence[str]) -> None:
+    every: list[Plan] = [*plan.tasks, *plan.associations]
+    chains = [[item for item in chain if item.error is None] for chain in plan.chains]
+    combined = [cost for item, cost in zip(plan.associations, costs, strict=True) if item.error is None]
+    spent = [item.cost for chain in chains for item in chain] + combined
+    facts = [f"{_number(len(spent), 'task')}, {duration(sum(cost.cpu for cost in spent))} CPU"]
+    grain = _grain(workers, len(plan.chains))
+    if spent and workers.number is not None:
+        seconds = START_SECONDS + _seconds(chains, combined, workers.number, grain)
+        facts.append(f"about {duration(seconds)} {workers}, {duration(START_SECONDS)} of it to start")
+    if len(spent) < len(every):
+        what = "exposure" if len(every) == len(plan.chains) else "task"
+        facts.append(_not_run(len(every) - len(spent), len(every), what))
+    print("; ".join(facts))
+    products = sum(len(_written(item)) for item in every if item.error is None)
+    read, written = sum(cost.read for cost in spent), sum(cost.written for cost in spent)
+    facts = [f"{size(read)} to read, {size(written)} to write in {_number(products, 'product')}"]
     if missing:
         facts.append(f"{_number(len(missing), 'reference')} missing")
-    print("; ".join(facts) + (f", {broken} with errors" if broken else ""))
+    print("; ".join(facts))
+    if spent:
+        tasks = _together(chains, combined, workers, grain)
+        # A limit of which so much is left for tasks, rounded up: what it says must do.
+        limit = math.ceil((tasks + INTERPRETER_BYTES) / SHARE / 1e7) * 1e7
+        print(
+            f"{size(PROCESS_BYTES + tasks)} memory a process (beside pages of files that are mapped, which the system "
+            f"takes back when it needs them); in a batch job allow {size(limit)} a process, for some is kept in reserve"
+        )
+
+
+def _grain(workers: Workers, exposures: int) -> str:
+    """``exposure`` or ``strip``, as a run chooses."""
+    from jwstdask.pipelines.run import choose_grain
+
+    return choose_grain(exposures, workers.number or 1) if workers.grain == "auto" else workers.grain
+
+
+def _seconds(chains: Sequence[Sequence[ExposurePlan]], combined: Sequence[Cost], workers: int, grain: str) -> float:
+    """Wall time of all tasks [s]."""
+    each = [sum(item.cost.cpu for item in chain) for chain in chains]
+    if grain == "exposure":
+        # Side by side, each by one worker: none is faster than by itself.
+        wall = max([sum(each) / workers, *each])
+    else:
+        # One after the other, the strips of each by all workers.
+        wall = sum(each) * (UNSHARED + (1 - UNSHARED) / workers)
+    # One after the other, each by all.
+    return wall + sum(cost.cpu for cost in combined) / workers
+
+
+def _together(chains: Sequence[Sequence[ExposurePlan]], combined: Sequence[Cost], workers: Workers, grain: str) -> int:
+    """Memory of the tasks that one process does at a time [bytes]."""
+    number = (workers.number or 1) if workers.threads else 1
+    if grain == "exposure":
+        each = sorted(max((item.cost.memory for item in chain), default=0) for chain in chains)
+        exposures = sum(each[-number:])
+    else:
+        exposures = max((_shared(item, number) for chain in chains for item in chain), default=0)
+    return max([exposures, *(cost.memory + (number - 1) * THREAD_BYTES for cost in combined)])
+
+
+def _shared(plan: ExposurePlan, threads: int) -> int:
+    """Memory of an exposure whose strips threads do side by side [bytes]; each resamples tiles of its own."""
+    return plan.cost.memory + (threads - 1) * (plan.cost.memory if "i2d" in plan.products else THREAD_BYTES)

@@ -2,8 +2,8 @@
 
 The coefficients are measured (``tests/benchmarks``). Memory is that of one task, anonymous and above what the
 interpreter and the compiled kernels take; a test holds it within 25 % of the measured peak for frames of megapixels
-(small ones take some megabytes less than predicted). A second thread in the same process adds some megabytes, or, where
-an exposure is resampled, as much again for its tiles.
+(small ones take some megabytes less than predicted). A second thread in the same process adds some megabytes
+(``THREAD_BYTES``), or, where an exposure is resampled, as much again for its tiles.
 """
 
 from __future__ import annotations
@@ -19,6 +19,19 @@ from jwstdask.core.plan import AssociationPlan, Chunks, Cost, ExposurePlan
 from jwstdask.engine.exposure import LARGEST_IN_MEMORY, STRIP_BYTES, strip_height
 from jwstdask.engine.passes import band_height, held_halo, tile_shape
 from jwstdask.io.naming import parse_exposure_name
+
+PROCESS_BYTES = 160_000_000
+"""Anonymous memory of a process beside its tasks: interpreter, libraries, compiled kernels (README, Speed)."""
+
+THREAD_BYTES = 20_000_000
+"""What one more thread of a process takes for strips of the same exposure: 16 to 33 MB."""
+
+START_SECONDS = 3.0
+"""From the command until kernels are loaded: one command less one more exposure (README, Speed)."""
+
+UNSHARED = 0.4
+"""Part of an exposure's time in which its strips are not done side by side: headers, trees, what is gathered of the
+frame before they begin. Of NIRCam, 1 x 10 and 4 x 10, it is 0.3, of MIRI 1 x 40 0.5, of IRS2 1 x 20 0.6."""
 
 _SECONDS_PER_SAMPLE: Mapping[str, float] = {
     "calwebb_dark": 1.5e-8,

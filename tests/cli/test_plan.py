@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 
 import pytest
 
+from jwstdask.cli.plan import Workers, print_program
+from jwstdask.cli.progress import duration
+from jwstdask.core.plan import Cost, ExposurePlan
 from jwstdask.core.settings import Layer, Settings
 from jwstdask.engine import exposure
 from jwstdask.engine.executor import Serial
+from jwstdask.engine.limits import available_cores
 from jwstdask.engine.passes import tile_shape
+from jwstdask.engine.resources import for_tasks
+from jwstdask.pipelines.cost import PROCESS_BYTES, START_SECONDS, THREAD_BYTES, UNSHARED
 from jwstdask.pipelines.planner import Request, plan_exposures
+from jwstdask.pipelines.program_plan import ProgramPlan
 from jwstdask.pipelines.registry import find
 from jwstdask.pipelines.run import run_chains
 from jwstdask.pipelines.settings import program_settings
@@ -136,11 +144,127 @@ def test_chunks_are_those_of_the_run(uncal, tmp_path, monkeypatch, case, strip_b
 def test_chunks_are_printed(command, uncal):
     status, printed = command("plan", "calwebb_detector1", uncal)
     assert status == 0
-    assert "2 strips of 128 rows, tiles of 64 x 160, " in printed
+    assert (
+        "    read and written in 2 strips of 128 rows; tile after tile of 64 x 160 pixels, and 3 around it, " in printed
+    )
     assert "NRC_IMAGE, branch NIR" in printed
     line = next(line for line in printed.splitlines() if "_uncal.fits [2, 6, 160, 160]" in line)
-    for what in ("memory", " in, ", " out, ", "CPU"):
+    for what in ("MB memory beside the interpreter's", " in, ", " out, ", "CPU"):
         assert what in line
+
+
+MB = 1_000_000
+
+
+def printed_total(capsys, costs, workers, **changes):
+    """What is printed in the end about exposures of a memory [MB] and a time [s]."""
+    plans = [
+        ExposurePlan(f"{number}.fits", "p", cost=Cost(memory * MB, 0, 0, seconds), **changes)
+        for number, (memory, seconds) in enumerate(costs)
+    ]
+    print_program(ProgramPlan([[plan] for plan in plans]), workers)
+    return capsys.readouterr().out
+
+
+def memories(printed):
+    """Memory of a process, and what it says to allow [MB]."""
+    found = re.search(r"^(\d+) MB memory a process .* allow (\d+) MB a process", printed, re.MULTILINE)
+    assert found is not None, printed
+    return int(found[1]) - PROCESS_BYTES // MB, int(found[2])
+
+
+@pytest.mark.parametrize(
+    ("workers", "tasks"),
+    [
+        pytest.param(Workers(1, True), 100, id="one thread"),
+        pytest.param(Workers(2, True), 170, id="the two largest"),
+        pytest.param(Workers(3, True), 200, id="all"),
+        pytest.param(Workers(2), 100, id="one a worker"),
+        pytest.param(Workers(), 100, id="a cluster"),
+        pytest.param(Workers(8, True), 100 + 7 * THREAD_BYTES // MB, id="strips of one exposure"),
+        pytest.param(Workers(8), 100, id="a strip a worker"),
+        pytest.param(Workers(8, True, "exposure"), 200, id="exposures are wanted"),
+        pytest.param(Workers(2, True, "strip"), 100 + THREAD_BYTES // MB, id="strips are wanted"),
+    ],
+)
+def test_memory_of_a_process(capsys, workers, tasks):
+    """What a process does at once, and the interpreter; a run takes tasks with the limit that is named."""
+    printed = printed_total(capsys, [(100, 1), (30, 1), (70, 1)], workers)
+    found, limit = memories(printed)
+    assert found == tasks
+    assert for_tasks(limit * MB) >= tasks * MB > for_tasks((limit - 10) * MB)
+
+
+def test_memory_of_threads_that_resample(capsys):
+    """Each has tiles of its own."""
+    printed = printed_total(capsys, [(60, 1)], Workers(3, True), products={"i2d": "x_i2d.fits"})
+    assert memories(printed)[0] == 180
+
+
+@pytest.mark.parametrize(
+    ("costs", "workers", "seconds"),
+    [
+        pytest.param([(1, 4)] * 5, Workers(1, True), 20, id="one thread"),
+        pytest.param([(1, 4)] * 5, Workers(2, True), 10, id="side by side"),
+        pytest.param([(1, 20), (1, 4), (1, 4)], Workers(3), 20, id="none is faster than itself"),
+        pytest.param([(1, 20)], Workers(2, True), 20 * (1 + UNSHARED) / 2, id="strips of one"),
+        pytest.param([(1, 20)], Workers(1000), 20 * UNSHARED, id="what is not shared"),
+    ],
+)
+def test_time(capsys, costs, workers, seconds):
+    printed = printed_total(capsys, costs, workers)
+    where = f"in this process with {workers.number} thread" if workers.threads else f"on {workers.number} workers"
+    assert f"; about {duration(seconds + START_SECONDS)} {where}" in printed
+    assert f", {duration(START_SECONDS)} of it to start" in printed
+
+
+def test_no_time_where_workers_are_not_known(capsys):
+    assert "about" not in printed_total(capsys, [(1, 4)], Workers())
+
+
+@pytest.mark.parametrize(
+    ("words", "where"),
+    [
+        (["--threads=1"], "in this process with 1 thread,"),
+        (["--threads=3"], "in this process with 3 threads,"),
+        (["--workers=3"], "on 3 workers,"),
+        (["--workers=2:5"], "on 5 workers,"),
+        ([], f"in this process with {available_cores()} thread"),
+    ],
+)
+def test_where_it_runs(command, uncal, words, where):
+    status, printed = command("plan", "calwebb_detector1", uncal, *words)
+    assert status == 0
+    assert where in printed
+
+
+def test_a_scheduler_is_not_asked(command, uncal):
+    status, printed = command("plan", "calwebb_detector1", uncal, "--scheduler=tcp://nowhere:1")
+    assert status == 0
+    assert "1 task, " in printed and " about " not in printed
+
+
+def test_what_cannot_be_run_costs_nothing(command, uncal):
+    """Its error stands where its cost would, once; the total is that of the others."""
+    total = re.compile(r"^1 task, .*", re.MULTILINE)
+    alone = total.search(command("plan", "calwebb_detector1", uncal, "--grain=exposure")[1])[0]
+    status, printed = command("plan", "calwebb_detector1", uncal, "nothing.fits", "no.fits", "--grain=exposure")
+    assert status == 1
+    assert total.search(printed)[0] == f"{alone}; 2 of 3 exposures cannot be run"
+    status, printed = command("plan", "calwebb_detector1", uncal, "--steps.superbias.override_superbias=nowhere.fits")
+    assert status == 1
+    (line,) = [line for line in printed.splitlines() if "_uncal.fits" in line]
+    assert line.startswith("  ERROR ") and "there is no file" in line
+    assert printed.count("ERROR") == 1
+    assert "0 tasks, 0.0 s CPU; 1 of 1 exposure cannot be run" in printed
+    assert "about" not in printed and "memory" not in printed and "strips" not in printed
+
+
+def test_an_error_found_after_the_cost(capsys):
+    """Two files of the same product: the second one is refused with its cost predicted."""
+    printed = printed_total(capsys, [(100, 50)], Workers(1, True), error="0.fits: is refused")
+    assert "0 tasks, 0.0 s CPU; 1 of 1 exposure cannot be run" in printed
+    assert "  ERROR 0.fits: is refused" in printed
 
 
 def test_stage_3_of_calibrated_images(command, program, uncal, tmp_path):

@@ -293,7 +293,8 @@ def test_a_table_of_many(field_of, command, out):
     ] and line.endswith("60 (rate, rateints)")
     assert "  missing: jwst_nircam_flat_0001.fits" in printed
     assert "ERROR and 29 more of this kind (--verbose lists them)" in printed
-    assert "on 4 workers" in printed and "1 reference missing, 30 with errors" in printed
+    assert "  30 of 30 exposures cannot be run" in printed
+    assert "; 30 of 60 tasks cannot be run\n" in printed and "; 1 reference missing\n" in printed
     status, printed = command("plan", folder, f"--output_dir={out}", "--through=2", "--verbose")
     assert all(f"  {name(number, 'uncal')} [1, 4, 64, 64]: " in printed for number in range(1, 31))
     assert printed.count("ERROR") == 30
