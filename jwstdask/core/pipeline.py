@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from jwstdask.core.errors import PlanError
+from jwstdask.core.exposure_types import check_instrument
 from jwstdask.core.step import Meta, Parameters
 
 
@@ -42,8 +43,9 @@ class Pipeline(Parameters):
         Raises
         ------
         PlanError
-            If no branch does.
+            If no branch does, or INSTRUME and EXP_TYPE contradict each other.
         """
+        check_instrument(meta)
         for branch in cls.branches:
             if branch.when(meta):
                 return branch

@@ -36,6 +36,7 @@ from jwstdask.io.naming import file_name, product_path
 from jwstdask.kernels.irs2 import SIZE
 from jwstdask.pipelines.configure import Configured, check_layers, configure, step_names
 from jwstdask.pipelines.cost import predict
+from jwstdask.pipelines.registry import PIPELINES
 from jwstdask.program.associations import Association, Product
 from jwstdask.refs.crds import NOT_APPLICABLE, ReferenceChoice, resolve
 from jwstdask.refs.parameters import ParameterLayers, crds_parameters_disabled, parameter_layers, parameter_reftype
@@ -282,12 +283,7 @@ def check_exposure(target: type, meta: Mapping[str, Any], path: str, shape: tupl
             raise InputError(path, f"keyword {keyword} is {value!r}, not positive", "get the file again from MAST")
     exp_type = meta["meta.exposure.type"]
     if issubclass(target, Pipeline) and exp_type not in target.exp_types:
-        near = [item for item in target.exp_types if item.startswith(exp_type[:3])]
-        raise InputError(
-            path,
-            f"{target.alias} does not take EXP_TYPE {exp_type}",
-            f"it takes {', '.join(sorted(near))}" if near else "use the pipeline made for it",
-        )
+        raise InputError(path, f"{target.alias} does not take EXP_TYPE {exp_type}", _other_pipeline(target, exp_type))
     guider = exp_type in GUIDER
     if guider and len(shape) not in (3, 4):
         raise InputError(path, f"SCI has {len(shape)} dimensions", "give the _uncal file")
@@ -318,6 +314,15 @@ def check_exposure(target: type, meta: Mapping[str, Any], path: str, shape: tupl
                 f"the header states {number} {what} and SCI has {shape[axis]}",
                 "the file was cut or the header changed: get it again from MAST",
             )
+
+
+def _other_pipeline(target: type[Pipeline], exp_type: str) -> str:
+    """What to do with an exposure that a pipeline does not take."""
+    for pipeline in PIPELINES.values():
+        if pipeline.stage == target.stage and exp_type in pipeline.exp_types:
+            return f"run {pipeline.alias}, which does"
+    near = sorted(item for item in target.exp_types if item.startswith(exp_type[:3]))
+    return f"it takes {', '.join(near)}" if near else "use the pipeline made for it"
 
 
 def configure_all(target: type, drafts: list[Draft], settings: Settings) -> None:

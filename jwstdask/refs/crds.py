@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from jwstdask.core.errors import ReferenceFileError
+from jwstdask.refs.reference import wrong_kind
 
 __all__ = [
     "NOT_APPLICABLE",
@@ -527,7 +528,10 @@ def load_context(context: str | None = None) -> Context:
 
 
 def override_choice(reftype: str, path: str | os.PathLike[str]) -> ReferenceChoice:
-    """The choice a parameter ``override_<reftype>`` makes: a file, ``crds://<name>`` in the cache, or ``N/A``."""
+    """The choice a parameter ``override_<reftype>`` makes: a file, ``crds://<name>`` in the cache, or ``N/A``.
+
+    A file that is by its keywords of another type, or no reference, is a choice with `error`.
+    """
     text = os.fspath(path).strip()
     if text in ("", NOT_APPLICABLE):
         return ReferenceChoice(reftype, name=NOT_APPLICABLE, origin="override")
@@ -537,6 +541,8 @@ def override_choice(reftype: str, path: str | os.PathLike[str]) -> ReferenceChoi
     else:
         location = os.path.abspath(os.path.expanduser(text))
         name, present = os.path.basename(location), os.path.exists(location)
+    if present and (error := wrong_kind(location, reftype)) is not None:
+        return ReferenceChoice(reftype, name=name, error=error, origin="override")
     return ReferenceChoice(reftype, name=name, path=location, present=present, origin="override")
 
 
@@ -565,7 +571,8 @@ def resolve(
     list of dict
         For each exposure reference type -> `ReferenceChoice`, in the order asked. Names equal those of
         ``crds.getrecommendations``. A type the context cannot decide is a choice with `error`: it concerns
-        only the exposures that need it. No file is opened and nothing but mappings is ever fetched.
+        only the exposures that need it. No file is opened but those of `overrides`, for their headers, and nothing but
+        mappings is ever fetched.
 
     Raises
     ------

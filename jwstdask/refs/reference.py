@@ -30,7 +30,7 @@ from jwstdask.kernels.medians import nan_median
 from jwstdask.refs.flags import SIGN_BITS, FlagMap, flag_tables, remap_dq
 from jwstdask.refs.stripes import is_multistripe, slow_axis_is_y, stripe_rows, superstripes
 
-__all__ = ["Reference", "file_problem", "open_reference", "open_references"]
+__all__ = ["Reference", "file_problem", "open_reference", "open_references", "wrong_kind"]
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +63,14 @@ _MODELS = {
     "straymask": "StrayLightModel",
     "superbias": "SuperBiasModel",
 }
+
+_EXPOSURE_MODELS = frozenset(
+    "Level1bModel RampModel SuperstripeRampModel RampFitOutputModel GuiderRawModel GuiderCalModel ImageModel CubeModel "
+    "IFUImageModel IFUCubeModel SlitModel MultiSlitModel MultiExposureModel SpecModel MultiSpecModel CombinedSpecModel "
+    "MultiCombinedSpecModel TSOSpecModel TSOMultiSpecModel MRSSpecModel MRSMultiSpecModel WFSSSpecModel "
+    "WFSSMultiSpecModel WFSSCombinedSpecModel WFSSMultiCombinedSpecModel SegmentationMapModel AmiOIModel".split()
+)
+"""Data models of exposures and products."""
 
 
 @dataclass(frozen=True)
@@ -636,6 +644,34 @@ def file_problem(path: str | os.PathLike[str]) -> str | None:
         return getattr(error, "reason", error.message)
     except (OSError, ValueError) as error:
         return str(error)
+    return None
+
+
+def wrong_kind(path: str, reftype: str) -> str | None:
+    """Why a file given by the user is no reference of a type, by its keywords; None if they do not say so.
+
+    References made by hand may have neither REFTYPE nor DATAMODL. A file that cannot be read is told of when it is
+    opened.
+    """
+    try:
+        return _wrong_kind(*_stamped(path), reftype)
+    except (JwstdaskError, OSError):
+        return None
+
+
+@functools.lru_cache(maxsize=256)
+def _wrong_kind(path: str, stamp: int, size: int, reftype: str) -> str | None:
+    if _kind(path) != "fits":
+        return None
+    layout = _layout(path, stamp, size)
+    stated = str(layout.header().get("REFTYPE") or "").strip()
+    if stated.lower() == reftype:
+        return None
+    # Early files describe their type in words.
+    if stated and " " not in stated:
+        return f"REFTYPE of {path} is {stated}"
+    if layout.model in _EXPOSURE_MODELS:
+        return f"{path} is an exposure or product (DATAMODL {layout.model}) and not marked by REFTYPE {reftype.upper()}"
     return None
 
 

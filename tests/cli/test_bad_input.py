@@ -148,6 +148,10 @@ BAD_RAMPS = {
     "SUBSTRT1 is infinite": r"keyword SUBSTRT1 is inf, not a number\. Get the file again",
     "NGROUPS is text": r"keyword NGROUPS is 'six', not a number\. Get the file again",
     "wrong EXP_TYPE": r"calwebb_detector1 does not take EXP_TYPE NRC_BOGUS\. It takes .*NRC_IMAGE",
+    "dark": r"calwebb_detector1 does not take EXP_TYPE NRC_DARK\. Run calwebb_dark, which does",
+    "guider": r"calwebb_detector1 does not take EXP_TYPE FGS_ACQ1\. Run calwebb_guider, which does",
+    "EXP_TYPE of MIRI": r"INSTRUME is NIRCAM, which takes no exposures of EXP_TYPE MIR_IMAGE\. Correct the keyword",
+    "no such INSTRUME": r"INSTRUME is 'FOO', which is none of FGS, MIRI, NIRCAM, NIRISS, NIRSPEC\. Correct the keyword",
     "first group saturated": r"ramp_fit: the first group is saturated in all pixels.* leave the exposure out",
 }
 GOOD_RAMPS = ("good", "all NaN", "zeros", "good at the end")
@@ -182,6 +186,10 @@ def ramps(programs, module_folder):
     maker.keyword("SUBSTRT1 is infinite", "SUBSTRT1", "1E999")
     maker.keyword("NGROUPS is text", "NGROUPS", "'six'")
     maker.keyword("wrong EXP_TYPE", "EXP_TYPE", "'NRC_BOGUS'")
+    maker.keyword("dark", "EXP_TYPE", "'NRC_DARK'")
+    maker.keyword("guider", "EXP_TYPE", "'FGS_ACQ1'")
+    maker.keyword("EXP_TYPE of MIRI", "EXP_TYPE", "'MIR_IMAGE'")
+    maker.keyword("no such INSTRUME", "INSTRUME", "'FOO'")
     maker.edit("first group saturated", _science(np.uint16(65535)))
     maker.edit("all NaN", _science(np.float32(np.nan)))
     maker.edit("zeros", _science(np.uint16(0)))
@@ -221,6 +229,13 @@ def test_nothing_is_left_over(ramps):
     batch, _ = ramps
     assert batch.hidden() == []
     assert len(list(batch.folder.iterdir())) == 2 * len(GOOD_RAMPS)
+
+
+@pytest.mark.parametrize("alias", ["calwebb_dark", "calwebb_guider"])
+def test_pipeline_of_an_ordinary_exposure_is_named(programs, inside, tmp_path, alias):
+    uncal = Path(programs("bright2").uncals[0])
+    error = inside(alias, [uncal], tmp_path).error(uncal)
+    assert f"{alias} does not take EXP_TYPE NRC_IMAGE. Run calwebb_detector1, which does" in error
 
 
 def test_good_exposures_are_not_touched_by_bad_ones(ramps):
@@ -351,6 +366,55 @@ def test_bad_references(programs, inside, tmp_path):
         error = batch.error(Path(uncals[0]))
         assert re.search(says, error), error
         assert not (tmp_path / "out").exists() or list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_reference_that_does_not_fit_is_told_with_the_name_of_the_file(programs, inside, tmp_path):
+    """FILENAME is what the file was called when it was written."""
+    renamed = tmp_path / "jw01234001001_02101_00099_nrcb1_uncal.fits"
+    shutil.copyfile(programs("bright2").uncals[0], renamed)
+    narrow = tmp_path / "narrow.fits"
+    with fits.open(programs.cache("bright2").reference("nrcb1", "gain")) as hdus:
+        hdus["SCI"].data = hdus["SCI"].data[:, :100]
+        hdus.writeto(narrow)
+    batch = inside("calwebb_detector1", [renamed], tmp_path / "out", f"--steps.jump.override_gain={narrow}")
+    assert f"the gain reference does not fit {renamed.name} " in batch.error(renamed)
+
+
+def test_files_that_are_no_reference_of_the_type(programs, inside, tmp_path):
+    """An exposure, a product and a reference of another type in place of a dark; the other steps are not asked."""
+    cache, uncal = programs.cache("bright2"), Path(programs("bright2").uncals[0])
+    gain, dark = cache.reference("nrcb1", "gain"), cache.reference("nrcb1", "dark:SUB160")
+    for path, says in {
+        uncal: "is an exposure or product (DATAMODL Level1bModel) and not marked by REFTYPE DARK. Give one with",
+        gain: f"REFTYPE of {gain} is GAIN. Give one with --steps.dark_current.override_dark=FILE",
+    }.items():
+        batch = inside("calwebb_detector1", [uncal], tmp_path / "out", f"--steps.dark_current.override_dark={path}")
+        assert batch.status == 1
+        assert says in batch.error(uncal) and "dark_current" in batch.error(uncal) and str(path) in batch.error(uncal)
+        assert not (tmp_path / "out").exists()
+    by_hand = tmp_path / "dark.fits"
+    with fits.open(dark) as hdus:
+        for keyword in ("REFTYPE", "DATAMODL"):
+            hdus[0].header.remove(keyword)
+        hdus.writeto(by_hand)
+    batch = inside("calwebb_detector1", [uncal], tmp_path / "out", f"--steps.dark_current.override_dark={by_hand}")
+    assert batch.status == 0, batch.printed
+
+
+def test_a_file_of_flags_that_is_not_there(programs, inside, tmp_path):
+    uncal, absent = Path(programs("bright2").uncals[0]), tmp_path / "absent.fits"
+    batch = inside("calwebb_detector1", [uncal], tmp_path / "out", f"--steps.dq_init.user_supplied_dq={absent}")
+    assert batch.status == 1 and "Errno" not in batch.printed
+    assert f"{absent}: dq_init.user_supplied_dq: there is no such file. Correct the path." in batch.error(uncal)
+
+
+def test_groups_that_exclude_each_other_are_told(programs, inside, tmp_path):
+    """jwst ignores them with a warning."""
+    uncal = Path(programs("bright2").uncals[0])
+    groups = ("--steps.ramp_fit.firstgroup=4", "--steps.ramp_fit.lastgroup=2")
+    batch = inside("calwebb_detector1", [uncal], tmp_path / "out", *groups)
+    assert batch.status == 0
+    assert "firstgroup 4 and lastgroup 2 of 6 groups: the first must come before the last; both are" in batch.printed
 
 
 def test_a_damaged_reference_of_the_cache_stops_those_that_need_it(programs, inside, tmp_path):

@@ -176,6 +176,12 @@ def test_tiles_of_different_shapes(monkeypatch):
     assert len(set(shapes)) == 3
 
 
+def test_a_halo_larger_than_the_frame_makes_one_tile():
+    """Or each of very many tiles would hold the whole frame."""
+    assert passes.tile_shape(SHAPE, 2_000_000) == SHAPE[-2:]
+    assert passes.tile_shape((2, 6, 2048, 2048), 4_000) == (2048, 2048)
+
+
 def test_halo(ramp, executor, tile_bytes):
     """One step after the other on the whole frame gives the same.
 

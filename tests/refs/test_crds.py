@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import re
 
 import pytest
+from astropy.io import fits
 
 from jwstdask.core.errors import ReferenceFileError
 from jwstdask.refs import crds as refs
@@ -206,6 +208,27 @@ def test_overrides(detectors, tmp_path):
     assert choices["mask"].path == str(detectors.root / "references/jwst/nircam/jwst_nircam_mask_0009.fits")
     with pytest.raises(ReferenceFileError, match="Correct the path"):
         refs.required(choices["dark"])
+
+
+@pytest.mark.parametrize(
+    ("keywords", "says"),
+    [
+        ({"REFTYPE": "DARK", "DATAMODL": "DarkModel"}, "REFTYPE of .*mine.fits is DARK"),
+        ({"DATAMODL": "RampModel"}, r"mine.fits is an exposure or product \(DATAMODL RampModel\).*REFTYPE FLAT"),
+        ({"REFTYPE": "FLAT", "DATAMODL": "ImageModel"}, None),
+        ({"REFTYPE": "flat "}, None),
+        ({"REFTYPE": "PIXEL-TO-PIXEL FLAT", "DATAMODL": "FlatModel"}, None),
+        ({"DATAMODL": "FlatModel"}, None),
+        ({}, None),
+    ],
+)
+def test_override_of_another_kind(tmp_path, keywords, says):
+    mine = tmp_path / "mine.fits"
+    fits.PrimaryHDU(header=fits.Header(keywords)).writeto(mine)
+    choice = refs.override_choice("flat", mine)
+    assert choice.usable == (says is None)
+    if says is not None:
+        assert re.search(says, choice.error)
 
 
 def test_overrides_alone_need_no_context(tmp_path, crds_environment):

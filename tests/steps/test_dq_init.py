@@ -59,7 +59,21 @@ def test_flags_of_another_shape_are_refused(tmp_path):
 
 def test_missing_file_of_the_user_is_named(tmp_path):
     step = DQInitStep(user_supplied_dq=str(tmp_path / "none.fits"))
-    with pytest.raises(InputError, match=r"none\.fits.*user_supplied_dq"):
+    with pytest.raises(
+        InputError, match=r"none\.fits: dq_init.user_supplied_dq: there is no such file\. Correct the path"
+    ):
+        step.prepare(metadata(SHAPE), {"mask": FakeReference(dq=exposure()[1])})
+
+
+@pytest.mark.parametrize("damage", ["text", "truncated", "no array"])
+def test_file_of_the_user_without_flags_is_named(tmp_path, damage):
+    path = tmp_path / "flags.fits"
+    fits.PrimaryHDU(None if damage == "no array" else np.zeros(SHAPE, np.int32)).writeto(path)
+    path.write_bytes({"text": b"no flags", "truncated": path.read_bytes()[:4000]}.get(damage, path.read_bytes()))
+    step = DQInitStep(user_supplied_dq=str(path))
+    with pytest.raises(
+        InputError, match=r"flags\.fits: (dq_init.user_supplied_dq cannot be read.*Give a FITS|.*shape)"
+    ):
         step.prepare(metadata(SHAPE), {"mask": FakeReference(dq=exposure()[1])})
 
 

@@ -11,6 +11,7 @@ import pytest
 from jwstdask.core import dq
 from jwstdask.core.block import Window, tiles
 from jwstdask.core.errors import StepError
+from jwstdask.engine.exposure import data_model
 from jwstdask.steps.detector.ramp_fit import RampFitStep
 from tests.kernels.test_ramp_fit import exposure
 from tests.steps.fakes import TILES, FakeReference, Ramp, metadata, oracle_ramp
@@ -122,6 +123,25 @@ def test_first_and_last_group_as_in_the_oracle(firstgroup, lastgroup):
     step = RampFitStep(firstgroup=firstgroup, lastgroup=lastgroup)
     products, _, _ = fit(step, meta, references, ramp)
     assert_same(products, oracle(step, meta, references, ramp))
+
+
+@pytest.mark.parametrize(
+    ("firstgroup", "lastgroup", "says"),
+    [
+        (5, 2, "both are ignored"),
+        (7, None, "both are ignored"),
+        (None, -1, "both are ignored"),
+        (7, 99, "none is left to be fitted"),
+        (-4, 3, "what lies beyond the ramp is ignored"),
+        (0, 99, "what lies beyond the ramp is ignored"),
+        (1, 5, ""),
+        (None, None, ""),
+    ],
+)
+def test_groups_that_do_not_select_are_told(caplog, firstgroup, lastgroup, says):
+    _, meta, references = setting(4, 1, 7)
+    RampFitStep(firstgroup=firstgroup, lastgroup=lastgroup).prepare(meta, references)
+    assert says in caplog.text and bool(caplog.text) == bool(says)
 
 
 def miri(seed, leading, trailing, groups=9, tile_shape=SHAPE, **more):
@@ -249,6 +269,26 @@ def test_metadata_as_the_oracle():
         for name, value in updates.items():
             assert model[name] == value
         assert model.meta.cal_step.ramp_fit == "COMPLETE"
+
+
+@pytest.mark.parametrize(
+    ("exp_type", "lamp_mode"),
+    [
+        ("NRS_LAMP", "IFU"),
+        ("NRS_AUTOWAVE", "IFU"),
+        ("NRS_LAMP", "MSASPEC"),
+        ("NRS_MSASPEC", "IFU"),
+        ("NRS_IFU", None),
+        ("MIR_MRS", None),
+    ],
+)
+def test_models_of_the_oracle(exp_type, lamp_mode):
+    ramp, meta, references = setting(6, 2, 4)
+    meta = {**meta, "meta.exposure.type": exp_type, "meta.instrument.lamp_mode": lamp_mode}
+    products, _, _ = fit(RampFitStep(), meta, references, ramp)
+    for kind, model in zip(("rate", "rateints"), oracle(RampFitStep(), meta, references, ramp)):
+        shapes = {name: array.shape for name, array in products[kind].items()}
+        assert data_model(kind, shapes, meta) == type(model).__name__
 
 
 def test_gain_factor_is_left_alone_if_the_reference_has_none():

@@ -39,8 +39,17 @@ class DQInitStep(Step):
             return mask
         try:
             flags = fits.getdata(self.user_supplied_dq)
-        except OSError as error:
-            raise InputError(self.user_supplied_dq, f"dq_init.user_supplied_dq cannot be read: {error}") from error
+        except FileNotFoundError:
+            raise InputError(
+                self.user_supplied_dq, "dq_init.user_supplied_dq: there is no such file", "Correct the path."
+            ) from None
+        except (OSError, ValueError, TypeError, IndexError) as error:
+            reason = getattr(error, "strerror", None) or "it is no whole FITS file with an array"
+            raise InputError(
+                self.user_supplied_dq,
+                f"dq_init.user_supplied_dq cannot be read: {reason}",
+                "Give a FITS file of flags.",
+            ) from error
         if flags is None or flags.shape != mask.shape:
             shape = None if flags is None else flags.shape
             raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from jwstdask.core.step import Meta, Step
 from jwstdask.kernels import likelihood, ramp_fit, ramp_segments
 from jwstdask.kernels.decode import native_floats
 from jwstdask.kernels.unused_groups import count_dependent, unused_groups
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class RampFitStep(Step):
     class_name = "RampFitStep"
     status = "ramp_fit"
     reference_types = ("readnoise", "gain")
+    indispensable = reference_types
     equations = (
         "OLS_C: line through each segment s of good groups, weights |i - mid|^P / readnoise^2,\n"
         "P by signal-to-noise ratio;\n"
@@ -109,6 +113,7 @@ class RampFitStep(Step):
     def prepare(self, meta: Meta, references: Mapping[str, Any]) -> RampFitData:
         factor = references["gain"].meta.get("meta.exposure.gain_factor")
         read_times = self._read_times(meta)
+        self._warn_of_groups(meta)
         return RampFitData(
             gain=references["gain"].match(meta).array("sci"),
             readnoise=references["readnoise"].match(meta).array("sci"),
@@ -189,6 +194,19 @@ class RampFitStep(Step):
         if first >= last:
             return ()
         return slice(0, first), slice(last + 1, None)
+
+    def _warn_of_groups(self, meta: Meta) -> None:
+        """Tell of firstgroup and lastgroup that do nothing, or leave nothing."""
+        if self.firstgroup is None and self.lastgroup is None:
+            return
+        name, ngroups = meta.get("meta.filename") or "exposure", int(meta["meta.exposure.ngroups"])
+        given = f"firstgroup {self.firstgroup} and lastgroup {self.lastgroup} of {ngroups} groups"
+        if not (outside := self._outside(ngroups)):
+            log.warning("%s: %s: the first must come before the last; both are ignored", name, given)
+        elif outside[0].stop >= ngroups:
+            log.warning("%s: %s: none is left to be fitted", name, given)
+        elif (self.firstgroup or 0) < 0 or outside[1].start > ngroups:
+            log.warning("%s: %s: what lies beyond the ramp is ignored", name, given)
 
     @staticmethod
     def _unused(block: RampBlock, prepared: RampFitData, suppress: bool) -> tuple[int, int]:
