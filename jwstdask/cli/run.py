@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -198,11 +199,13 @@ def _run_target(options: Any, inputs: list[str], own: dict[str, Any], steps: dic
     _interrupts.heed()
     progress = Progress(len(plans), steps=options.verbose, style=options.log_format)
     executor = executor_of(options)
+    started = time.perf_counter()
     try:
         outcomes = run_chains([[plan] for plan in plans], executor, progress, options.grain, noted)
     finally:
         progress.close()
         executor.close()
+    _say_done(outcomes, time.perf_counter() - started)
     if options.report:
         from jwstdask.report.html import write_report
 
@@ -284,11 +287,13 @@ def _run_associations(options: Any, target: type, inputs: list[str], settings: A
         return _show(options, program, settings)
     progress = Progress(len(plans), steps=options.verbose, style=options.log_format)
     executor = executor_of(options)
+    started = time.perf_counter()
     try:
         outcomes = run_associations(plans, executor, progress, partial(noted, work=run_association))
     finally:
         progress.close()
         executor.close()
+    _say_done(outcomes, time.perf_counter() - started)
     if options.report:
         from jwstdask.report.html import write_report
 
@@ -512,6 +517,14 @@ def _save_parameters(target: type, inputs: Sequence[str], settings: Any, path: s
         steps = {name: (class_name, values(step)) for name, (step, class_name) in chosen.items()}
     write_parameters(path, target.class_name, target.class_name, values(own), steps)  # type: ignore[attr-defined]
     print(f"parameters written to {path}", file=sys.stderr)
+
+
+def _say_done(outcomes: Sequence[Outcome], wall: float) -> None:
+    """How many were done, in what time [s], and where their products are."""
+    good = [outcome for outcome in outcomes if outcome.error is None]
+    folders = {os.path.dirname(path) or "." for outcome in good for path in outcome.products.values()}
+    where = f", products in {folders.pop()}" if len(folders) == 1 else ""
+    print(f"{len(good)} of {len(outcomes)} done in {duration(wall)}{where}", file=sys.stderr)
 
 
 def _end(outcomes: Sequence[Outcome], debug: bool) -> int:

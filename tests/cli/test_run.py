@@ -38,6 +38,7 @@ def test_several_inputs(command, program, tmp_path):
     assert status == 0, printed
     assert names(tmp_path) == [f"{k}_nrcb1_{kind}.fits" for k in (1, 2) for kind in ("rate", "rateints")]
     assert "[1/2] calwebb_detector1" in printed and "[2/2] calwebb_detector1" in printed
+    assert re.search(rf"^2 of 2 done in \S+ \S+, products in {re.escape(str(tmp_path))}$", printed, re.MULTILINE)
 
 
 def test_pipelines_one_after_the_other_are_through(command, program, uncal, tmp_path):
