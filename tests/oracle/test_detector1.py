@@ -41,11 +41,38 @@ VARIANTS = {
             "ramp_fit": {"suppress_one_group": True},
         }
     },
-    "some groups": {"steps": {"ramp_fit": {"firstgroup": 1, "lastgroup": 4}, "jump": {"maximum_cores": "none"}}},
+    "some groups": {
+        "steps": {
+            "ramp_fit": {"firstgroup": 1, "lastgroup": 4},
+            "jump": {
+                "maximum_cores": "2",
+                "three_group_rejection_threshold": 4.5,
+                "four_group_rejection_threshold": 4.2,
+                "min_jump_to_flag_neighbors": 12.0,
+                "max_jump_to_flag_neighbors": 60.0,
+            },
+        }
+    },
+    "corrections skipped": {
+        "steps": {name: {"skip": True} for name in ("group_scale", "dq_init", "saturation", "superbias", "linearity")}
+    },
+    "references that do not apply": {
+        "steps": {
+            "dq_init": {"override_mask": "N/A"},
+            "saturation": {"override_saturation": "N/A"},
+            "superbias": {"override_superbias": "N/A"},
+            "linearity": {"override_linearity": "N/A"},
+            "dark_current": {"override_dark": "N/A"},
+            "gain_scale": {"override_gain": "N/A"},
+        }
+    },
     "no fit": {"steps": {"ramp_fit": {"skip": True}, "superbias": {"skip": True}}},
     "likelihood": {"steps": {"ramp_fit": {"algorithm": "LIKELY", "save_opt": True}}},
     "1/f noise cleaned": {"steps": {"clean_flicker_noise": {"skip": False}, "refpix": {"skip": True}}},
-    "own name": {"output_file": "renamed"},
+    "own name": {
+        "output_file": "renamed",
+        "steps": {"ramp_fit": {"save_opt": True, "opt_name": "fits_of_mine", "int_name": "unused"}},
+    },
 }
 """Parameters by keyword of ``.call`` and on the command line."""
 
