@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jwstdask.cli.progress import duration
+from jwstdask.cli.progress import duration, numbered
 from jwstdask.core.plan import AssociationPlan, Chunks, Cost, ExposurePlan, StepPlan
 from jwstdask.engine.resources import INTERPRETER_BYTES, SHARE
 from jwstdask.pipelines.cost import PROCESS_BYTES, START_SECONDS, THREAD_BYTES, UNSHARED
@@ -48,8 +48,8 @@ class Workers:
 
     def __str__(self) -> str:
         if self.threads:
-            return f"in this process with {_number(self.number or 1, 'thread')}"
-        return "on a cluster" if self.number is None else f"on {_number(self.number, 'worker')}"
+            return f"in this process with {numbered(self.number or 1, 'thread')}"
+        return "on a cluster" if self.number is None else f"on {numbered(self.number, 'worker')}"
 
 
 def workers_of(options: Any) -> Workers:
@@ -109,17 +109,13 @@ def print_program(
     every: list[Plan] = [*tasks, *plan.associations]
     context = next((item.context for item in every if item.context), context)
     inputs = len({chain[0].path for chain in plan.chains} | set(plan.finished))
-    print(f"{_number(inputs, 'exposure')}, context {context or '-'}, products in {output_dir or '.'}")
+    print(f"{numbered(inputs, 'exposure')}, context {context or '-'}, products in {output_dir or '.'}")
     print()
     listed = _print_exposures(plan, tasks, verbose) + _print_associations(plan.associations, costs, verbose)
     told = {(item.pipeline, item.path) for item in listed}
     missing = _print_references(every, verbose)
     _print_errors([item for item in every if (item.pipeline, item.path) not in told], verbose)
     _print_total(plan, costs, workers, missing)
-
-
-def _number(count: int, what: str) -> str:
-    return f"{count} {what}{'s' * (count != 1)}"
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -137,7 +133,7 @@ def _print_exposures(plan: ProgramPlan, tasks: Sequence[ExposurePlan], verbose: 
     for members in groups.values():
         first = members[0]
         kind = f"{first.exp_type}, branch {first.branch}" if first.branch else first.exp_type
-        print(f"{first.pipeline} ({kind}), {_number(len(members), 'exposure')}")
+        print(f"{first.pipeline} ({kind}), {numbered(len(members), 'exposure')}")
         print_steps(first.steps, [item.steps for item in members])
         if verbose or len(members) <= FEW:
             for item in members:
@@ -207,7 +203,7 @@ def _print_modes(plan: ProgramPlan, members: Sequence[ExposurePlan]) -> None:
 
 
 def _not_run(count: int, total: int, what: str = "exposure") -> str:
-    return f"{count} of {_number(total, what)} cannot be run"
+    return f"{count} of {numbered(total, what)} cannot be run"
 
 
 def _mode(plan: ProgramPlan, item: ExposurePlan) -> str:
@@ -234,7 +230,7 @@ def _divided(found: Chunks) -> str:
     """How an exposure is divided, in words."""
     around = f", and {found.halo} around it," if found.halo else ""
     tiles = f"tile after tile of {found.tile[0]} x {found.tile[1]} pixels{around} goes through all steps"
-    return f"read and written in {_number(found.strips, 'strip')} of {found.rows} rows; {tiles}"
+    return f"read and written in {numbered(found.strips, 'strip')} of {found.rows} rows; {tiles}"
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -299,7 +295,7 @@ def _print_associations(plans: Sequence[AssociationPlan], costs: Sequence[Cost],
             groups.setdefault((plan.pipeline, plan.branch, steps), []).append((plan, cost))
     for members in groups.values():
         first = members[0][0]
-        print(f"{first.pipeline}, {_number(len(members), 'association')}")
+        print(f"{first.pipeline}, {numbered(len(members), 'association')}")
         print_steps(first.steps, [plan.steps for plan, _ in members])
         shown = members if verbose or len(members) <= FEW else members[:FEW]
         for plan, cost in shown:
@@ -312,7 +308,7 @@ def _print_associations(plans: Sequence[AssociationPlan], costs: Sequence[Cost],
             for path in written if verbose else plan.products.values():
                 print(f"    -> {path}")
             if not verbose and len(written) > len(plan.products):
-                print(f"    -> {_number(len(written) - len(plan.products), 'member')} saved besides")
+                print(f"    -> {numbered(len(written) - len(plan.products), 'member')} saved besides")
         listed += [plan for plan, _ in shown]
         if len(shown) < len(members):
             print(f"  and {len(members) - len(shown)} more (--verbose lists them)")
@@ -396,7 +392,7 @@ def _print_total(plan: ProgramPlan, costs: Sequence[Cost], workers: Workers, mis
     chains = [[item for item in chain if item.error is None] for chain in plan.chains]
     combined = [cost for item, cost in zip(plan.associations, costs, strict=True) if item.error is None]
     spent = [item.cost for chain in chains for item in chain] + combined
-    facts = [f"{_number(len(spent), 'task')}, {duration(sum(cost.cpu for cost in spent))} CPU"]
+    facts = [f"{numbered(len(spent), 'task')}, {duration(sum(cost.cpu for cost in spent))} CPU"]
     grain = _grain(workers, len(plan.chains))
     if spent and workers.number is not None:
         seconds = START_SECONDS + _seconds(chains, combined, workers.number, grain)
@@ -407,9 +403,9 @@ def _print_total(plan: ProgramPlan, costs: Sequence[Cost], workers: Workers, mis
     print("; ".join(facts))
     products = sum(len(_written(item)) for item in every if item.error is None)
     read, written = sum(cost.read for cost in spent), sum(cost.written for cost in spent)
-    facts = [f"{size(read)} to read, {size(written)} to write in {_number(products, 'product')}"]
+    facts = [f"{size(read)} to read, {size(written)} to write in {numbered(products, 'product')}"]
     if missing:
-        facts.append(f"{_number(len(missing), 'reference')} missing")
+        facts.append(f"{numbered(len(missing), 'reference')} missing")
     print("; ".join(facts))
     if spent:
         tasks = _together(chains, combined, workers, grain)

@@ -29,6 +29,11 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def numbered(count: int, what: str) -> str:
+    """``1 task`` or ``2 tasks``."""
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
 class Terminal(logging.Handler):
     """Log lines, between those of a progress. What a task says goes to its log, and comes with its outcome."""
 

@@ -25,7 +25,7 @@ from jwstdask.cli.arguments import (
     settings_of,
     split_parameters,
 )
-from jwstdask.cli.progress import Progress, Terminal, duration
+from jwstdask.cli.progress import Progress, Terminal, duration, numbered
 from jwstdask.core.errors import JwstdaskError, PlanError
 from jwstdask.core.plan import Outcome
 from jwstdask.core.settings import Layer
@@ -363,11 +363,9 @@ def _run_planned(options: Any, plan: Any, settings: Any) -> int:
     def planned(plan: ProgramPlan) -> None:
         count = sum(len(chain) for chain in plan.chains)
         progress.add(count)
-        exposures = len(plan.chains) + len(plan.finished)
-        progress.say(
-            f"{exposures} exposure{'s' * (exposures != 1)}, {count} task{'s' * (count != 1)} on {executor.workers} "
-            f"{'workers' if isinstance(executor, Cluster) else 'threads'}"
-        )
+        exposures = numbered(len(plan.chains) + len(plan.finished), "exposure")
+        where = numbered(executor.workers, "worker" if isinstance(executor, Cluster) else "thread")
+        progress.say(f"{exposures}, {numbered(count, 'task')} on {where}")
 
     try:
         _interrupts.heed()

@@ -65,7 +65,7 @@ def test_a_program(script, slurm, profile_file, program, products, tmp_path):
         wait_for(lambda: list(slurm.jobs().values()) == ["RUNNING", "RUNNING"])
     wait_for(lambda: not slurm.jobs(), 120)
     said = (tmp_path / "log").read_text()
-    assert "1 tasks on 1 workers" in said
+    assert "1 task on 1 worker\n" in said
     names = sorted(path.name for path in products.glob("*.fits"))
     assert sorted(path.name for path in tmp_path.glob("*.fits")) == names
     assert_same_products(products, tmp_path, names)
