@@ -32,7 +32,8 @@ def program(cache, write_reference):
     for number, name in enumerate(FILES):
         reftype = name.split("_")[2]
         cache.rmap("nircam", reftype, ("META.INSTRUMENT.DETECTOR",), {("NRCA1",): {"2020-01-01 00:00:00": name}})
-        write_reference(cache.path("nircam", name), {"SCI": np.full((30, 40), number, np.float32)})
+        images = {"SCI": np.full((30, 40), number, np.float32)}
+        write_reference(cache.path("nircam", name), images, REFTYPE=reftype.upper())
     cache.rmap("nircam", "area", ("META.INSTRUMENT.DETECTOR",), {("NRCB1",): {"2020-01-01 00:00:00": "N/A"}})
     cache.rmap("miri", "gain", (), {(): {"2020-01-01 00:00:00": "jwst_miri_gain_0001.fits"}})
     cache.not_applicable("nircam", "fringe")
