@@ -15,7 +15,7 @@ import numba
 import numpy as np
 
 from jwstdask.core.dq import DO_NOT_USE, JUMP_DET, SATURATED
-from jwstdask.kernels.ramp_lines import LANES, batcher, exchange, quotient
+from jwstdask.kernels.ramp_lines import LANES, batcher, exchange, power_class, quotient
 from jwstdask.kernels.ramp_pixel import LARGE_VARIANCE, POWERS, add_segment, capped, weight_of
 
 _KNOWN = DO_NOT_USE | SATURATED | JUMP_DET
@@ -130,15 +130,7 @@ def _mark_segments(width, data, states, size, gain, noise, positions, lengths, h
         for k in range(width):
             signal = (value[k] - head[k]) * gain[k]
             variance = noise[k] * noise[k] + signal
-            # The class by the squared ratio: neither root nor division.
-            square = signal * abs(signal)
-            square = -1.0 if variance <= 0.0 else square
-            variance = 1.0 if variance <= 0.0 else variance
-            above = 0.0 if square < 25.0 * variance else 1.0
-            above += 0.0 if square < 100.0 * variance else 1.0
-            above += 0.0 if square < 400.0 * variance else 1.0
-            above += 0.0 if square < 2500.0 * variance else 1.0
-            above += 0.0 if square < 10000.0 * variance else 1.0
+            above = power_class(signal, variance)
             ends = next_position[k] <= 0.0
             found = 8.0 * (position[k] + 1.0) + above if ends else size_after[k]
             length[k] = found

@@ -120,6 +120,20 @@ def _choose(kind, w0, w1, w2, w3, w4, w5):
 
 
 @numba.njit(**_INLINE)
+def power_class(signal, variance):
+    """Class of a signal-to-noise ratio, as a float; by the squared ratio, which takes neither root nor division."""
+    square = signal * abs(signal)
+    square = -1.0 if variance <= 0.0 else square
+    variance = 1.0 if variance <= 0.0 else variance
+    above = 0.0 if square < 25.0 * variance else 1.0
+    above += 0.0 if square < 100.0 * variance else 1.0
+    above += 0.0 if square < 400.0 * variance else 1.0
+    above += 0.0 if square < 2500.0 * variance else 1.0
+    above += 0.0 if square < 10000.0 * variance else 1.0
+    return above
+
+
+@numba.njit(**_INLINE)
 def fit_line(sci, i, y, line, first, size, origin, group_time, whole, gain, noise, scale, kind, sums, slope):
     """Slopes of a line of ramps without flags, of two groups or more."""
     head = sci[i, first, y, line]
@@ -132,16 +146,7 @@ def fit_line(sci, i, y, line, first, size, origin, group_time, whole, gain, nois
     for lane in range(LANES):
         signal = (np.float64(tail[lane]) - np.float64(head[lane])) * gain[lane]
         variance = noise[lane] * noise[lane] + signal
-        # The class by the squared ratio: neither root nor division.
-        square = signal * abs(signal)
-        square = -1.0 if variance <= 0.0 else square
-        variance = 1.0 if variance <= 0.0 else variance
-        above = 0.0 if square < 25.0 * variance else 1.0
-        above += 0.0 if square < 100.0 * variance else 1.0
-        above += 0.0 if square < 400.0 * variance else 1.0
-        above += 0.0 if square < 2500.0 * variance else 1.0
-        above += 0.0 if square < 10000.0 * variance else 1.0
-        kind[lane] = above
+        kind[lane] = power_class(signal, variance)
         sumw[lane] = 0.0
         sumx[lane] = 0.0
         sumxx[lane] = 0.0
