@@ -429,7 +429,9 @@ def _table(
                 np.char.encode(rows[column], "ascii", "replace") if dtype.base.kind == "U" else rows[column]
             )
         rows = encoded
-    hdu = fits.BinTableHDU(fits.FITS_rec.from_columns(fits.ColDefs(rows)) if rows.size == 0 else rows, name=name)
+    # Given later than at once, so that astropy.table is not imported to see that it is none: 7 MB.
+    hdu = fits.BinTableHDU(name=name)
+    hdu.data = fits.FITS_rec.from_columns(fits.ColDefs(rows))
     for column, unit in units:
         if column in hdu.columns.names:
             hdu.columns[column].unit = unit

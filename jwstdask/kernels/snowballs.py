@@ -408,8 +408,6 @@ def grown(ellipse: Ellipse, factor: float, widest: float) -> tuple[int, int]:
 
 def _snowballs_in(jumps: Regions, cores: list[Regions], search: Snowballs, nrows: int, known: dict) -> list[Ellipse]:
     """Ellipses of the regions of jumps that are snowballs."""
-    from scipy.spatial import cKDTree
-
     if not len(jumps):
         return []
     if not search.sat_required_snowball:
@@ -421,12 +419,18 @@ def _snowballs_in(jumps: Regions, cores: list[Regions], search: Snowballs, nrows
     centres = np.concatenate([np.stack([core.y, core.x], axis=1) for core in cores])
     inner = np.flatnonzero(~edge)
     if len(centres) and len(inner):
+        # Few cores lie within the rows of a jump.
+        centres = centres[np.argsort(centres[:, 0])]
         radius = np.maximum(np.abs(jumps.major), np.abs(jumps.minor))[inner] / 2 + 1e-3
-        near = cKDTree(centres).query_ball_point(np.stack([jumps.y, jumps.x], axis=1)[inner], radius)
-        for number, candidates in zip(inner, near):
-            if candidates:
+        first = np.searchsorted(centres[:, 0], jumps.y[inner] - radius)
+        last = np.searchsorted(centres[:, 0], jumps.y[inner] + radius, side="right")
+        for place in np.flatnonzero(last > first):
+            number = inner[place]
+            near = centres[first[place] : last[place]]
+            near = near[np.abs(near[:, 1] - jumps.x[number]) <= radius[place]]
+            if len(near):
                 ellipse = jumps.ellipse(number, known)
-                if any(contains(ellipse, float(centres[k, 1]), float(centres[k, 0])) for k in candidates):
+                if any(contains(ellipse, float(x), float(y)) for y, x in near):
                     found.append(ellipse)
     return found
 

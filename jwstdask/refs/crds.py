@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from jwstdask.core.errors import ReferenceFileError
+from jwstdask.core.imports import lazy_package
 from jwstdask.refs.reference import wrong_kind
 
 __all__ = [
@@ -46,9 +47,11 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+lazy_package("crds")
 
 NOT_APPLICABLE = "N/A"
 OBSERVATORY = "jwst"
+_SERVERLESS = "https://crds-serverless-mode.stsci.edu"
 INSTRUMENTS = ("fgs", "miri", "nircam", "niriss", "nirspec", "system")
 
 # Separators of the two text forms an error of crds may take; "NOT FOUND n/a" is its way to say "not applicable".
@@ -118,12 +121,14 @@ def server_url() -> str | None:
 def server_client() -> Any | None:
     """The crds client's module of server calls, pointed at `server_url`; None in serverless mode."""
     url = server_url()
-    if url is None:
-        return None
+    return None if url is None else _client_of(url)
+
+
+def _client_of(url: str) -> Any:
     from crds.client import api
 
-    # The client reads the variable once; a program may set it later.
-    if api.get_crds_server() != url.rstrip("/"):
+    # The client reads the variable once, when its package is imported; a program may set it later.
+    if api.S is None or api.get_crds_server() != url.rstrip("/"):
         api.set_crds_server(url)
     return api
 
@@ -174,7 +179,7 @@ def context_name(context: str | None = None) -> str:
             return str(name)
     from crds.core import exceptions, heavy_client
 
-    server_client()
+    _client_of(server_url() or _SERVERLESS)
     try:
         return heavy_client.get_processing_mode.uncached(OBSERVATORY, context)[1]
     except (exceptions.CrdsError, OSError, SystemExit, KeyError, AttributeError) as error:

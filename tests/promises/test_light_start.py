@@ -22,12 +22,17 @@ HEAVY = {
 }
 
 
-def imported(code: str) -> set[str]:
-    """Top-level modules that a fresh interpreter has after some code."""
-    code = f"import sys\n{code}\nprint(*sorted({{name.split('.')[0] for name in sys.modules}}))"
+def modules(code: str) -> set[str]:
+    """Modules that a fresh interpreter has after some code."""
+    code = f"import sys\n{code}\nprint(*sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return set(done.stdout.splitlines()[-1].split())
+
+
+def imported(code: str) -> set[str]:
+    """Packages that a fresh interpreter has after some code."""
+    return {name.split(".")[0] for name in modules(code)}
 
 
 @pytest.mark.parametrize(
@@ -65,3 +70,13 @@ from jwstdask.cli.main import main
 assert main(["run", "calwebb_detector1", {uncal!r}, "--dry-run"]) == 0
 """
     assert not imported(code) & {"matplotlib", "distributed", "photutils", "gwcs", "drizzle", "tweakwcs"}
+
+
+def test_stage_1_loads_no_part_of_a_library_that_it_does_not_use(uncal, tmp_path):
+    """Each process of a cluster would pay for it: 30 MB, and half a second."""
+    code = f"""
+from jwstdask.cli.main import main
+assert main(["run", "calwebb_detector1", {uncal!r}, "--output_dir", {str(tmp_path)!r}, "--threads=1"]) == 0
+"""
+    unused = {"crds.bestrefs", "crds.certify", "requests", "scipy.linalg", "scipy.spatial", "astropy.table"}
+    assert not modules(code) & unused

@@ -1,0 +1,73 @@
+"""Libraries without the parts of them that nothing here uses."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+def run(code: str) -> str:
+    """What a fresh interpreter prints."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+LAZY = """
+import sys
+from jwstdask.core.imports import lazy_package
+lazy_package("crds")
+"""
+
+
+def test_submodules_do_not_execute_their_package():
+    code = "from crds.core import config, rmap; from crds import jwst\n"
+    code += "print(jwst.__name__, 'crds.bestrefs' in sys.modules)"
+    assert run(LAZY + code).split() == ["crds.jwst", "False"]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import crds; print(crds.getreferences.__name__, crds.rmap.__name__)",
+        "from crds import getreferences, rmap; print(getreferences.__name__, rmap.__name__)",
+        "from crds import *; import crds.rmap; print(getreferences.__name__, crds.rmap.__name__)",
+    ],
+)
+def test_names_of_the_package_are_there_when_asked_for(code):
+    expected = ["getreferences", "crds.core.rmap"]
+    assert run(code).split() == expected
+    assert run(LAZY + "from crds.core import config\n" + code).split() == expected
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error():
+    code = "import crds\ntry:\n    crds.nothing\nexcept AttributeError as error:\n    print(error)"
+    assert run(LAZY + code) == run(code) == "module 'crds' has no attribute 'nothing'\n"
+
+
+def test_packages_imported_before_or_missing_stay():
+    code = (
+        "import json\nfrom jwstdask.core.imports import lazy_package\nlazy_package('json'); lazy_package('no_such')\n"
+    )
+    assert run(code + "import sys; print(json.dumps(1), 'no_such' in sys.modules)").split() == ["1", "False"]
+
+
+def test_numba_multiplies_matrices_all_the_same():
+    code = """
+import sys
+from jwstdask.core.imports import numba_without_blas
+numba_without_blas()
+import numba, numpy as np
+@numba.njit
+def twice(a):
+    return a + a
+twice(1.0)
+print("scipy.linalg" in sys.modules)
+@numba.njit
+def products(a, b):
+    return np.dot(a, b)[0, 0], np.correlate(a[0], b[0])[0], round(np.linalg.det(a))
+print(*products(2 * np.eye(3), np.ones((3, 3))), "scipy.linalg" in sys.modules)
+"""
+    assert run(code).split() == ["False", "2.0", "2.0", "8", "True"]
