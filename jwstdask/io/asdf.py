@@ -10,9 +10,13 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import io
+import math
 import os
+import re
+import struct
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -30,10 +34,99 @@ def read_tree(source: str | os.PathLike[str] | IO[bytes]) -> dict[str, Any]:
     Exception
         Of the library, of YAML, or of the objects in the tree: they have no common base class.
     """
+    if isinstance(source, (str, os.PathLike)):
+        found = _plain_tree(Path(source).read_bytes())
+        if found is not None:
+            return found
     import asdf
 
     with _ONE_AT_A_TIME, asdf.open(source, lazy_load=False, memmap=False) as file:
         return file.tree
+
+
+def _plain_tree(content: bytes) -> dict[str, Any] | None:
+    """The tree of a file that holds plain values and arrays only; None if it holds others or is damaged.
+
+    The library would import every package that has objects for such files, `stdatamodels` and `gwcs` among them: 67 MB
+    and two seconds.
+    """
+    text, end, blocks = content.partition(b"\n...")
+    if not end or _OTHER_TAG.search(text):
+        return None
+    import yaml
+
+    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+        pass
+
+    def tagged(loader: Any, suffix: str, node: Any) -> Any:
+        name, _, _ = suffix.removeprefix(f"{_TAG}core/").rpartition("-")
+        if not isinstance(node, yaml.MappingNode) or name not in _PLAIN:
+            raise yaml.YAMLError(suffix)
+        found = loader.construct_mapping(node, deep=True)
+        return _array(found, _blocks(blocks)) if name == "ndarray" else found
+
+    Loader.add_multi_constructor("", tagged)
+    try:
+        found = yaml.load(text.decode(), Loader)
+    except (yaml.YAMLError, LookupError, TypeError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+_PLAIN = ("asdf", "extension_metadata", "history_entry", "ndarray", "software")
+_OTHER_TAG = re.compile(rb"[\s\[{,]!(?!core/(asdf|extension_metadata|history_entry|ndarray|software)-)\S")
+_BLOCK_MAGIC = b"\xd3BLK"
+_BLOCK_HEADER = struct.Struct(">I4sQQQ16s")  # flags, compression, bytes allocated, used and uncompressed, checksum
+
+
+@functools.lru_cache(maxsize=1)
+def _blocks(content: bytes) -> list[bytes]:
+    """Data of the blocks that follow the tree of a file.
+
+    Raises
+    ------
+    ValueError
+        If one is incomplete, compressed, or without an end.
+    """
+    blocks = []
+    place = content.find(_BLOCK_MAGIC)
+    while content[place : place + 4] == _BLOCK_MAGIC and place >= 0:
+        (size,) = struct.unpack(">H", content[place + 4 : place + 6])
+        if size < _BLOCK_HEADER.size:
+            raise ValueError("a block has no header")
+        flags, compression, allocated, used, _, _ = _BLOCK_HEADER.unpack_from(content, place + 6)
+        start = place + 6 + size
+        if flags or compression != bytes(4) or start + used > len(content):
+            raise ValueError("a block is compressed, incomplete, or without an end")
+        blocks.append(content[start : start + used])
+        place = start + allocated
+    return blocks
+
+
+def _array(node: Mapping[str, Any], blocks: Sequence[bytes]) -> np.ndarray:
+    """The array that a node stands for.
+
+    Raises
+    ------
+    LookupError, TypeError, ValueError
+        If it is none of plain numbers in successive places of a block.
+    """
+    dtype = np.dtype(_NUMBERS[node["datatype"]])
+    if node.keys() - {"data", "source", "datatype", "byteorder", "shape", "offset"}:
+        raise ValueError("the array has holes, or a mask")
+    if "data" in node:
+        found = np.array(node["data"])
+        if found.dtype.kind not in "biuf":
+            raise ValueError("the array has values that are no numbers")
+        return found.astype(dtype).reshape(node["shape"])
+    stored = dtype.newbyteorder(node["byteorder"])
+    shape = tuple(node["shape"])
+    # Sources that are negative count from the end.
+    return np.frombuffer(blocks[node["source"]], stored, math.prod(shape), node.get("offset", 0)).reshape(shape).copy()
+
+
+_NUMBERS = {name: name for name in ("int8", "uint8", "float16", "float32", "float64", "complex64", "complex128")}
+_NUMBERS |= {f"{kind}{bits}": f"{kind}{bits}" for kind in ("int", "uint") for bits in (16, 32, 64)} | {"bool8": "bool"}
 
 
 def write_tree(tree: Mapping[str, Any], target: str | os.PathLike[str] | IO[bytes]) -> None:

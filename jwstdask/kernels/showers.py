@@ -146,6 +146,17 @@ def _medians(sci, groupdq, gain, searched, out):
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
+def _noise(middle, gain, readnoise, nframes):
+    # float32 (y, x) noise of a difference: of the photons of its median, and of the reads.
+    out = np.empty(middle.shape, np.float32)
+    for y in range(out.shape[0]):
+        for x in range(out.shape[1]):
+            read = readnoise[y, x] * gain[y, x]
+            out[y, x] = np.sqrt(abs(middle[y, x]) + read * read / nframes)
+    return out
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _deviations(sci, groupdq, gain, integration, group, searched, masked, middle, sigma, reach, value, good):
     # |difference - median| / sigma of a plane, zero and not good where masked, inside a margin of `reach`.
     for y in range(sci.shape[2]):
@@ -160,18 +171,18 @@ def _deviations(sci, groupdq, gain, integration, group, searched, masked, middle
                 and ratio < np.inf
             )
             value[y + reach, x + reach] = ratio if usable else np.float32(0.0)
-            good[y + reach, x + reach] = np.float32(usable)
+            good[y + reach, x + reach] = usable
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _smooth_above(value, good, reach, ring, threshold, out):
     # Mean over the good pixels of the ring; beyond the frame there are good zeros.
     ny, nx = out.shape
     total = np.empty(nx, np.float64)
-    weight = np.empty(nx, np.float32)
+    weight = np.empty(nx, np.int32)
     for y in range(ny):
         total[:] = 0.0
-        weight[:] = 0.0
+        weight[:] = 0
         for index in range(len(ring)):
             row = y + reach + ring[index, 0]
             column = reach + ring[index, 1]
@@ -182,7 +193,7 @@ def _smooth_above(value, good, reach, ring, threshold, out):
                 weight[x] += goods[x]
         centre = good[y + reach, reach : reach + nx]
         for x in range(nx):
-            out[y, x] = centre[x] != 0 and weight[x] > 0 and total[x] / max(weight[x], 1.0) > threshold
+            out[y, x] = centre[x] != 0 and weight[x] > 0 and total[x] / weight[x] > threshold
 
 
 @numba.njit(cache=True, nogil=True)
@@ -305,18 +316,13 @@ def flag_showers(
     else:
         middle = np.empty((1, ny, nx), np.float32)
         _medians(sci, flags, gain, search.searched, middle[0])
-        noise = np.asarray(readnoise, np.float32) * gain
-        noise *= noise
-        noise /= search.nframes
-        sigma = np.abs(middle)
-        sigma += noise
-        np.sqrt(sigma, out=sigma)
-        del noise
+        readnoise = np.ascontiguousarray(readnoise, np.float32)
+        sigma = _noise(middle[0], gain, readnoise, np.float32(search.nframes))[np.newaxis]
 
     ring = ring_of(search.extend_inner_radius, search.extend_outer_radius)
     reach = int(np.abs(ring).max(initial=0))
     value = np.zeros((ny + 2 * reach, nx + 2 * reach), middle.dtype)
-    good = np.ones((ny + 2 * reach, nx + 2 * reach), np.float32)
+    good = np.ones((ny + 2 * reach, nx + 2 * reach), np.uint8)
     bright = np.empty((ny, nx), np.uint8)
     widest = 2 * search.max_extended_radius
     known: dict = {}

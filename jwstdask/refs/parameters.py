@@ -139,37 +139,11 @@ def _read(path: str, stamp: int, size: int) -> ParameterReference:
 
 
 _KEYS = ("class", "name", "parameters", "steps")
-_PLAIN_TAGS = tuple(f"tag:stsci.edu:asdf/core/{name}" for name in ("asdf-", "software-", "extension_"))
-
-
-def _plain_tree(path: str) -> dict[str, Any] | None:
-    """The tree of an ASDF file that holds plain values only; None if it holds others or is damaged.
-
-    Parameter files are plain YAML. Opening them with `asdf` would load every extension installed, half a second.
-    """
-    import yaml
-
-    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-        pass
-
-    def tagged(loader: Any, suffix: str, node: Any) -> Any:
-        if isinstance(node, yaml.MappingNode) and suffix.startswith(_PLAIN_TAGS):
-            return loader.construct_mapping(node, deep=True)
-        raise yaml.YAMLError(suffix)
-
-    Loader.add_multi_constructor("", tagged)
-    try:
-        head, end, _ = Path(path).read_bytes().partition(b"\n...")
-        return yaml.load(head.decode(), Loader) if end else None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError):
-        return None
 
 
 def _read_asdf(path: str) -> ParameterReference:
     try:
-        found = _plain_tree(path)
-        if found is None:
-            found = read_tree(path)
+        found = read_tree(path)
         tree = _plain({key: found[key] for key in _KEYS if key in found})
     except Exception as error:  # asdf and yaml have no common base class for what a damaged file raises
         raise ReferenceFileError(

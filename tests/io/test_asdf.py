@@ -9,6 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import asdf
+import astropy.time
 import numpy as np
 import pytest
 
@@ -30,6 +31,63 @@ def test_there_and_back(tmp_path):
     assert dict(read_tree(buffer)["meta"]) == TREE["meta"]
 
 
+NUMBERS = {
+    "blocks": [np.arange(6.0).reshape(2, 3), np.arange(3, dtype=">i2"), np.array([True, False])],
+    "part": np.arange(9, dtype="f4")[2:5],
+    "none": np.empty((0, 3), "u8"),
+}
+
+
+@pytest.mark.parametrize(
+    ("tree", "options", "plain"),
+    [
+        (TREE, {}, True),
+        (NUMBERS, {}, True),
+        (NUMBERS, {"all_array_storage": "inline"}, True),
+        (NUMBERS, {"all_array_compression": "zlib"}, False),
+        ({**NUMBERS, "holes": np.arange(9.0)[::2]}, {}, False),
+        ({"name": np.array(["a", "b"])}, {}, False),
+        ({"text": "a !b !core/complex-1.0.0 c"}, {}, False),
+        ({"complex": 1j}, {}, False),
+        ({"time": astropy.time.Time("2026-01-01")}, {}, False),
+        ({"same": [TREE] * 2}, {}, True),
+    ],
+)
+def test_plain_trees_are_read_without_the_library(monkeypatch, tmp_path, tree, options, plain):
+    """They are what the library reads, in values and in types."""
+    path = tmp_path / "a.asdf"
+    asdf.AsdfFile(tree).write_to(path, **options)
+    opened, original = [], asdf.open
+    monkeypatch.setattr(asdf, "open", lambda *arguments, **more: opened.append(1) or original(*arguments, **more))
+    found = read_tree(path)
+    assert bool(opened) is not plain
+    with original(path, lazy_load=False, memmap=False) as file:
+        assert_same(found, file.tree)
+
+
+def assert_same(found, expected):
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for key in expected:
+            assert_same(found[key], expected[key])
+    elif isinstance(expected, list):
+        for item, wanted in zip(found, expected, strict=True):
+            assert_same(item, wanted)
+    elif isinstance(found, np.ndarray) or hasattr(expected, "datatype"):
+        np.testing.assert_array_equal(np.asarray(found), np.asarray(expected), strict=True)
+    else:
+        assert type(found) is type(expected) and found == expected
+
+
+@pytest.mark.parametrize("cut", [100, 700])
+def test_a_file_cut_short_is_no_tree(tmp_path, cut):
+    path = tmp_path / "a.asdf"
+    write_tree({"values": np.arange(10.0)}, path)
+    path.write_bytes(path.read_bytes()[:-cut])
+    with pytest.raises(Exception, match=r"\S"):
+        np.asarray(read_tree(path)["values"])
+
+
 def test_one_thread_at_a_time_is_in_the_validators_of_the_library(monkeypatch, tmp_path):
     """They share in a process what they have seen, by address: see the module."""
     original, inside, most = asdf.schema.validate, [], []
@@ -45,9 +103,10 @@ def test_one_thread_at_a_time_is_in_the_validators_of_the_library(monkeypatch, t
 
     monkeypatch.setattr(asdf.schema, "validate", validate)
     path = tmp_path / "a.asdf"
-    write_tree(TREE, path)
+    tree = {**TREE, "complex": 1j}  # not read without the library
+    write_tree(tree, path)
     with ThreadPoolExecutor(4) as pool:
-        tasks = [pool.submit(write_tree, TREE, io.BytesIO()) for _ in range(6)]
+        tasks = [pool.submit(write_tree, tree, io.BytesIO()) for _ in range(6)]
         tasks += [pool.submit(read_tree, path) for _ in range(6)]
         for task in tasks:
             task.result()
