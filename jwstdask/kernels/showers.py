@@ -146,14 +146,12 @@ def _medians(sci, groupdq, gain, searched, out):
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _noise(middle, gain, readnoise, nframes):
-    # float32 (y, x) noise of a difference: of the photons of its median, and of the reads.
-    out = np.empty(middle.shape, np.float32)
-    for y in range(out.shape[0]):
-        for x in range(out.shape[1]):
-            read = readnoise[y, x] * gain[y, x]
-            out[y, x] = np.sqrt(abs(middle[y, x]) + read * read / nframes)
-    return out
+def _noise(middle, gain, nframes, noise):
+    # float32 (y, x) noise of a difference, of the photons of its median and of the reads, in place of that of a read.
+    for y in range(noise.shape[0]):
+        for x in range(noise.shape[1]):
+            read = noise[y, x] * gain[y, x]
+            noise[y, x] = np.sqrt(abs(middle[y, x]) + read * read / nframes)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
@@ -310,14 +308,14 @@ def flag_showers(
 
     gain = np.ascontiguousarray(gain, np.float32)
     reference = pixeldq == REFERENCE_PIXEL
-    masked = ((pixeldq & np.uint32(_ANY)) != 0) | reference
+    masked = (pixeldq.astype(np.uint8) & _ANY != 0) | reference
     if search.clip_over_integrations:
         middle, sigma = _clipped(sci, flags, gain, search)
     else:
         middle = np.empty((1, ny, nx), np.float32)
         _medians(sci, flags, gain, search.searched, middle[0])
-        readnoise = np.ascontiguousarray(readnoise, np.float32)
-        sigma = _noise(middle[0], gain, readnoise, np.float32(search.nframes))[np.newaxis]
+        sigma = np.array(readnoise, np.float32)[np.newaxis]
+        _noise(middle[0], gain, np.float32(search.nframes), sigma[0])
 
     ring = ring_of(search.extend_inner_radius, search.extend_outer_radius)
     reach = int(np.abs(ring).max(initial=0))
