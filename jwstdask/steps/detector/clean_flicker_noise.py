@@ -30,7 +30,7 @@ from jwstdask.steps.detector.science_regions import (
     references_for,
     science_regions,
 )
-from jwstdask.steps.detector.side_products import images, mapped, save, scratch_array
+from jwstdask.steps.detector.side_products import images, mapped, of_draft_rate, save, scratch_array
 
 _TILE = (32, 512)
 """Rows and columns of the ramp that are fitted at a time."""
@@ -361,7 +361,7 @@ class CleanFlickerNoiseStep(Step):
 
     def frame_finish(self, meta: Meta, shared: Scene, done: bool) -> None:
         """Save mask, background and noise."""
-        save(self.mask_path, meta, shared.mask.astype(np.float32), done)
+        save(self.mask_path, of_draft_rate(meta), shared.mask.astype(np.float32), done)
         save(self.background_path, meta, shared.background, done)
         save(self.noise_path, meta, shared.noise, done)
 

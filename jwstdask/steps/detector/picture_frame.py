@@ -24,7 +24,7 @@ from jwstdask.steps.detector.science_regions import (
     references_for,
     science_regions,
 )
-from jwstdask.steps.detector.side_products import images, mapped, save, scratch_array
+from jwstdask.steps.detector.side_products import images, mapped, of_draft_rate, save, scratch_array
 
 log = logging.getLogger(__name__)
 
@@ -172,7 +172,7 @@ class PictureFrameStep(Step):
             pattern = Pattern.of(prepared.image, mask)
         except ValueError as error:
             # As in jwst the mask, which tells why, is saved all the same.
-            save(self.mask_path, meta, mask.astype(np.float32))
+            save(self.mask_path, of_draft_rate(meta), mask.astype(np.float32))
             raise StepUndone(f"No data to scale: {error}") from error
         return Shared(pattern, mask, scratch_array(self.correction_path, ramp.sci.shape))
 
@@ -192,7 +192,7 @@ class PictureFrameStep(Step):
 
     def frame_finish(self, meta: Meta, shared: Shared, done: bool) -> None:
         """Save mask and correction."""
-        save(self.mask_path, meta, shared.mask.astype(np.float32), done)
+        save(self.mask_path, of_draft_rate(meta), shared.mask.astype(np.float32), done)
         save(self.correction_path, meta, shared.correction, done)
 
 

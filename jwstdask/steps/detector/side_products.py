@@ -40,6 +40,17 @@ def images(array: np.ndarray, integration: int) -> np.ndarray:
     return plane if plane.ndim == 3 else plane[np.newaxis]
 
 
+def of_draft_rate(meta: Meta) -> Meta:
+    """Metadata of what comes from the draft rate of a ramp, as in jwst those of a rate; else those of the exposure."""
+    if meta.get("meta.cal_step.ramp_fit") == "COMPLETE":
+        return meta
+    return {
+        **meta,
+        "meta.cal_step.ramp_fit": "COMPLETE",
+        **{f"meta.bunit_{name}": "DN/s" for name in ("data", "err")},
+    }
+
+
 def save(path: str | None, meta: Meta, sci: np.ndarray | str | None, done: bool = True) -> None:
     """Save an array as jwst does: cubes and ramps with errors and flags that are all zero.
 
