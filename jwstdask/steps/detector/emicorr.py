@@ -275,7 +275,6 @@ class EmiCorrStep(Step):
                 "pedigree": "GROUND",
                 "useafter": now,
                 "date": now,
-                "filename": os.path.basename(path),
                 "model_type": "EmiModel",
                 "telescope": "JWST",
                 "instrument": {"name": "MIRI"},
