@@ -19,7 +19,7 @@ class SidePath(Protocol):
     """Makes the path of a file that is written besides the product; None for what shall not be written."""
 
     def __call__(self, suffix: str | None, base: str | None = None) -> str | None:
-        """``base`` is a file to name it after, empty for the exposure; that of the product by default."""
+        """``base`` is a file to name it after, empty for the exposure as last saved; the product's by default."""
 
 
 @dataclass(frozen=True, kw_only=True)

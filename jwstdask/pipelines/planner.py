@@ -571,20 +571,53 @@ def _finish(target: type, draft: Draft, settings: Settings) -> ExposurePlan:
         updates["meta.ref_file.crds.sw_version"] = crds_version()
         updates["meta.ref_file.crds.context_used"] = draft.context
     products, taps = _products(target, draft, settings)
-    side = partial(_side_product, draft, settings)
-    steps = tuple(replace(item, step=item.step.with_side_products(partial(side, item.step))) for item in plan.steps)
+    names = _file_names(draft, taps)
+    steps = tuple(
+        replace(
+            item,
+            step=item.step.with_side_products(
+                partial(_side_product, draft, settings, item.step, _own_folder(target, item.step), names[item.name])
+            ),
+        )
+        for item in plan.steps
+    )
     plan = replace(plan, steps=steps, updates=updates, products=products, taps=taps)
     return replace(plan, cost=predict(plan, draft.sizes, draft.meta))
 
 
-def _side_product(draft: Draft, settings: Settings, step: Step, suffix: str | None, base: str | None = None) -> str:
-    """Path of a file that a step writes besides the product: see `SidePath`."""
+def _file_names(draft: Draft, taps: Mapping[str, str]) -> dict[str, str]:
+    """What the exposure is called where each step begins: as in jwst, saving it gives it the name of that file."""
+    name, found = draft.request.path, {}
+    for item in draft.steps:
+        name = taps.get(f"before:{item.name}", name)
+        found[item.name] = name
+        name = taps.get(item.name, name)
+    return found
+
+
+def _own_folder(target: type, step: Step) -> str | None:
+    """The folder that a step has for itself; as in jwst, Stage 1 gives its own to some steps."""
+    first_stage = issubclass(target, Pipeline) and target.alias == "calwebb_detector1"
+    given = first_stage and step.alias in ("dark_current", "ramp_fit")
+    return None if given else step.output_dir
+
+
+def _side_product(
+    draft: Draft,
+    settings: Settings,
+    step: Step,
+    own_folder: str | None,
+    name: str,
+    suffix: str | None,
+    base: str | None = None,
+) -> str:
+    """Path of a file that a step writes besides the product, where the exposure is called ``name``: see `SidePath`."""
     assert draft.configured is not None
     own = draft.configured.parameters
     if base is None:
-        base = own.output_file or draft.request.product
-    base = base or draft.request.path
-    folder = step.output_dir or settings.output_dir or own.output_dir
+        base = step.output_file or own.output_file or draft.request.product or draft.request.path
+    base = base or name
+    folder = own_folder or settings.output_dir or own.output_dir
     return product_path(base, suffix, folder, extension=own.output_ext)
 
 
@@ -616,10 +649,6 @@ def _products(target: type, draft: Draft, settings: Settings) -> tuple[dict[str,
         # As jwst, which sets the suffix by what has been done.
         if "ramp_fit" in running:
             products = {"rate": path("rate"), "rateints": path("rateints")}
-            if running["ramp_fit"].step.save_opt:  # type: ignore[attr-defined]
-                likely = running["ramp_fit"].step.by_likelihood(draft.after)  # type: ignore[attr-defined]
-                kind = "likely_chisq" if likely else "fitopt"
-                products[kind] = path(kind, base=running["ramp_fit"].step.opt_name)  # type: ignore[attr-defined]
         else:
             products = {"ramp": path("ramp")}
     elif target.alias == "calwebb_dark":
@@ -645,9 +674,14 @@ def _products(target: type, draft: Draft, settings: Settings) -> tuple[dict[str,
                 elif "rate" in products and name == "gain_scale":
                     # The pipeline gives it its suffixes.
                     suffixes = {f"{name}.rate": name, f"{name}.rateints": f"{name}ints"}
-                taps |= {key: path(suffix, step.output_dir, base) for key, suffix in suffixes.items()}
+                taps |= {key: path(suffix, _own_folder(target, step), base) for key, suffix in suffixes.items()}
         if getattr(own, "save_calibrated_ramp", False) and "ramp_fit" in running:
             taps["before:ramp_fit"] = path("ramp")
+    if "rate" in products and running["ramp_fit"].step.save_opt:  # type: ignore[attr-defined]
+        step = running["ramp_fit"].step
+        kind = "likely_chisq" if step.by_likelihood(draft.after) else "fitopt"  # type: ignore[attr-defined]
+        base = step.opt_name or _file_names(draft, taps)["ramp_fit"]  # type: ignore[attr-defined]
+        products[kind] = path(kind, base=base)
     return products, taps
 
 

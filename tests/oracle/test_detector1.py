@@ -69,6 +69,23 @@ VARIANTS = {
     "no fit": {"steps": {"ramp_fit": {"skip": True}, "superbias": {"skip": True}}},
     "likelihood": {"steps": {"ramp_fit": {"algorithm": "LIKELY", "save_opt": True}}},
     "1/f noise cleaned": {"steps": {"clean_flicker_noise": {"skip": False}, "refpix": {"skip": True}}},
+    "saved on the way under another name": {
+        "output_file": "renamed",
+        "steps": {
+            "dark_current": {"save_results": True, "output_dir": "no_folder_of_its_own"},
+            "jump": {"save_results": True, "output_file": "between", "suffix": "found"},
+            "clean_flicker_noise": {"skip": False, "save_mask": True, "save_background": True, "save_noise": True},
+            "ramp_fit": {"save_opt": True},
+        },
+    },
+    "mask of each integration": {
+        "steps": {"clean_flicker_noise": {"skip": False, "single_mask": False, "save_mask": True}}
+    },
+    "own name of the ramp": {
+        "output_file": "renamed",
+        "save_calibrated_ramp": True,
+        "steps": {"ramp_fit": {"save_opt": True}},
+    },
     "own name": {
         "output_file": "renamed",
         "steps": {"ramp_fit": {"save_opt": True, "opt_name": "fits_of_mine", "int_name": "unused"}},
