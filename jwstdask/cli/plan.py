@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from jwstdask.cli.progress import duration, numbered
@@ -134,7 +135,7 @@ def _print_exposures(plan: ProgramPlan, tasks: Sequence[ExposurePlan], verbose: 
         first = members[0]
         kind = f"{first.exp_type}, branch {first.branch}" if first.branch else first.exp_type
         print(f"{first.pipeline} ({kind}), {numbered(len(members), 'exposure')}")
-        print_steps(first.steps, [item.steps for item in members])
+        print_steps(first.steps, [item.steps for item in members], _skipped_by_references(members))
         if verbose or len(members) <= FEW:
             for item in members:
                 _print_exposure(item, _mode(plan, item))
@@ -249,14 +250,48 @@ def _parameters(item: StepPlan) -> tuple[tuple[str, str, str], ...]:
     )
 
 
-def print_steps(steps: Iterable[StepPlan], alike: Sequence[Sequence[StepPlan]] = ()) -> None:
+def _skipped_by_references(members: Sequence[ExposurePlan]) -> dict[str, str]:
+    """Why steps of exposures that are done alike will skip themselves, as what is in their references says."""
+    reasons = {}
+    for place, step in enumerate(members[0].steps):
+        if step.skip is not None or not step.references:
+            continue
+        different = {tuple(item.steps[place].references.items()): item for item in members}
+        found = [_reference_skip_reason(item, item.steps[place]) for item in different.values()]
+        told = [reason for reason in found if reason is not None]
+        if told:
+            reasons[step.name] = told[0] if len(told) == len(found) else f"with some references: {told[0]}"
+    return reasons
+
+
+def _reference_skip_reason(plan: ExposurePlan, item: StepPlan) -> str | None:
+    """None if it does not skip itself, or if it cannot be known before exposure and references are there."""
+    from jwstdask.core.errors import JwstdaskError
+    from jwstdask.io.layout import open_layout
+    from jwstdask.io.metadata import read_metadata
+    from jwstdask.refs.reference import open_references
+
+    try:
+        meta = {**read_metadata(open_layout(plan.path)), **plan.updates}
+        return item.step.reference_skip_reason(meta, open_references(item.references))
+    except (JwstdaskError, OSError, KeyError, TypeError, ValueError):
+        return None
+
+
+def print_steps(
+    steps: Iterable[StepPlan],
+    alike: Sequence[Sequence[StepPlan]] = (),
+    by_references: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Steps with the reason of every skip, references, and parameters that are not defaults with their origins.
 
-    ``alike`` are the steps of all exposures that are done so, whose references may be others.
+    ``alike`` are the steps of all exposures that are done so, whose references may be others, and ``by_references`` why
+    steps skip themselves when they see their references.
     """
     for place, item in enumerate(steps):
-        if item.skip is not None:
-            print(f"  {item.name:20} skipped: {item.skip}")
+        reason = item.skip or by_references.get(item.name)
+        if reason is not None:
+            print(f"  {item.name:20} skipped: {reason}")
             continue
         others = [steps[place] for steps in alike] or [item]
         named = {kind: _files(other.references.get(kind) for other in others) for kind in item.references}
