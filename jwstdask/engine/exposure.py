@@ -30,6 +30,7 @@ from jwstdask.engine.census import Census, of_products, of_tally, recount_groups
 from jwstdask.engine.executor import Cluster, Executor, Serial
 from jwstdask.engine.frames import divided, run_in_file
 from jwstdask.engine.heap import keep_freed_memory
+from jwstdask.engine.limits import available_memory
 from jwstdask.engine.log import at_step, map_parts
 from jwstdask.engine.outcome import measured
 from jwstdask.engine.parcel import Parcel
@@ -49,6 +50,7 @@ from jwstdask.io.metadata import has_wcs, read_metadata, read_wcs
 from jwstdask.io.product import MappedImages, ProductHandle, ProductWriter, make_folder
 from jwstdask.io.schema import model_schema
 from jwstdask.io.temporary import FileArray, scratch_folder, temporary_path
+from jwstdask.io.turned import TurnedImages
 from jwstdask.refs.stripes import Superstripes
 
 STRIP_BYTES = 8_000_000
@@ -59,6 +61,9 @@ _LONGEST_STRIP = 4 * STRIP_BYTES
 
 LARGEST_IN_MEMORY = 8_000_000
 """Bytes of an array of the whole frame from which on it is in a file rather than in the memory of the process."""
+
+_CACHED = 0.5
+"""Part of the memory that the system may be expected to have for the pages of an exposure and its products."""
 
 _NEW_MODELS = frozenset(("rate", "rateints", "fitopt", "likely_chisq"))
 """Products that are made anew from the metadata: what the data model does not know is not carried over."""
@@ -220,14 +225,18 @@ def _strip(
     revised: bool,
     rows: tuple[int, int],
     alone: bool = True,
+    turned: str | os.PathLike[str] | None = None,
 ) -> dict[str, float]:
     spans = {after: work.rows_after(after, rows) for after in (None, *taps)}
     held = (rows[1] - rows[0]) * bytes_of_row((*handles.values(), *taps.values()))
     by_strip = held <= _LONGEST_STRIP or work.kept is not None
     images = MappedImages(None if by_strip else slice(*rows), alone)
-    sink = StripSink(handles, taps, spans if by_strip else None, images)
+    if turned is not None:
+        images = TurnedImages(slice(*rows), turned)
+    sink = StripSink(handles, taps, spans if by_strip and turned is None else None, images)
     tally = work.strip(rows, sink, frame, revised)
     sink.flush()
+    images.finish()
     return tally
 
 
@@ -386,10 +395,15 @@ def _walk(
             return held[name].array
 
         frame = work.frame(allocate)
+        turned = None
+        if not isinstance(executor, Cluster) and _outgrows_memory(work, per_row * work.shape[-2]):
+            assert isinstance(work.source, FileArrays)
+            work.source.turn(scratch)
+            turned = scratch
 
         def strip(walk: int, revised: bool) -> Any:
             if not isinstance(executor, Cluster):
-                return partial(_strip, work, handles, taps, frame, revised)
+                return partial(_strip, work, handles, taps, frame, revised, turned=turned)
             dark = None if frame is None else frame.average_dark_current
             dark = None if isinstance(dark, np.ndarray) else dark
             gathered = Parcel.of(work.shipped(), scratch)
@@ -397,6 +411,13 @@ def _walk(
             return partial(run_strip, task, revised=revised)
 
         return walks(work, strip, executor, row_ranges, frame)
+
+
+def _outgrows_memory(work: Pass, written: int) -> bool:
+    """Whether a series is gone through in tiles of few pixels, and too long to stay in the cache of the system."""
+    if not work.early:
+        return False
+    return 2 * math.prod(work.source.shape) + written > _CACHED * available_memory()
 
 
 def walks(

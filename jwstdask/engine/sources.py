@@ -11,6 +11,7 @@ import numpy as np
 from jwstdask.core.block import GuiderBlock, ImageBlock, RampBlock, Window
 from jwstdask.core.errors import InputError
 from jwstdask.io.layout import FitsLayout, is_url, open_layout
+from jwstdask.io.turned import turn
 from jwstdask.kernels.decode import decode_uint16, swap32
 
 _IMAGE_ARRAYS = ("err", "dq", "var_poisson", "var_rnoise", "var_flat")
@@ -111,6 +112,18 @@ class FileArrays(Arrays):
         if name not in self._maps:
             self._maps[name] = self.layout.raw(name)
         return self._maps[name]
+
+    def turn(self, folder: str | os.PathLike[str]) -> None:
+        """Read series from turned copies in ``folder`` from now on: for tiles of few pixels.
+
+        Raises
+        ------
+        OSError
+            If the disk is full.
+        """
+        for name in ("sci", "groupdq", "zeroframe"):
+            if name in self:
+                self._maps[name] = turn(folder, self._map(name))
 
     def read(self, name: str, window: Window, dtype: type, integrations: slice = slice(None)) -> np.ndarray:
         hdu = self.layout.hdu(name)

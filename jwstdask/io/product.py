@@ -158,6 +158,20 @@ class MappedImages:
 
     def write(self, path: str, place: Place, array: np.ndarray, where: tuple[slice, ...]) -> None:
         """Write a part of the image at ``place`` of a file."""
+        image, first = self.image(path, place)
+        *leading, rows, columns = where
+        part = image[(*leading, slice(rows.start - first, rows.stop - first), columns)]
+        if part.dtype.itemsize == part.strides[-1] == 4:
+            words = array.astype(place.dtype, copy=False)
+            swap32(words, part, flip=0x80 if STORED[place.dtype][2] else 0, stream=True)
+            return
+        pieces = array.size // _PIECE + 1
+        for start, stop in itertools.pairwise(np.linspace(0, len(array), pieces + 1).astype(int)):
+            run = np.ascontiguousarray(array[start:stop])
+            part[start:stop] = np.frombuffer(_encode(run.reshape(-1), place.dtype), part.dtype).reshape(run.shape)
+
+    def image(self, path: str, place: Place) -> tuple[np.ndarray, int]:
+        """The image at ``place`` of a file, as it is stored, and the row of the frame with which it begins."""
         if (path, place.offset) not in self._images:
             image = np.memmap(path, STORED[place.dtype][1], "r+", place.offset, place.shape)
             with contextlib.suppress(OSError, AttributeError):
@@ -166,15 +180,10 @@ class MappedImages:
             if self.rows is not None:
                 _populate(image, path, place, self.rows, self.alone and (path, place.offset) not in self._begun)
             self._images[path, place.offset] = image.view(np.ndarray)
-        part = self._images[path, place.offset][where]
-        if part.dtype.itemsize == 4:
-            words = array.astype(place.dtype, copy=False)
-            swap32(words, part, flip=0x80 if STORED[place.dtype][2] else 0, stream=True)
-            return
-        pieces = array.size // _PIECE + 1
-        for start, stop in itertools.pairwise(np.linspace(0, len(array), pieces + 1).astype(int)):
-            run = np.ascontiguousarray(array[start:stop])
-            part[start:stop] = np.frombuffer(_encode(run.reshape(-1), place.dtype), part.dtype).reshape(run.shape)
+        return self._images[path, place.offset], 0
+
+    def finish(self) -> None:
+        """To be called when all parts have been written."""
 
 
 def _populate(image: np.memmap, path: str, place: Place, rows: slice, fresh: bool) -> None:

@@ -100,7 +100,10 @@ def test_an_override_that_is_not_there(command, uncal):
     assert "superbias=N/A" not in printed
     status, printed = command("plan", uncal, "--through=1", "--steps.superbias.override_superbias=N/A")
     assert status == 0
-    assert re.search(r"^  superbias +skipped: No SUPERBIAS reference file", printed, re.MULTILINE) and "ERROR" not in printed
+    assert (
+        re.search(r"^  superbias +skipped: No SUPERBIAS reference file", printed, re.MULTILINE)
+        and "ERROR" not in printed
+    )
 
 
 CASES = {

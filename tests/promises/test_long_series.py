@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import pytest
 from astropy.io import fits
 
 from jwstdask.core.block import tiles
+from jwstdask.core.errors import JwstdaskError
 from jwstdask.engine import exposure, passes
 from jwstdask.engine.executor import Serial
-from jwstdask.io import product
+from jwstdask.io import product, turned
+from jwstdask.io.turned import turned_array
 from jwstdask.pipeline import Detector1Pipeline
 from tests.benchmarks.long_series import cut_dark, make, measure
 from tests.using import crds_of
@@ -34,9 +37,13 @@ def dark_of(programs, folder, size):
     return cut_dark(Path(programs.cache("timeseries").reference("nrcb1", "dark:SUB64P")), folder / "dark.fits", size)
 
 
+@pytest.mark.parametrize("cached", [0.5, 0.0], ids=["cached", "turned"])
 @pytest.mark.parametrize("pixels", [30, 90])
-def test_tiles_of_a_few_pixels_give_the_same_bits(programs, tmp_path, monkeypatch, pixels):
-    """Tiles of one row or column, or of a few rows that are finished two by two, written through mapped memory."""
+def test_tiles_of_a_few_pixels_give_the_same_bits(programs, tmp_path, monkeypatch, pixels, cached):
+    """Tiles of one row or column, or of a few rows that are finished two by two, written through mapped memory.
+
+    Of a file larger than memory, they come from a turned copy, and products are turned back.
+    """
     path = series(programs, tmp_path, 1, 150, 12, repeat=True)
     steps = {"dark_current": {"override_dark": str(dark_of(programs, tmp_path, 12))}, "ramp_fit": {"save_opt": True}}
     options = {"save_results": True, "steps": steps, "executor": Serial()}
@@ -53,8 +60,14 @@ def test_tiles_of_a_few_pixels_give_the_same_bits(programs, tmp_path, monkeypatc
     monkeypatch.setattr(passes, "tiles", noted)
     monkeypatch.setattr(exposure, "_LONGEST_STRIP", 0)
     monkeypatch.setattr(product, "_MANY_RUNS", 100)
+    monkeypatch.setattr(exposure, "_CACHED", cached)
+    monkeypatch.setattr(turned, "_CHUNK_BYTES", 10_000)
+    copies = []
+    monkeypatch.setattr(turned, "turned_array", lambda *given: copies.append(given[1]) or turned_array(*given))
     Detector1Pipeline.call(str(path), output_dir=str(tmp_path / "long"), **options)
     assert sizes
+    assert bool(copies) is (cached == 0.0)
+    assert [entry.suffix for entry in (tmp_path / "long").iterdir()] == [".fits"] * 3
     assert all(height * width < pixels for height, width in sizes)
     names = sorted(file.name for file in (tmp_path / "usual").glob("*.fits"))
     assert [name.split("nrcb1_")[1] for name in names] == ["fitopt.fits", "rate.fits", "rateints.fits"]
@@ -64,6 +77,24 @@ def test_tiles_of_a_few_pixels_give_the_same_bits(programs, tmp_path, monkeypatc
                 if one.is_image and one.data is not None:
                     np.testing.assert_array_equal(one.data, other[one.name].data, err_msg=f"{name} {one.name}")
             assert np.isfinite(usual["SLOPE" if "fitopt" in name else "SCI"].data).any()
+
+
+def test_no_room_for_turned_copies(programs, tmp_path, monkeypatch):
+    """A clear error of that exposure, and nothing is left."""
+
+    def full(folder, shape, dtype):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = series(programs, tmp_path, 1, 150, 12, repeat=True)
+    monkeypatch.setattr(passes, "_LONG_BYTES", 0)
+    monkeypatch.setattr(exposure, "_CACHED", 0.0)
+    monkeypatch.setattr(turned, "turned_array", full)
+    steps = {"dark_current": {"override_dark": str(dark_of(programs, tmp_path, 12))}}
+    with pytest.raises(JwstdaskError, match=r"00001_nrcb1_uncal.fits: .*[Nn]o space left on device|disk is full"):
+        Detector1Pipeline.call(
+            str(path), output_dir=str(tmp_path / "long"), save_results=True, steps=steps, executor=Serial()
+        )
+    assert not list((tmp_path / "long").iterdir())
 
 
 @pytest.mark.parametrize("planes", [1, 10, 1_000, 25_000, 500_000, 10**8])
