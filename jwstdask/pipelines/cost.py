@@ -20,7 +20,7 @@ from jwstdask.engine.exposure import LARGEST_IN_MEMORY, STRIP_BYTES, strip_heigh
 from jwstdask.engine.passes import band_height, held_halo, tile_shape
 from jwstdask.io.naming import parse_exposure_name
 
-PROCESS_BYTES = 160_000_000
+PROCESS_BYTES = 140_000_000
 """Anonymous memory of a process beside its tasks: interpreter, libraries, compiled kernels (README, Speed)."""
 
 THREAD_BYTES = 20_000_000
