@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -262,7 +261,8 @@ def run_exposure(plan: ExposurePlan, executor: Executor | None = None) -> Outcom
 
 def _run(plan: ExposurePlan, executor: Executor) -> Outcome:
     arrays = FileArrays.open(plan.path)
-    meta: dict[str, Any] = {**read_metadata(arrays.layout, complete=True), **plan.updates}
+    read = read_metadata(arrays.layout, complete=True)
+    meta: dict[str, Any] = {**read, **plan.updates}
     # As jwst: errors name the file as it is called now.
     meta["meta.filename"] = os.path.basename(plan.path)
     wcs, wcs_updates, records = run_metadata_steps(plan, meta)
@@ -289,7 +289,7 @@ def _run(plan: ExposurePlan, executor: Executor) -> Outcome:
                 reasons = "; ".join(f"{name}: {reason}" for name, reason in work.skipped.items())
                 raise StepError(arrays.name, plan.pipeline, f"nothing to do ({reasons})")
             known = {**meta, **{name: value for updates in found.values() for name, value in updates.items()}}
-            with open_products(plan, work, arrays, known, wcs, scratch) as (writers, taps):
+            with open_products(plan, work, arrays, known, read, wcs, scratch) as (writers, taps):
                 handles = {kind: writer.handle for kind, writer in writers.items()}
                 tap_handles = {step: writer.handle for step, writer in taps.items()}
                 tally = _walk(work, handles, tap_handles, executor)
@@ -306,12 +306,12 @@ def _run(plan: ExposurePlan, executor: Executor) -> Outcome:
             records += work.records()
             counted |= of_tally(tally)
             if part.frame_step is not None and scratch is not None:
-                given = meta_before(plan, work, meta, records, found, part.frame_step.name)
+                given = meta_before(plan, work, meta, read, records, found, part.frame_step.name)
                 outcome = run_in_file(part.frame_step, given, scratch, executor)
                 records.append(outcome.record)
                 if outcome.spoiled:
                     work.plan = replace(work.plan, taps={})
-                    with open_products(work.plan, work, arrays, known, wcs, scratch) as (writers, _):
+                    with open_products(work.plan, work, arrays, known, read, wcs, scratch) as (writers, _):
                         _walk(work, {kind: writer.handle for kind, writer in writers.items()}, {}, executor)
                         writers[""].finish()
                 source = FileArrays.open(scratch)
@@ -467,10 +467,17 @@ def walks(
 
 @contextlib.contextmanager
 def open_products(
-    plan: ExposurePlan, work: Pass, arrays: FileArrays, meta: Mapping[str, Any], wcs: Any, scratch: str | None = None
+    plan: ExposurePlan,
+    work: Pass,
+    arrays: FileArrays,
+    meta: Mapping[str, Any],
+    source: Mapping[str, Any],
+    wcs: Any,
+    scratch: str | None = None,
 ) -> Iterator[tuple[dict[str, ProductWriter], dict[str, ProductWriter]]]:
     """Writers of all products and intermediate products; those not finished are removed at the end.
 
+    ``source`` is the metadata of the exposure as it came, of which ``meta`` has been made.
     With ``scratch`` the pass is not the last one: its only product, called ``""``, goes to that path.
     """
     template = Template(work)
@@ -486,7 +493,8 @@ def open_products(
             if found is None or kind == "i2d":
                 continue
             model = data_model(kind, _shapes(found), meta)
-            product_meta = new_meta(plan, kind, meta if kind in LAST_STEP else {**meta, **template.updates})
+            given = meta if kind in LAST_STEP else {**meta, **template.updates}
+            product_meta = new_meta(plan, kind, given, source)
             if kind == "fitopt":
                 path = temporary_path(path)
             writers[kind] = _writer(path, model, found, arrays.layout, product_meta, wcs)
@@ -494,7 +502,6 @@ def open_products(
             if step in template.taps:
                 found = template.taps[step]
                 model = data_model("", _shapes(found), meta)
-                source = read_metadata(arrays.layout, complete=True)
                 given, own = dict(meta), wcs
                 if before_wcs(plan, step):
                     given = {**source, **plan.updates}
@@ -545,10 +552,10 @@ def most_segments(tally: Mapping[str, float]) -> tuple[int, int]:
     return max(int(count[0]) for count in counts), max(int(count[1]) for count in counts)
 
 
-def new_meta(plan: ExposurePlan, kind: str, meta: Mapping[str, Any]) -> dict[str, Any]:
-    """Metadata with which a product starts."""
+def new_meta(plan: ExposurePlan, kind: str, meta: Mapping[str, Any], source: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata with which a product starts; ``source`` is that of the exposure."""
     if kind in LAST_STEP:
-        meta = tapped_meta(plan, LAST_STEP[kind], meta)
+        meta = tapped_meta(plan, LAST_STEP[kind], meta, source)
     if kind == "fitopt":
         meta = {name: value for name, value in meta.items() if not name.startswith(_IMAGES_ONLY)}
     if kind in _NEW_MODELS or (kind == "cal" and any(item.name == "guider_cds" for item in plan.active)):
@@ -574,12 +581,11 @@ def before_wcs(plan: ExposurePlan, step: str) -> bool:
 _CONTEXT = tuple(f"meta.ref_file.crds.{name}" for name in ("context_used", "sw_version"))
 
 
-def tapped_meta(
-    plan: ExposurePlan, last: str, meta: Mapping[str, Any], source: Mapping[str, Any] = MappingProxyType({})
-) -> dict[str, Any]:
-    """Metadata of a product saved on the way: it names no reference of the steps after ``last``.
+def tapped_meta(plan: ExposurePlan, last: str, meta: Mapping[str, Any], source: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata of a product saved on the way: the references of the steps after ``last`` are not in it yet.
 
-    Before the first reference, the context is that of ``source``, the metadata of the exposure.
+    What these replace is in it: names in ``source``, the metadata of the exposure, and before the first reference its
+    context.
     """
     used: set[str] = set()
     last_step, kind = tapped_step(last)
@@ -592,24 +598,25 @@ def tapped_meta(
             break
     others = {reftype for item in plan.steps for reftype in item.named_references(meta)} - used
     later = {f"meta.ref_file.{reftype}.name" for reftype in others}
-    kept = {name: value for name, value in meta.items() if name not in later}
     if not used:
-        kept = {name: value for name, value in kept.items() if name not in _CONTEXT}
-        kept.update({name: source[name] for name in _CONTEXT if name in source})
-    return new_meta(plan, kind, kept)
+        later.update(_CONTEXT)
+    kept = {name: value for name, value in meta.items() if name not in later}
+    kept.update({name: source[name] for name in later if name in source})
+    return new_meta(plan, kind, kept, source)
 
 
 def meta_before(
     plan: ExposurePlan,
     work: Pass,
     meta: Mapping[str, Any],
+    source: Mapping[str, Any],
     records: list[StepRecord],
     found: Mapping[str, Mapping[str, Any]],
     step: str,
 ) -> dict[str, Any]:
     """Metadata for a step on whole frames: what it saves besides the products knows what was done before."""
     last = f"before:{step}"
-    known = {**tapped_meta(plan, last, meta), **product_updates(plan, work, records, found, last)}
+    known = {**tapped_meta(plan, last, meta, source), **product_updates(plan, work, records, found, last)}
     return {**without_extra(known), **without_extra(meta, keep=True)}
 
 

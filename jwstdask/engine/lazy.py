@@ -168,7 +168,8 @@ def _whole(recipe: Recipe, *arrays: np.ndarray) -> dict[tuple[str, str], np.ndar
     """All products at once, for a plan with a step on whole frames."""
     given = MemoryArrays(dict(zip(recipe.names, arrays, strict=True)), recipe.name)
     records: list[StepRecord] = []
-    values = walk_parts(recipe.plan, recipe.meta, given, records, Serial()).kinds
+    # Nothing is saved that had to tell what came with the exposure.
+    values = walk_parts(recipe.plan, recipe.meta, recipe.meta, given, records, Serial()).kinds
     for record in records:
         if record.status == "FAILED":
             remedy = "Lazy results cannot go on without it: use .call or .run."
@@ -350,6 +351,6 @@ def apply(plan: ExposurePlan, ds: xr.Dataset, rows: int = _ROWS) -> dict[str, xr
     datasets = {}
     for walked, arrays in products.items():
         kind = product_kind(plan, walked)
-        attrs = {**new_meta(plan, kind, own.meta), **probe.updates}
+        attrs = {**new_meta(plan, kind, own.meta, ds.attrs), **probe.updates}
         datasets[kind] = assemble(kind, arrays, attrs, plan.products.get(kind, ""), tables, own_wcs)
     return datasets

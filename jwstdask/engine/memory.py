@@ -124,7 +124,7 @@ def process(
     source, meta = meta, {**meta, **plan.updates}
     found_wcs, wcs_updates, records = run_metadata_steps(plan, meta)
     meta.update(wcs_updates)
-    walked = walk_parts(plan, meta, arrays, records, executor or Serial())
+    walked = walk_parts(plan, meta, source, arrays, records, executor or Serial())
     tally, found, work = walked.tally, walked.found, walked.work
     products = {}
     for kind, values in walked.kinds.items():
@@ -137,7 +137,7 @@ def process(
         kind = product_kind(plan, kind)
         if kind == "fitopt":
             values = _trimmed(values, tally)
-        own = tapped_meta(plan, tap, given, source) if tap else new_meta(plan, kind, given)
+        own = tapped_meta(plan, tap, given, source) if tap else new_meta(plan, kind, given, source)
         own.update(
             product_updates(plan, work, records, found, tap)
             if tap
@@ -177,12 +177,19 @@ class Walked:
 
 
 def walk_parts(
-    plan: ExposurePlan, meta: Mapping[str, Any], arrays: Arrays, records: list[StepRecord], executor: Executor
+    plan: ExposurePlan,
+    meta: Mapping[str, Any],
+    source: Mapping[str, Any],
+    arrays: Arrays,
+    records: list[StepRecord],
+    executor: Executor,
 ) -> Walked:
     """Send an exposure through a plan.
 
     Parameters
     ----------
+    source
+        Metadata of the exposure as it came.
     records
         What became of earlier steps; those of the plan are added.
     """
@@ -201,7 +208,7 @@ def walk_parts(
         result.found |= {item.plan.name: item.step.finish(meta, item.data, tally) for item in work.steps}
         records += work.records()
         if part.frame_step is not None:
-            given = meta_before(plan, work, meta, records, result.found, part.frame_step.name)
+            given = meta_before(plan, work, meta, source, records, result.found, part.frame_step.name)
             outcome = run_in_memory(part.frame_step, given, arrays.name, whole_block(values[""]), executor)
             records.append(outcome.record)
             if outcome.spoiled:
