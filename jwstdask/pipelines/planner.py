@@ -464,11 +464,11 @@ def choose_references(drafts: list[Draft], settings: Settings) -> None:
             paths: dict[str, str | None] = {}
             for reftype in item.step.references_for(draft.meta):
                 choice = decided(chosen[reftype])
+                # As in jwst the context is that of the process, whether it has chosen a reference or not.
+                draft.context = draft.context or choice.origin
                 if reftype in overrides:
                     override = {reftype: overrides[reftype]}
                     choice = resolve([draft.meta], [reftype], settings.context, override)[0][reftype]
-                else:
-                    draft.context = draft.context or choice.origin
                 problem = _problem(choice, draft.request.path, item.name)
                 if choice.not_applicable and reftype in item.step.indispensable:
                     problem = (
