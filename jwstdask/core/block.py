@@ -42,6 +42,12 @@ class Window:
             max(y0 - halo, 0), min(y1 + halo, shape[0]), max(x0 - halo, 0), min(x1 + halo, shape[1]), y0, y1, x0, x1
         )
 
+    def with_inner(self, other: Window) -> Window:
+        """This window with the inner part of another one."""
+        return Window(
+            self.y0, self.y1, self.x0, self.x1, other.inner_y0, other.inner_y1, other.inner_x0, other.inner_x1
+        )
+
     @property
     def rows(self) -> slice:
         return slice(self.y0, self.y1)

@@ -132,7 +132,7 @@ class Step(Parameters):
         return False
 
     def gather_windows(self, meta: Meta) -> list[Window]:
-        """Windows whose blocks, after all earlier steps, this step must see before it can run."""
+        """Windows whose inner parts, after all earlier steps, this step must see before it can run."""
         return []
 
     def gathers_alone(self, meta: Meta) -> bool:

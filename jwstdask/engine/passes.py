@@ -265,20 +265,14 @@ class Pass:
                 references = open_references(item)
                 reason = item.step.reference_skip_reason(self.meta, references)
                 if reason is not None:
-                    self._skip(item, reason, item.step.left_over(self.meta, references))
-                    continue
+                    instead = item.step.left_over(self.meta, references)
+                    self._skip(item, reason, instead)
+                    if instead is None:
+                        continue
+                    item = replace(item, step=instead)
                 prepared = Prepared(item, item.step.prepare(self.meta, references))
                 self.steps.append(prepared)
-                if self.gathered is not None:
-                    prepared.gathered = self.gathered.get(item.name)
-                elif windows := item.step.gather_windows(self.meta):
-                    stop = len(self.steps) - 1
-                    if item.step.streams:
-                        blocks = self._walks(windows, stop)
-                        prepared.gathered = item.step.gather_stream(self.meta, prepared.data, blocks, self.scratch)
-                    else:
-                        held = list(self._blocks(windows, stop))
-                        prepared.gathered = item.step.gather(self.meta, prepared.data, held)
+                self._gather(prepared)
                 prepared.seconds += time.thread_time() - started
             except JwstdaskError:
                 raise
@@ -286,6 +280,19 @@ class Pass:
                 raise StepError(self.source.name, item.name, reason_of(error), place="preparation") from error
         self.kept = self._kept()
         self.early, self.held_halo = self._early()
+
+    def _gather(self, prepared: Prepared) -> None:
+        """Gather for the last one of the steps, unless that is done."""
+        step = prepared.plan.step
+        if self.gathered is not None:
+            prepared.gathered = self.gathered.get(prepared.plan.name)
+        elif windows := step.gather_windows(self.meta):
+            stop = len(self.steps) - 1
+            if step.streams:
+                blocks = self._walks(windows, stop)
+                prepared.gathered = step.gather_stream(self.meta, prepared.data, blocks, self.scratch)
+            else:
+                prepared.gathered = step.gather(self.meta, prepared.data, list(self._blocks(windows, stop)))
 
     def _early(self) -> tuple[int, int]:
         count, halo = held_halo(self.source.shape, [item.step for item in self.steps], self.meta)
@@ -336,8 +343,8 @@ class Pass:
 
     def _skip(self, item: StepPlan, reason: str, instead: Step | None = None) -> None:
         self.skipped[item.name] = reason
-        if instead is not None or self._taps_after(item.name):
-            self.steps.append(Prepared(replace(item, step=instead or Idle()), None))
+        if instead is None and self._taps_after(item.name):
+            self.steps.append(Prepared(replace(item, step=Idle()), None))
 
     def _taps_after(self, step: str) -> list[str]:
         """Keys of what is saved after a step."""
@@ -377,9 +384,7 @@ class Pass:
         inner = (..., *wide.inner)
         nints, ngroups = self.source.shape[:2]
         count = max(TILE_BYTES // (4 * ngroups * wide.shape[0] * wide.shape[1]), 1)
-        wide = replace(
-            wide, inner_y0=window.inner_y0, inner_y1=window.inner_y1, inner_x0=window.inner_x0, inner_x1=window.inner_x1
-        )
+        wide = wide.with_inner(window)
         whole: RampBlock | None = None
         for start in range(0, nints, count):
             part = slice(start, min(start + count, nints))
@@ -430,7 +435,7 @@ class Pass:
     def _upstream(self, window: Window, stop: int, halo: int, integrations: slice) -> RampBlock:
         """A block of a window that has gone through the steps before ``stop``."""
         wide = Window.around(window.y0, window.y1, window.x0, window.x1, halo, frame_of(self.source.shape))
-        block = self.block(wide, integrations)
+        block = self.block(wide.with_inner(window), integrations)
         assert isinstance(block, RampBlock)
         self.apply(block, 0, stop, integrations=integrations)
         return block

@@ -100,9 +100,11 @@ def walk(
     ramp: Ramp,
     tile: tuple[int, int] = (10**6, 10**6),
 ) -> Ramp:
-    """The exposure after a step that works through it in tiles."""
+    """The exposure after a step, or after what is left of it without references, that works through it in tiles."""
     assert step.skip_reason(meta) is None
-    assert step.reference_skip_reason(meta, references) is None
+    if step.reference_skip_reason(meta, references) is not None:
+        step = step.left_over(meta, references)
+        assert step is not None
     step.check(meta)
     prepared = step.prepare(meta, references)
     gathered = None

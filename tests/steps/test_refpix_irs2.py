@@ -11,7 +11,7 @@ from jwstdask.core.errors import PlanError, ReferenceFileError
 from jwstdask.kernels.irs2 import Readout
 from jwstdask.steps.detector import irs2
 from jwstdask.steps.detector.refpix import RefPixStep
-from tests.steps.fakes import FakeReference, Ramp, metadata, oracle_ramp, walk
+from tests.steps.fakes import FakeReference, Ramp, assert_same, metadata, oracle_ramp, walk
 
 READ_NOISE = 6.0
 """Scatter of the simulated samples [DN]."""
@@ -116,6 +116,8 @@ def oracle(ramp, meta, step, references):
         columns = step.odd_even_columns
         reference_pixels.correct_model(model, columns, False, 11, 1.0, True, kernel, step.siglimit)
     irs2_subtract_reference.flag_bad_refpix(model, replace_only=True)
+    if references["refpix"] is None:
+        return model
     tables = references["refpix"].tables
     names = tables["irs2"].dtype.names
     found = SimpleNamespace(irs2_table=Columns({name: tables["irs2"][name] for name in names}))
@@ -154,6 +156,17 @@ def test_same_as_the_oracle(detector, integrations, groups, parameters, listed):
     before = ramp.sci if step.preserve_irs2_refpix else ramp.sci[:, :, rows]
     if groups > 1:
         assert np.std((result.sci - before)[0, 0]) > 1
+
+
+@pytest.mark.parametrize(("detector", "levels"), [("NRS1", True), ("NRS2", False)])
+def test_bad_samples_are_replaced_even_without_a_reference(detector, levels):
+    meta, references = metadata_of(detector), {"refpix": None}
+    ramp = exposure(detector, 1, 1, seed=7)
+    step = RefPixStep(irs2_mean_subtraction=levels)
+    result = walk(step, meta, references, ramp, (70, 900))
+    assert_same(result, oracle(ramp, meta, step, references))
+    changed = (result.sci != ramp.sci).any(axis=(0, 1, 3))
+    assert changed.all() if levels else 20 < changed.sum() < 200
 
 
 @pytest.mark.parametrize("tile", [(64, 512), (300, 2048)])

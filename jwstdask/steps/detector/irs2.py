@@ -20,6 +20,9 @@ _BAD = np.uint32(dq.BAD_REF_PIXEL | dq.DO_NOT_USE)
 
 _EDGE = irs2.EDGE
 
+_NEIGHBOURS = 2
+"""Rows of pixels on each side that steps before need, as the halo of ipc."""
+
 _BAND = 32
 """Rows of the reference output that are gathered at a time."""
 
@@ -123,10 +126,10 @@ class Weights:
 
 @dataclass(frozen=True)
 class Prepared:
-    """How an IRS2 exposure is corrected."""
+    """How an IRS2 exposure is corrected; without weights, bad reference samples are replaced and that is all."""
 
     readout: Readout
-    weights: Weights
+    weights: Weights | None
     n_sigma: float
     preserve: bool
     levels: bool
@@ -166,8 +169,14 @@ class Gathered:
 
 
 def gather_windows(readout: Readout) -> list[Window]:
-    """Windows of all reference samples and of the border of reference pixels, then those of all pixels."""
-    return _reference_windows(readout) + _bands(_runs(readout.science))
+    """Windows of all reference samples and of the border of reference pixels, then those of all pixels.
+
+    Those of pixels hold their neighbours beyond the reference samples, too, which are not in their inner part.
+    """
+    frame, reach = (readout.rows, irs2.SIZE), readout.reference + _NEIGHBOURS
+    bands = _bands(_runs(readout.science))
+    pixels = [Window.around(band.y0, band.y1, 0, irs2.SIZE, reach, frame) for band in bands]
+    return _reference_windows(readout) + pixels
 
 
 def _reference_windows(readout: Readout) -> list[Window]:
@@ -267,7 +276,9 @@ def gather(prepared: Prepared, blocks: Callable[..., Iterator[RampBlock]], scrat
         irs2.replace_rows(border, plan, np.arange(readout.rows))
     border[:, :, readout.held, :_EDGE] = held[..., :_EDGE]
     border[:, :, readout.held, _EDGE:] = held[..., -_EDGE:]
-    return _correct(prepared, held, border, bad, levels, scratch, replaced, values)
+    if prepared.weights is None:
+        return _uncorrected(readout, held, bad, levels, scratch, replaced, values)
+    return _correct(prepared, prepared.weights, held, border, bad, levels, scratch, replaced, values)
 
 
 def _replaced_pixels(
@@ -294,9 +305,12 @@ def _replaced_pixels(
             else:
                 values[number] += held[:, :, index[source]]
     for block in blocks(
-        chosen=lambda window: window.shape[1] == irs2.SIZE and any(row in wanted for row in range(window.y0, window.y1))
+        chosen=lambda window: (
+            window.shape[1] == irs2.SIZE and any(row in wanted for row in range(window.inner_y0, window.inner_y1))
+        )
     ):
-        for place, row in enumerate(range(block.window.y0, block.window.y1)):
+        window = block.window
+        for place, row in enumerate(range(window.inner_y0, window.inner_y1), window.inner_y0 - window.y0):
             # A row of the border may come again.
             for number in wanted.pop(row, ()):
                 level = levels[:, :, row, np.newaxis]
@@ -325,14 +339,31 @@ def _replacements(prepared: Prepared, bad: np.ndarray) -> Iterator[list[tuple[in
     readout = prepared.readout
     yield irs2.replacements(readout, bad, np.flatnonzero(bad))
     known = bad.copy()
-    for rows in prepared.weights.bad(readout):
+    for rows in [] if prepared.weights is None else prepared.weights.bad(readout):
         fresh = [row for row in rows if not known[row]]
         known[rows] = True
         yield irs2.replacements(readout, known, fresh, -1 if readout.flipped else 1)
 
 
+def _uncorrected(
+    readout: Readout,
+    held: np.ndarray,
+    bad: np.ndarray,
+    levels: np.ndarray,
+    scratch: str | None,
+    replaced: np.ndarray,
+    values: FileArray | None,
+) -> Gathered:
+    integrations, groups = held.shape[:2]
+    fits = np.zeros((2, integrations, groups, irs2.OUTPUTS), np.float32)
+    final = FileArray(scratch, (integrations, groups, readout.rows, irs2.SIZE))
+    final.array[:, :, readout.held] = held
+    return Gathered(bad, levels, fits[0], fits[1], final, replaced, values)
+
+
 def _correct(
     prepared: Prepared,
+    weights: Weights,
     held: np.ndarray,
     border: np.ndarray,
     bad: np.ndarray,
@@ -348,7 +379,7 @@ def _correct(
     rows = np.arange(readout.rows) if prepared.preserve else readout.science
     correction = FileArray(scratch, (integrations, groups, rows.size, irs2.SIZE))
     rows_of = [np.flatnonzero(readout.output[rows] == number) for number in range(1, irs2.OUTPUTS)]
-    work = irs2.Correction(readout, prepared.weights.of("alpha", readout), prepared.weights.of("beta", readout))
+    work = irs2.Correction(readout, weights.of("alpha", readout), weights.of("beta", readout))
     difference = np.empty(held.shape[2:], np.float32)
     # Rows of the reference output are filled in below.
     out = np.zeros(correction.shape[2:] if prepared.preserve else 0, np.float32)
@@ -393,19 +424,22 @@ def apply(block: RampBlock, prepared: Prepared, gathered: Gathered | None) -> No
         values = gathered.values.array[first:last, ..., window.columns]
         block.sci[:, :, replaced - window.y0] = np.moveaxis(values, 0, 2)
         levels[:, :, np.searchsorted(rows, replaced)] = 0
-    sci = np.empty((*block.sci.shape[:2], rows.size, window.shape[1]), np.float32)
-    irs2.subtract(
-        block.sci,
-        places,
-        levels,
-        readout.output[rows],
-        readout.time[rows],
-        readout.start[window.columns],
-        gathered.intercept,
-        gathered.slope,
-        correction[:, :, rows if prepared.preserve else science, window.columns],
-        sci,
-    )
+    if prepared.weights is None:
+        sci = (block.sci[:, :, places] - levels[..., np.newaxis]).astype(np.float32)
+    else:
+        sci = np.empty((*block.sci.shape[:2], rows.size, window.shape[1]), np.float32)
+        irs2.subtract(
+            block.sci,
+            places,
+            levels,
+            readout.output[rows],
+            readout.time[rows],
+            readout.start[window.columns],
+            gathered.intercept,
+            gathered.slope,
+            correction[:, :, rows if prepared.preserve else science, window.columns],
+            sci,
+        )
     if prepared.preserve:
         held, others = local_rows(readout.held, window)
         block.sci[:, :, places] = sci

@@ -245,11 +245,15 @@ class RefPixStep(Step):
         missing = irs2.is_irs2(meta) and references.get("refpix") is None
         return "No refpix reference file found" if missing else None
 
+    def left_over(self, meta: Meta, references: Mapping[str, Any]) -> Step | None:
+        # As in jwst bad reference samples are flagged and replaced before the reference is looked at.
+        return replace(self, preserve_irs2_refpix=True)
+
     def prepare(self, meta: Meta, references: Mapping[str, Any]) -> Readout | irs2.Prepared:
         if irs2.is_irs2(meta):
             return irs2.Prepared(
                 irs2.readout_of(meta),
-                irs2.Weights(references["refpix"]),
+                None if references["refpix"] is None else irs2.Weights(references["refpix"]),
                 self.ovr_corr_mitigation_ftr,
                 self.preserve_irs2_refpix,
                 self.irs2_mean_subtraction,
