@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from astropy.io import fits
 
 from jwstdask.simulate.stripes import READOUTS, StripedExposure, make_striped
 from tests.conftest import once
@@ -45,6 +46,21 @@ STEPS = {
 }
 """Alias to the oracle's class, the product of Stage 1 that it starts from, and parameters."""
 
+PARAMETERS = {
+    "refpix": {"odd_even_columns": False, "use_side_ref_pixels": False, "siglimit": 1.5},
+    "jump": {
+        "rejection_threshold": 3.0,
+        "flag_4_neighbors": False,
+        "expand_large_events": True,
+        "min_jump_area": 3.0,
+        "sat_required_snowball": False,
+    },
+}
+"""Parameters of steps, of which each changes what an exposure in stripes becomes."""
+
+VARIED = ("four stripes", "superstripes")
+"""Exposures that the pipeline is tried on with `PARAMETERS`, too."""
+
 ALONE = ("four stripes", "superstripes", "superstripes read several times")
 """Exposures that each step is tried on alone."""
 
@@ -68,6 +84,10 @@ def folders(session_folder):
     calls = []
     for name, uncal in zip(EXPOSURES, made["uncals"], strict=True):
         calls.append(Call("calwebb_detector1", "jwst.pipeline.Detector1Pipeline", uncal, options, name))
+        if name in VARIED:
+            steps = {step: {"save_results": True, **own} for step, own in PARAMETERS.items()}
+            varied = Call(calls[-1].alias, calls[-1].jwst, uncal, {"steps": steps}, f"{name}, parameters")
+            calls.append(varied)
         for alias, (class_name, kind, own) in STEPS.items() if name in ALONE else ():
             path = oracle / name / Path(uncal).name.replace("_uncal", f"_{kind}") if kind != "uncal" else uncal
             calls.append(Call(alias, f"jwst.step.{class_name}", path, own, f"{name}, {alias}"))
@@ -101,6 +121,16 @@ def test_stage1_equals_the_oracles(folders, kind, record_property):
     ours, oracle = (folder / kind for folder in folders)
     names = check(ours, oracle, "calwebb_detector1", EXPOSURES[kind].readout.subarray, record_property)
     assert {name.rpartition("_")[2] for name in names} >= {"rate.fits", "rateints.fits", "ramp.fits", "refpix.fits"}
+
+
+@pytest.mark.parametrize("kind", VARIED)
+def test_parameters_mean_what_they_mean_to_the_oracle(folders, kind, record_property):
+    ours, oracle = (folder / f"{kind}, parameters" for folder in folders)
+    names = check(ours, oracle, "calwebb_detector1", f"{EXPOSURES[kind].readout.subarray}, parameters", record_property)
+    for step, array in (("refpix", "SCI"), ("jump", "GROUPDQ")):
+        name = next(name for name in names if name.endswith(f"_{step}.fits"))
+        varied, usual = (fits.getdata(folder / name, array) for folder in (oracle, folders[1] / kind))
+        assert (varied != usual).any()
 
 
 @pytest.mark.parametrize("alias", STEPS)
