@@ -134,7 +134,6 @@ MODES: Mapping[str, Mode] = {
     "NRS2 SUB2048 NRS 1x5": Mode(
         "nirspec", {"subarray": "SUB2048", "detectors": ["nrs2"]}, {"ngroups": 5, "readpatt": "NRS"}
     ),
-    # Rows of pixels beside bad reference pixels are replaced after ipc has changed them.
     "NRS2 FULL NRSIRS2RAPID 1x2, coupling of pixels": Mode(
         "nirspec", {**IRS2, "detectors": ["nrs2"]}, {"ngroups": 2}, {"ipc": {"skip": False}}
     ),

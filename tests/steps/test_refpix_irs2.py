@@ -10,6 +10,7 @@ from jwstdask.core.block import KeptRows, Window
 from jwstdask.core.errors import PlanError, ReferenceFileError
 from jwstdask.kernels.irs2 import Readout
 from jwstdask.steps.detector import irs2
+from jwstdask.steps.detector.ipc import IPCStep
 from jwstdask.steps.detector.refpix import RefPixStep
 from tests.steps.fakes import FakeReference, Ramp, assert_same, metadata, oracle_ramp, walk
 
@@ -254,6 +255,26 @@ def test_windows_of_the_file(flipped, whole):
     assert (covered[readout.science] == 1).all()
     assert covered.max() == 1
     assert (covered.min() == 1) == whole
+
+
+@pytest.mark.parametrize("flipped", [False, True])
+def test_windows_of_pixels_hold_the_neighbours_that_ipc_needs(flipped):
+    # Rows that are replaced take what ipc made of their sources.
+    readout, halo = Readout(flipped=flipped), IPCStep().halo
+    science = readout.science
+    whole = [window for window in irs2.gather_windows(readout) if window != Window.plain(*_outer(window))]
+    seen = []
+    for window in whole:
+        first, last = np.searchsorted(science, (window.inner_y0, window.inner_y1))
+        seen += list(science[first:last])
+        needed = science[max(first - halo, 0) : last + halo]
+        assert window.y0 <= needed[0] and needed[-1] < window.y1
+        assert (window.x0, window.x1) == (0, 2048)
+    assert seen == list(science)
+
+
+def _outer(window):
+    return window.y0, window.y1, window.x0, window.x1
 
 
 def test_skip_rules_and_references():
