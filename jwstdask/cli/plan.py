@@ -253,28 +253,36 @@ def _parameters(item: StepPlan) -> tuple[tuple[str, str, str], ...]:
 def _skipped_by_references(members: Sequence[ExposurePlan]) -> dict[str, str]:
     """Why steps of exposures that are done alike will skip themselves, as what is in their references says."""
     reasons = {}
+    known: dict[str, dict[str, Any] | None] = {}
     for place, step in enumerate(members[0].steps):
         if step.skip is not None or not step.references:
             continue
-        different = {tuple(item.steps[place].references.items()): item for item in members}
-        found = [_reference_skip_reason(item, item.steps[place]) for item in different.values()]
+        different: dict[tuple[Any, ...], ExposurePlan] = {}
+        for item in members:
+            different.setdefault(tuple(item.steps[place].references.items()), item)
+        found = [_reference_skip_reason(item, item.steps[place], known) for item in different.values()]
         told = [reason for reason in found if reason is not None]
         if told:
             reasons[step.name] = told[0] if len(told) == len(found) else f"with some references: {told[0]}"
     return reasons
 
 
-def _reference_skip_reason(plan: ExposurePlan, item: StepPlan) -> str | None:
-    """None if it does not skip itself, or if it cannot be known before exposure and references are there."""
-    from jwstdask.core.errors import JwstdaskError
+def _reference_skip_reason(plan: ExposurePlan, item: StepPlan, known: dict[str, dict[str, Any] | None]) -> str | None:
+    """None if it does not skip itself, or if it cannot be known before exposure and references are there.
+
+    ``known`` has the metadata of exposures by path: headers are read once.
+    """
     from jwstdask.io.layout import open_layout
     from jwstdask.io.metadata import read_metadata
     from jwstdask.refs.reference import open_references
 
     try:
-        meta = {**read_metadata(open_layout(plan.path)), **plan.updates}
-        return item.step.reference_skip_reason(meta, open_references(item.references))
-    except (JwstdaskError, OSError, KeyError, TypeError, ValueError):
+        if plan.path not in known:
+            known[plan.path] = None
+            known[plan.path] = {**read_metadata(open_layout(plan.path)), **plan.updates}
+        meta = known[plan.path]
+        return None if meta is None else item.step.reference_skip_reason(meta, open_references(item.references))
+    except Exception:  # whatever is wrong with header or reference: the run says it of that exposure
         return None
 
 
