@@ -118,7 +118,7 @@ def _program(products: Any, name: str) -> Any:
     def build_cache(folder: Path) -> None:
         make_cache(folder, instrument=scene.instrument, seed=2, **scene.cache)
 
-    cache = Cache.open(once(products.folder / "caches" / name, build_cache))
+    cache = Cache.open(once(products.folder / "caches" / f"large_{name}", build_cache))
 
     def build(folder: Path) -> None:
         effects = Effects(cosmic_rays=20.0, snowballs=0.0)
@@ -129,7 +129,7 @@ def _program(products: Any, name: str) -> Any:
             hdus["SCI"].data = np.clip(ramp, 0, 65535).astype(np.uint16)
             hdus[0].header.update(scene.keywords)
 
-    return Program.open(once(products.folder / "programs" / name, build))
+    return Program.open(once(products.folder / "programs" / f"large_{name}", build))
 
 
 def _products(products: Any, who: str, scene: str) -> Path:
@@ -138,7 +138,7 @@ def _products(products: Any, who: str, scene: str) -> Path:
     environment = program.cache.environment
     steps = {"dark_current": {"save_results": True}, "jump": {"skip": True}, "ramp_fit": {"skip": True}}
     before = Call("calwebb_detector1", "jwst.pipeline.Detector1Pipeline", program.uncals[0], {"steps": steps})
-    source = products.make("jwst", f"before_{scene}", lambda _: [before], environment)
+    source = products.make("jwst", f"before_large_{scene}", lambda _: [before], environment)
     file = source / program.uncals[0].name.replace("_uncal", "_dark_current")
 
     def work(_: Path) -> list[Call]:
@@ -148,7 +148,7 @@ def _products(products: Any, who: str, scene: str) -> Path:
             for number, each in enumerate(own)
         ]
 
-    return products.make(who, scene, work, environment)
+    return products.make(who, f"large_{scene}", work, environment)
 
 
 # What the tests of a scene wait for is made by one process: no second worker waits with them.

@@ -75,9 +75,11 @@ def saving(tmp_path, **parameters):
                 fits.open(tmp_path / f"own_{suffix}.fits") as own,
                 fits.open(tmp_path / f"jwst_{suffix}.fits") as theirs,
             ):
-                assert {hdu.name for hdu in own[1:]} == {hdu.name for hdu in theirs if hdu.data is not None}
+                # An HDU ERR without data stands beside a mask, for its unit, which the draft rate of these tests lacks.
+                images = [hdu for hdu in own[1:] if hdu.data is not None]
+                assert {hdu.name for hdu in images} == {hdu.name for hdu in theirs if hdu.data is not None}
                 assert own[0].header["DATAMODL"] == theirs[0].header["DATAMODL"]
-                for hdu in own[1:-1]:
+                for hdu in images[:-1]:
                     np.testing.assert_array_equal(hdu.data, theirs[hdu.name].data)
                     assert hdu.data.dtype == theirs[hdu.name].data.dtype
         assert len(list(tmp_path.iterdir())) == 4
