@@ -27,7 +27,7 @@ THREAD_BYTES = 20_000_000
 """What one more thread of a process takes for strips of the same exposure: 16 to 33 MB."""
 
 START_SECONDS = 3.0
-"""From the command until kernels are loaded: one command less one more exposure (README, Speed)."""
+"""From the command until kernels are loaded: one command less one more exposure (README, Speed) is 1.9 to 3.4."""
 
 UNSHARED = 0.4
 """Part of an exposure's time in which its strips are not done side by side: headers, trees, what is gathered of the
