@@ -229,10 +229,12 @@ def _strip(
     spans = {after: work.rows_after(after, rows) for after in (None, *taps)}
     held = (rows[1] - rows[0]) * bytes_of_row((*handles.values(), *taps.values()))
     by_strip = held <= _LONGEST_STRIP or work.kept is not None
-    images = MappedImages(None if by_strip else slice(*rows), alone)
+    images: MappedImages
     if turned is not None:
-        images = TurnedImages(slice(*rows), turned)
-    sink = StripSink(handles, taps, spans if by_strip and turned is None else None, images)
+        by_strip, images = False, TurnedImages(slice(*rows), turned)
+    else:
+        images = MappedImages(None if by_strip else slice(*rows), alone)
+    sink = StripSink(handles, taps, spans if by_strip else None, images)
     tally = work.strip(rows, sink, frame, revised)
     sink.flush()
     images.finish()

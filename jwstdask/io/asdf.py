@@ -50,7 +50,7 @@ def _plain_tree(content: bytes) -> dict[str, Any] | None:
     The library would import every package that has objects for such files, `stdatamodels` and `gwcs` among them: 67 MB
     and two seconds.
     """
-    text, end, blocks = content.partition(b"\n...")
+    text, end, rest = content.partition(b"\n...")
     if not end or _OTHER_TAG.search(text):
         return None
     import yaml
@@ -63,12 +63,13 @@ def _plain_tree(content: bytes) -> dict[str, Any] | None:
         if not isinstance(node, yaml.MappingNode) or name not in _PLAIN:
             raise yaml.YAMLError(suffix)
         found = loader.construct_mapping(node, deep=True)
-        return _array(found, _blocks(blocks)) if name == "ndarray" else found
+        return _array(found, blocks) if name == "ndarray" else found
 
     Loader.add_multi_constructor("", tagged)
     try:
+        blocks = _blocks(rest)
         found = yaml.load(text.decode(), Loader)
-    except (yaml.YAMLError, LookupError, TypeError, ValueError):
+    except (yaml.YAMLError, LookupError, TypeError, ValueError, struct.error):
         return None
     return found if isinstance(found, dict) else None
 
@@ -79,13 +80,12 @@ _BLOCK_MAGIC = b"\xd3BLK"
 _BLOCK_HEADER = struct.Struct(">I4sQQQ16s")  # flags, compression, bytes allocated, used and uncompressed, checksum
 
 
-@functools.lru_cache(maxsize=1)
-def _blocks(content: bytes) -> list[bytes]:
+def _blocks(content: bytes) -> list[memoryview]:
     """Data of the blocks that follow the tree of a file.
 
     Raises
     ------
-    ValueError
+    ValueError, struct.error
         If one is incomplete, compressed, or without an end.
     """
     blocks = []
@@ -98,12 +98,12 @@ def _blocks(content: bytes) -> list[bytes]:
         start = place + 6 + size
         if flags or compression != bytes(4) or start + used > len(content):
             raise ValueError("a block is compressed, incomplete, or without an end")
-        blocks.append(content[start : start + used])
+        blocks.append(memoryview(content)[start : start + used])
         place = start + allocated
     return blocks
 
 
-def _array(node: Mapping[str, Any], blocks: Sequence[bytes]) -> np.ndarray:
+def _array(node: Mapping[str, Any], blocks: Sequence[memoryview]) -> np.ndarray:
     """The array that a node stands for.
 
     Raises
