@@ -277,8 +277,10 @@ def gather(prepared: Prepared, blocks: Callable[..., Iterator[RampBlock]], scrat
     border[:, :, readout.held, :_EDGE] = held[..., :_EDGE]
     border[:, :, readout.held, _EDGE:] = held[..., -_EDGE:]
     if prepared.weights is None:
-        return _uncorrected(readout, held, bad, levels, scratch, replaced, values)
-    return _correct(prepared, prepared.weights, held, border, bad, levels, scratch, replaced, values)
+        found = _uncorrected(readout, held, scratch)
+    else:
+        found = _corrected(prepared, prepared.weights, held, border, scratch)
+    return Gathered(bad, levels, *found, replaced, values)
 
 
 def _replaced_pixels(
@@ -345,33 +347,19 @@ def _replacements(prepared: Prepared, bad: np.ndarray) -> Iterator[list[tuple[in
         yield irs2.replacements(readout, known, fresh, -1 if readout.flipped else 1)
 
 
-def _uncorrected(
-    readout: Readout,
-    held: np.ndarray,
-    bad: np.ndarray,
-    levels: np.ndarray,
-    scratch: str | None,
-    replaced: np.ndarray,
-    values: FileArray | None,
-) -> Gathered:
+def _uncorrected(readout: Readout, held: np.ndarray, scratch: str | None) -> tuple[np.ndarray, np.ndarray, FileArray]:
+    """Lines of zeros, and the reference samples as they are."""
     integrations, groups = held.shape[:2]
     fits = np.zeros((2, integrations, groups, irs2.OUTPUTS), np.float32)
     final = FileArray(scratch, (integrations, groups, readout.rows, irs2.SIZE))
     final.array[:, :, readout.held] = held
-    return Gathered(bad, levels, fits[0], fits[1], final, replaced, values)
+    return fits[0], fits[1], final
 
 
-def _correct(
-    prepared: Prepared,
-    weights: Weights,
-    held: np.ndarray,
-    border: np.ndarray,
-    bad: np.ndarray,
-    levels: np.ndarray,
-    scratch: str | None,
-    replaced: np.ndarray,
-    values: FileArray | None,
-) -> Gathered:
+def _corrected(
+    prepared: Prepared, weights: Weights, held: np.ndarray, border: np.ndarray, scratch: str | None
+) -> tuple[np.ndarray, np.ndarray, FileArray]:
+    """Intercepts and slopes of the lines that are subtracted, and the correction."""
     readout = prepared.readout
     integrations, groups = held.shape[:2]
     output, time = readout.output[readout.held], readout.time[readout.held]
@@ -404,7 +392,7 @@ def _correct(
                 final[rest] = work.filled(readout.time[readout.held[rest]]) + mean[rest]
                 out[readout.held] = final
                 correction.write(each, out)
-    return Gathered(bad, levels, fits[0], fits[1], correction, replaced, values)
+    return fits[0], fits[1], correction
 
 
 def apply(block: RampBlock, prepared: Prepared, gathered: Gathered | None) -> None:
