@@ -9,24 +9,33 @@ from numba import types
 from numba.extending import intrinsic
 
 
+def extremum(builder: Any, name: str, values: Any) -> Any:
+    """Instruction ``name`` (``minnum``, ``maxnum``) for two LLVM values of one type, floats or vectors of them."""
+    kind = values[0].type
+    one = kind.element if isinstance(kind, ir.VectorType) else kind
+    full = f"llvm.{name}.{f'v{kind.count}' if one is not kind else ''}{one.intrinsic_name}"
+    function = builder.module.globals.get(full)
+    if function is None:
+        function = ir.Function(builder.module, ir.FunctionType(kind, [kind, kind]), full)
+    return builder.call(function, values, fastmath=("nnan",))
+
+
 def _instruction(name: str, doc: str) -> Any:
     @intrinsic
-    def extremum(typingctx: Any, a: Any, b: Any) -> Any:
+    def one(typingctx: Any, a: Any, b: Any) -> Any:
         if not isinstance(a, types.Float) or a != b:
             return None
 
         def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            kind = values[0].type
-            function = builder.module.declare_intrinsic(name, [kind], ir.FunctionType(kind, [kind, kind]))
-            return builder.call(function, values, fastmath=("nnan",))
+            return extremum(builder, name, values)
 
         return a(a, b), generate
 
-    extremum.__doc__ = doc
-    return extremum
+    one.__doc__ = doc
+    return one
 
 
 # Written as a condition, the store of what stands at its place already becomes one under a mask in a vectorised loop:
 # without AVX-512 an exchange of two rows takes several times as long so.
-smaller = _instruction("llvm.minnum", "The smaller of two floats of one type; any number where one of them is NaN.")
-greater = _instruction("llvm.maxnum", "The greater of two floats of one type; any number where one of them is NaN.")
+smaller = _instruction("minnum", "The smaller of two floats of one type; any number where one of them is NaN.")
+greater = _instruction("maxnum", "The greater of two floats of one type; any number where one of them is NaN.")

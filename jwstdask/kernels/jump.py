@@ -29,9 +29,9 @@ import numba
 import numpy as np
 
 from jwstdask.core.dq import DO_NOT_USE, JUMP_DET, SATURATED
+from jwstdask.kernels.networks import sort_columns
 from jwstdask.kernels.sigma_clip import append_place, search_sigma_clip
 from jwstdask.kernels.sort import median as median_of
-from jwstdask.kernels.sort import sort_columns
 
 ITERATIVE, SINGLE_PASS, SIGMA_CLIP, NONE = "iterative", "single_pass", "sigma_clip", "none"
 """The regimes; ``none`` means too few usable groups to search at all."""

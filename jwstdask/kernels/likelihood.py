@@ -20,8 +20,8 @@ import numba
 import numpy as np
 
 from jwstdask.core.dq import DO_NOT_USE, JUMP_DET, SATURATED
+from jwstdask.kernels.networks import sort_columns
 from jwstdask.kernels.ramp_fit import Slopes
-from jwstdask.kernels.sort import sort_columns
 
 MIN_GROUPS = 4
 """Shorter ramps cannot be fitted so."""

@@ -6,13 +6,13 @@ segment slopes; choices of detail follow the JWST pipeline's algorithm ``OLS_C``
 
 A *segment* is a run of good groups; it takes in the group before it if that group carries the jump flag and nothing
 else, since a jump adds its charge before that group is read. Segments are combined with their read-noise
-variances as weights. Three paths give the same arithmetic, operation by operation (but for reciprocals of reciprocals
-under the root of an error), since what lies half way between two results, as of integers it often does, would be
+variances as weights. Three paths give the same bits, since what lies half way between two results would else be
 rounded otherwise:
 
-* integrations of a pixel without any flag: one segment of known length, computed for a line of pixels at once
-  (`jwstdask.kernels.ramp_lines`);
-* those with the usual flags: gathered from many lines, and computed side by side (`jwstdask.kernels.ramp_flagged`);
+* integrations of a pixel without any flag: one segment of known length, computed for a line of pixels at once, by the
+  shortest way; where that leaves in doubt how a result is rounded, pixel by pixel (`jwstdask.kernels.ramp_lines`);
+* those with the usual flags: gathered from many lines, and computed side by side, operation by operation but for
+  reciprocals of reciprocals under the root of an error (`jwstdask.kernels.ramp_flagged`);
 * everything else: pixel by pixel (`jwstdask.kernels.ramp_pixel`).
 
 All arithmetic is float64 on float32 input, except the times of a group and of a frame and the power in the weights,
@@ -27,16 +27,17 @@ import numba
 import numpy as np
 
 from jwstdask.core.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, NO_GAIN_VALUE, PERSISTENCE, SATURATED
-from jwstdask.kernels.ramp_flagged import fit_flagged, gather, median_rates, sorting_network, suits
+from jwstdask.kernels.networks import median_network, sorting_network
+from jwstdask.kernels.ramp_flagged import fit_flagged, gather, median_rates, suits
 from jwstdask.kernels.ramp_lines import (
     LANES,
     differences,
-    fit_line,
-    median_network,
+    doubtful,
+    magnitudes,
     middle,
-    quotient,
+    slope_coefficients,
+    slopes,
     weight_table,
-    whole_weights,
     write,
 )
 from jwstdask.kernels.ramp_pixel import (
@@ -51,7 +52,10 @@ from jwstdask.kernels.ramp_pixel import (
 
 _ROWS = 32  # lines that are gone through together
 
+_SMALL = 1.0e-30  # smaller variances are not looked at closer [(DN/s)^2]
+
 _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
+_INLINE = {**_OPTIONS, "forceinline": True}
 
 
 class Slopes(NamedTuple):
@@ -98,23 +102,27 @@ class Slopes(NamedTuple):
 
 
 @numba.njit(**_OPTIONS)
-def _unite(groupdq, first, last, y0, y1, x0, x1, unions, goods):
-    """All flags of each ramp together, and the number of groups without any, or 2 if there are more."""
+def _unite(groupdq, first, last, y0, y1, x0, x1, unions):
+    """All flags of each ramp together."""
     for i in range(unions.shape[0]):
-        for group in range(first, last):
-            for y in range(y0, y1):
-                union = unions[i, y, x0:x1]
-                good = goods[i, y, x0:x1]
+        for y in range(y0, y1):
+            union = unions[i, y, x0:x1]
+            union[:] = groupdq[i, last - 1, y, x0:x1]
+            # Two groups at a time, the last twice if need be.
+            for group in range(first, last - 1, 2):
                 bits = groupdq[i, group, y, x0:x1]
-                if group == first:
-                    for x in range(union.size):
-                        union[x] = bits[x]
-                        good[x] = np.uint8(1) if bits[x] == 0 else np.uint8(0)
-                else:
-                    for x in range(union.size):
-                        union[x] |= bits[x]
-                        more = np.uint8(1) if (bits[x] == 0) & (good[x] < 2) else np.uint8(0)
-                        good[x] = np.uint8(good[x] + more)
+                more = groupdq[i, min(group + 1, last - 1), y, x0:x1]
+                for x in range(union.size):
+                    union[x] |= bits[x] | more[x]
+
+
+@numba.njit(**_INLINE)
+def _good(groupdq, i, y, x, first, last):
+    """Number of groups of a ramp without any flag."""
+    count = 0
+    for group in range(first, last):
+        count += groupdq[i, group, y, x] == 0
+    return count
 
 
 @numba.njit(**_OPTIONS)
@@ -123,10 +131,26 @@ def _padded(count):
     return (count + 7) // 8 * 8
 
 
+@numba.njit(**_INLINE)
+def _combine(weighted, poisson_weight, read_weight):
+    """Slope, error, var_poisson and var_rnoise of an exposure from the sums over its integrations."""
+    poisson = 1.0 / poisson_weight if poisson_weight > 0.0 else poisson_weight
+    poisson = 0.0 if (poisson >= LARGE_VARIANCE or poisson < 0.0) else poisson
+    variance = 1.0 / read_weight if read_weight > 0.0 else read_weight
+    variance = 0.0 if variance >= LARGE_VARIANCE else variance
+    return weighted * variance, np.sqrt(poisson + variance), poisson, variance
+
+
+@numba.njit(**_INLINE)
+def _near_limit(variance):
+    """Whether the last bits may decide if a variance is unknown."""
+    return abs(variance - LARGE_VARIANCE) < 1.0
+
+
 @numba.njit(**_OPTIONS)
 def _fit_rows(
     sci, groupdq, pixeldq, zeroframe, gain, readnoise, dark, group_time, frame_time, nframes, suppress, first, last,
-    y0, y1, x0, x1, origin, whole, table, network, sorting,
+    y0, y1, x0, x1, origin, coefficients, bound, table, network, sorting,
     rate_sci, rate_err, rate_dq, rate_poisson, rate_rnoise, ints_sci, ints_err, ints_dq, ints_poisson, ints_rnoise,
 ):  # fmt: skip
     """Fit rows y0:y1, columns x0:x1, at least ``LANES`` of them; arrays as in :func:`ramp_fit`."""
@@ -134,8 +158,16 @@ def _fit_rows(
     size = last - first
     one_group_time = (np.float64(np.float32(nframes)) + 1.0) * frame_time / 2.0
     root = np.sqrt(2.0 * nframes)
-    reciprocal = 1.0 / group_time
     invalid = np.uint32(DO_NOT_USE | SATURATED)
+    sci_bits = sci.view(np.uint32)
+
+    # Of a whole ramp without flags: var_rnoise by the squared noise [DN], var_poisson by the rate of electrons.
+    length = float(size)
+    read_factor = 12.0 / ((length * length * length - length) * group_time * group_time)
+    poisson_factor = 1.0 / (group_time * (length - 1.0))
+    # What the order of operations may change in sums over integrations, and in a few operations.
+    sum_error = (integrations + 16) * 2.0**-52
+    few_errors = 2.0**-47
 
     # One pixel at a time.
     data = np.empty(size)
@@ -147,36 +179,38 @@ def _fit_rows(
     scratch = np.empty(size)
     sums = np.empty(4)
     flagged = np.empty((integrations, *sci.shape[2:]), np.uint8)
-    goods = np.empty((integrations, *sci.shape[2:]), np.uint8)
-    _unite(groupdq, first, last, y0, y1, x0, x1, flagged, goods)
+    _unite(groupdq, first, last, y0, y1, x0, x1, flagged)
 
     # Lines of pixels, some rows at a time: rows of one integration lie side by side, and among them are enough ramps
     # with flags to be fitted together. What is kept of them are parts of one array the shape of which is known, so that
     # no test of whether they overlap is needed; one row more than is used keeps the parts from falling on the same
     # places of the first-level cache.
     rows = min(_ROWS, max(y1 - y0, 1))
-    work = np.empty((15, _ROWS + 1, LANES))
-    pixel_gain, pixel_noise, pixel_dark, scale, median = work[0], work[1], work[2], work[3], work[4]
-    full_variance, full_rnoise, full_read_weight = work[5], work[6], work[7]
-    full_err, full_poisson, full_poisson_weight = work[8], work[9], work[10]
-    weighted, poisson_weight, read_weight, recovered = work[11], work[12], work[13], work[14]
-    marks = np.empty((6, _ROWS + 1, LANES), np.uint32)
+    work = np.empty((13, _ROWS + 1, LANES))
+    pixel_gain, pixel_noise, pixel_dark, median = work[0], work[1], work[2], work[3]
+    full_read_weight, full_poisson_weight = work[4], work[5]
+    weighted, poisson_weight, read_weight, recovered, slack = work[6], work[7], work[8], work[9], work[10]
+    full_rnoise, full_poisson = work[11], work[12]
+    marks = np.empty((7, _ROWS + 1, LANES), np.uint32)
     pixel_dq, flags, dead, filled, partly, has_chargeloss = marks[0], marks[1], marks[2], marks[3], marks[4], marks[5]
+    unsure = marks[6]
     constant = np.empty((3, _ROWS + 1, LANES), np.float32)
     out_err, out_poisson, out_rnoise = constant[0], constant[1], constant[2]
-    any_chargeloss = np.empty(rows, np.bool_)
     clean = np.empty((integrations, rows, LANES), np.uint8)
     numbers = np.empty((integrations, rows), np.int64)
     finite = np.empty(LANES, np.float32)
+    greatest_bits = np.empty(LANES, np.uint32)
+    greatest = greatest_bits.view(np.float32)
     steps = np.empty((max(size - 1, 1), LANES))
-    before, kind, slope = np.empty(LANES), np.empty(LANES), np.empty(LANES)
-    line_sums = np.empty((5, LANES))
+    line_work = np.empty((4, LANES))
+    before, kind, other, slope = line_work[0], line_work[1], line_work[2], line_work[3]
 
     # Ramps with flags: places (row * LANES + lane) of those to fit together from the front, of others from the back.
     others = np.empty(LANES, np.int64)
     places = np.empty((integrations, rows * LANES), np.uint16)
     together = np.empty(integrations, np.int64)
     alone = np.empty(integrations, np.int64)
+    again = np.empty(rows * LANES, np.uint16)
     groups = np.empty((6, size, LANES))
     flagged_data, states, positions, segment_lengths, heads = groups[0], groups[1], groups[2], groups[3], groups[4]
     found = np.empty(LANES, np.uint32)
@@ -201,9 +235,8 @@ def _fit_rows(
             for lane in range(LANES):
                 pixel_gain[r, lane] = np.float64(row_gain[lane])
             for lane in range(LANES):
-                noise = np.float64(np.float32(np.float64(row_noise[lane]) * (pixel_gain[r, lane] / root)))
-                pixel_noise[r, lane] = noise
-                scale[r, lane] = 1.0 / (noise * noise)
+                noise = np.float32(np.float64(row_noise[lane]) * (pixel_gain[r, lane] / root))
+                pixel_noise[r, lane] = np.float64(noise)
             if dark.size > 1:
                 row_dark = dark[y, line]
                 for lane in range(LANES):
@@ -219,13 +252,13 @@ def _fit_rows(
                 poisson_weight[r, lane] = 0.0
                 read_weight[r, lane] = 0.0
                 recovered[r, lane] = 0.0
+                slack[r, lane] = 0.0
             for lane in range(LANES):
                 flags[r, lane] = pixel_dq[r, lane]
                 dead[r, lane] = 0
                 filled[r, lane] = 0
                 partly[r, lane] = 0
                 has_chargeloss[r, lane] = 0
-            any_chargeloss[r] = False
 
         # Median rate: the mean over integrations of the median difference.
         for i in range(integrations):
@@ -256,15 +289,14 @@ def _fit_rows(
                     count += 1 - ok[lane]
                 for lane in others[:count]:
                     sound = (pixel_dq[r, lane] & invalid) == 0 and finite[lane] == 0.0
-                    if sound and suits(union[lane], goods[i, y, left + lane], groupdq[i, first, y, left + lane]):
+                    good = _good(groupdq, i, y, left + lane, first, last)
+                    if sound and suits(union[lane], good, groupdq[i, first, y, left + lane]):
                         places[i, together[i]] = r * LANES + lane
                         together[i] += 1
                         continue
                     alone[i] += 1
                     places[i, -alone[i]] = r * LANES + lane
                     load(sci, groupdq, zeroframe, i, y, left + lane, first, last, suppress, data, dq, original, counts)
-                    if counts[0] & CHARGELOSS:
-                        any_chargeloss[r] = True
                     median[r, lane] += median_rate(
                         data, dq, counts[3], group_time, frame_time, one_group_time, scratch
                     )  # fmt: skip
@@ -277,160 +309,240 @@ def _fit_rows(
                     median[part[k] // LANES, part[k] % LANES] += rates[k]
 
         # What a whole ramp without flags gives, apart from its slope, is the same for all integrations.
-        length = float(size)
-        full = (length * length * length - length) if size > 2 else 6.0
         for r in range(height):
+            if integrations > 1:
+                for lane in range(LANES):
+                    median[r, lane] /= np.float64(integrations)
+            doubts = np.uint32(0)
             for lane in range(LANES):
-                g = pixel_gain[r, lane]
-                median[r, lane] /= np.float64(integrations)
-                each = quotient(pixel_noise[r, lane], group_time, reciprocal)
-                variance = 12.0 * each * each / (full * g * g)
-                photons = median[r, lane] + pixel_dark[r, lane] if median[r, lane] > 0.0 else pixel_dark[r, lane]
-                poisson = photons / (group_time * g * (length - 1.0))
-                full_variance[r, lane] = variance
-                full_read_weight[r, lane] = 1.0 / variance
-                inverse = 1.0 / full_read_weight[r, lane]
-                full_rnoise[r, lane] = 0.0 if inverse >= LARGE_VARIANCE else inverse
-                full_poisson_weight[r, lane] = 1.0 / poisson if poisson > 0.0 else 0.0
-                inverse = 1.0 / full_poisson_weight[r, lane] if full_poisson_weight[r, lane] > 0.0 else 0.0
-                full_poisson[r, lane] = 0.0 if inverse >= LARGE_VARIANCE else inverse
-                total = poisson + variance
-                full_err[r, lane] = 0.0 if total > LARGE_VARIANCE else np.sqrt(total)
-            for lane in range(LANES):
-                out_err[r, lane] = full_err[r, lane]
-                out_poisson[r, lane] = full_poisson[r, lane]
-                out_rnoise[r, lane] = full_rnoise[r, lane]
-
-        for i in range(integrations):
-            for r in range(height):
-                y = top + r
-                ok = clean[i, r]
-                if numbers[i, r] > 0:
-                    fit_line(
-                        sci, i, y, line, first, size, origin, group_time, whole,
-                        pixel_gain[r], pixel_noise[r], scale[r], kind, line_sums, slope,
-                    )  # fmt: skip
+                inverse = 1.0 / pixel_gain[r, lane]
+                noise = pixel_noise[r, lane] * inverse
+                variance = read_factor * (noise * noise)
+                rate = median[r, lane]
+                photons = pixel_dark[r, lane] + (rate if rate > 0.0 else 0.0)
+                poisson = photons * inverse * poisson_factor
+                error = np.sqrt(poisson + variance)
+                out_err[r, lane] = error
+                out_poisson[r, lane] = poisson
+                out_rnoise[r, lane] = variance
+                doubt = doubtful(error, error * few_errors) | doubtful(poisson, poisson * few_errors)
+                doubt |= doubtful(variance, variance * few_errors)
+                doubt |= not ((variance > _SMALL) & (poisson + variance < 0.999 * LARGE_VARIANCE))
+                doubt |= not ((poisson > _SMALL) | (poisson == 0.0))
+                full_rnoise[r, lane] = variance
+                full_poisson[r, lane] = poisson
+                unsure[r, lane] = doubt
+                doubts |= doubt
+            if integrations > 1:
+                for lane in range(LANES):
+                    poisson = full_poisson[r, lane]
+                    full_read_weight[r, lane] = 1.0 / full_rnoise[r, lane]
+                    full_poisson_weight[r, lane] = 1.0 / poisson if poisson > 0.0 else 0.0
+            if doubts:
+                for i in range(integrations):
                     for lane in range(LANES):
-                        part = slope[lane] / full_variance[r, lane]
-                        slope[lane] = part * full_rnoise[r, lane]
-                        weighted[r, lane] += part if ok[lane] else 0.0
-                        poisson_weight[r, lane] += full_poisson_weight[r, lane] if ok[lane] else 0.0
-                        read_weight[r, lane] += full_read_weight[r, lane] if ok[lane] else 0.0
-                    write(slope, ints_sci[i, y, line])
+                        if clean[i, r, lane] and unsure[r, lane]:
+                            clean[i, r, lane] = 0
+                            numbers[i, r] -= 1
+                            alone[i] += 1
+                            places[i, -alone[i]] = r * LANES + lane
+
+        # Once for all, and once more, ramp by ramp, for pixels whose sums over integrations may be rounded otherwise.
+        for attempt in range(2):
+            for i in range(integrations):
+                for r in range(height):
+                    if attempt > 0 or numbers[i, r] == 0:
+                        continue
+                    y = top + r
+                    ok = clean[i, r]
+                    slopes(
+                        sci, i, y, line, first, size, pixel_gain[r], pixel_noise[r], coefficients, kind, other, slope
+                    )  # fmt: skip
+                    magnitudes(sci_bits, i, y, line, first, size, greatest_bits)
+                    out = ints_sci[i, y, line]
+                    doubts = np.uint32(0)
+                    for lane in range(LANES):
+                        margin = np.float64(greatest[lane]) * bound
+                        doubt = np.uint32(doubtful(slope[lane], margin)) & np.uint32(ok[lane])
+                        found[lane] = doubt
+                        doubts |= doubt
+                        out[lane] = slope[lane]
                     write(out_err[r], ints_err[i, y, line])
                     write(pixel_dq[r], ints_dq[i, y, line])
                     write(out_poisson[r], ints_poisson[i, y, line])
                     write(out_rnoise[r], ints_rnoise[i, y, line])
-                    if any_chargeloss[r]:
+                    if doubts:
                         for lane in range(LANES):
-                            if ok[lane] and full_rnoise[r, lane] > 0.0:
-                                recovered[r, lane] += 1.0 / full_rnoise[r, lane]
+                            if found[lane]:
+                                ok[lane] = 0
+                                numbers[i, r] -= 1
+                                alone[i] += 1
+                                places[i, -alone[i]] = r * LANES + lane
+                    if integrations > 1:
+                        for lane in range(LANES):
+                            weight = full_read_weight[r, lane] if ok[lane] else 0.0
+                            margin = np.float64(greatest[lane]) * bound + abs(slope[lane]) * sum_error
+                            weighted[r, lane] += slope[lane] * weight if ok[lane] else 0.0
+                            slack[r, lane] += margin * weight if ok[lane] else 0.0
+                            read_weight[r, lane] += weight
+                            poisson_weight[r, lane] += full_poisson_weight[r, lane] if ok[lane] else 0.0
 
-            for place in places[i, places.shape[1] - alone[i] :]:
-                r, lane = place // LANES, place % LANES
-                y = top + r
-                load(sci, groupdq, zeroframe, i, y, left + lane, first, last, suppress, data, dq, original, counts)
-                present, _, saturated, start = counts
-                g = pixel_gain[r, lane]
-                noise = pixel_noise[r, lane]
-                single_time = time_of_single(start, group_time, frame_time, one_group_time)
-                flags[r, lane] |= pixel_dq[r, lane] | np.uint32(present & (JUMP_DET | PERSISTENCE))
-                bits, value, error, poisson, variance, _, _ = fit_ramp(
-                    data, dq, counts, origin, pixel_dq[r, lane], g, noise, pixel_dark[r, lane],
-                    median[r, lane], group_time, single_time, table, starts, lengths, sums,
-                )  # fmt: skip
-                weighted[r, lane] += sums[0]
-                poisson_weight[r, lane] += sums[1]
-                read_weight[r, lane] += sums[2]
-                if bits & np.uint32(DO_NOT_USE):
-                    dead[r, lane] += 1
-                if bits & np.uint32(SATURATED):
-                    filled[r, lane] += 1
-                if saturated > 0:
-                    bits |= np.uint32(SATURATED)
-                    partly[r, lane] = 1
-                if present & CHARGELOSS:
-                    has_chargeloss[r, lane] = 1
-                    total = read_weight_with_chargeloss(
-                        original, size, g, noise, group_time, single_time, starts, lengths
-                    )
-                    recovered[r, lane] += total
-                    variance = capped(1.0 / total)
-                elif variance > 0.0:
-                    recovered[r, lane] += 1.0 / variance
-                ints_sci[i, y, left + lane] = value
-                ints_err[i, y, left + lane] = error
-                ints_dq[i, y, left + lane] = bits
-                ints_poisson[i, y, left + lane] = poisson
-                ints_rnoise[i, y, left + lane] = variance
-
-            for begin in range(0, together[i], LANES):
-                part = places[i, begin : min(begin + LANES, together[i])]
-                width = _padded(part.size)
-                gather(width, sci, groupdq, i, top, left, first, size, part, flagged_data, states, found)
-                for k in range(width):
-                    place = part[min(k, part.size - 1)]
+                for place in places[i, places.shape[1] - alone[i] :]:
                     r, lane = place // LANES, place % LANES
-                    lane_gain[k] = pixel_gain[r, lane]
-                    lane_noise[k] = pixel_noise[r, lane]
-                    lane_scale[k] = scale[r, lane]
-                    lane_dark[k] = pixel_dark[r, lane]
-                    rates[k] = median[r, lane]
-                fit_flagged(
-                    width, flagged_data, states, size, origin, lane_gain, lane_noise, lane_scale, lane_dark, rates,
-                    group_time, table, positions, segment_lengths, heads, lane_work, others, lane_sums, lane_results,
-                )  # fmt: skip
-                for k in range(part.size):
-                    r, lane = part[k] // LANES, part[k] % LANES
-                    y, x = top + r, left + lane
-                    bits = pixel_dq[r, lane] | (found[k] & np.uint32(JUMP_DET))
-                    flags[r, lane] |= bits
-                    weighted[r, lane] += lane_sums[0, k]
-                    poisson_weight[r, lane] += lane_sums[1, k]
-                    read_weight[r, lane] += lane_sums[2, k]
-                    if found[k] & SATURATED:
+                    y = top + r
+                    load(sci, groupdq, zeroframe, i, y, left + lane, first, last, suppress, data, dq, original, counts)
+                    present, _, saturated, start = counts
+                    g = pixel_gain[r, lane]
+                    noise = pixel_noise[r, lane]
+                    single_time = time_of_single(start, group_time, frame_time, one_group_time)
+                    flags[r, lane] |= pixel_dq[r, lane] | np.uint32(present & (JUMP_DET | PERSISTENCE))
+                    bits, value, error, poisson, variance, _, _ = fit_ramp(
+                        data, dq, counts, origin, pixel_dq[r, lane], g, noise, pixel_dark[r, lane],
+                        median[r, lane], group_time, single_time, table, starts, lengths, sums,
+                    )  # fmt: skip
+                    weighted[r, lane] += sums[0]
+                    slack[r, lane] += abs(sums[0]) * sum_error
+                    poisson_weight[r, lane] += sums[1]
+                    read_weight[r, lane] += sums[2]
+                    if bits & np.uint32(DO_NOT_USE):
+                        dead[r, lane] += 1
+                    if bits & np.uint32(SATURATED):
+                        filled[r, lane] += 1
+                    if saturated > 0:
                         bits |= np.uint32(SATURATED)
                         partly[r, lane] = 1
-                    variance = lane_results[3, k]
-                    if variance > 0.0:
+                    if present & CHARGELOSS:
+                        has_chargeloss[r, lane] = 1
+                        total = read_weight_with_chargeloss(
+                            original, size, g, noise, group_time, single_time, starts, lengths
+                        )
+                        recovered[r, lane] += total
+                        variance = capped(1.0 / total)
+                    elif variance > 0.0:
                         recovered[r, lane] += 1.0 / variance
-                    ints_sci[i, y, x] = lane_results[0, k]
-                    ints_err[i, y, x] = lane_results[1, k]
-                    ints_dq[i, y, x] = bits
-                    ints_poisson[i, y, x] = lane_results[2, k]
-                    ints_rnoise[i, y, x] = variance
+                    ints_sci[i, y, left + lane] = value
+                    ints_err[i, y, left + lane] = error
+                    ints_dq[i, y, left + lane] = bits
+                    ints_poisson[i, y, left + lane] = poisson
+                    ints_rnoise[i, y, left + lane] = variance
 
-        # The exposure.
-        for r in range(height):
-            y = top + r
-            for lane in range(LANES):
+                for begin in range(0, together[i], LANES):
+                    part = places[i, begin : min(begin + LANES, together[i])]
+                    width = _padded(part.size)
+                    gather(width, sci, groupdq, i, top, left, first, size, part, flagged_data, states, found)
+                    for k in range(width):
+                        place = part[min(k, part.size - 1)]
+                        r, lane = place // LANES, place % LANES
+                        lane_gain[k] = pixel_gain[r, lane]
+                        lane_noise[k] = pixel_noise[r, lane]
+                        lane_dark[k] = pixel_dark[r, lane]
+                        rates[k] = median[r, lane]
+                    for k in range(width):
+                        lane_scale[k] = 1.0 / (lane_noise[k] * lane_noise[k])
+                    fit_flagged(
+                        width, flagged_data, states, size, origin, lane_gain, lane_noise, lane_scale, lane_dark, rates,
+                        group_time, table, positions, segment_lengths, heads, lane_work, others, lane_sums,
+                        lane_results,
+                    )  # fmt: skip
+                    for k in range(part.size):
+                        r, lane = part[k] // LANES, part[k] % LANES
+                        y, x = top + r, left + lane
+                        bits = pixel_dq[r, lane] | (found[k] & np.uint32(JUMP_DET))
+                        flags[r, lane] |= bits
+                        weighted[r, lane] += lane_sums[0, k]
+                        slack[r, lane] += abs(lane_sums[0, k]) * sum_error
+                        poisson_weight[r, lane] += lane_sums[1, k]
+                        read_weight[r, lane] += lane_sums[2, k]
+                        if found[k] & SATURATED:
+                            bits |= np.uint32(SATURATED)
+                            partly[r, lane] = 1
+                        ints_sci[i, y, x] = lane_results[0, k]
+                        ints_err[i, y, x] = lane_results[1, k]
+                        ints_dq[i, y, x] = bits
+                        ints_poisson[i, y, x] = lane_results[2, k]
+                        ints_rnoise[i, y, x] = lane_results[3, k]
+
+            # The exposure; pixels that are combined one at a time.
+            many = 0
+            if integrations == 1:
+                for r in range(height):
+                    y = top + r
+                    write(ints_sci[0, y, line], rate_sci[y, line])
+                    write(out_err[r], rate_err[y, line])
+                    write(pixel_dq[r], rate_dq[y, line])
+                    write(out_poisson[r], rate_poisson[y, line])
+                    write(out_rnoise[r], rate_rnoise[y, line])
+                    for lane in range(LANES):
+                        again[many] = r * LANES + lane
+                        many += 1 - clean[0, r, lane]
+            elif attempt > 0:
+                many = alone[0]
+            else:
+                for r in range(height):
+                    y = top + r
+                    for lane in range(LANES):
+                        bits = flags[r, lane]
+                        bits |= np.uint32(DO_NOT_USE) if dead[r, lane] == integrations else np.uint32(0)
+                        bits |= np.uint32(SATURATED) if filled[r, lane] == integrations else np.uint32(0)
+                        found[lane] = (bits & invalid) == 0
+                        partly[r, lane] = bits | (np.uint32(SATURATED) if partly[r, lane] else np.uint32(0))
+                    for lane in range(LANES):
+                        value, error, poisson, variance = _combine(
+                            weighted[r, lane], poisson_weight[r, lane], read_weight[r, lane]
+                        )
+                        usable = found[lane] != 0
+                        doubt = doubtful(value, slack[r, lane] * variance + abs(value) * few_errors)
+                        doubt |= doubtful(error, error * sum_error) | doubtful(poisson, poisson * sum_error)
+                        doubt |= doubtful(variance, variance * sum_error) | _near_limit(poisson) | _near_limit(variance)
+                        unsure[r, lane] = (doubt & usable) | (has_chargeloss[r, lane] != 0)
+                        before[lane] = value if usable else np.nan
+                        kind[lane] = error if usable else 0.0
+                        other[lane] = poisson if usable else 0.0
+                        slope[lane] = variance if usable else 0.0
+                    write(before, rate_sci[y, line])
+                    write(kind, rate_err[y, line])
+                    write(partly[r], rate_dq[y, line])
+                    write(other, rate_poisson[y, line])
+                    write(slope, rate_rnoise[y, line])
+                    for lane in range(LANES):
+                        again[many] = r * LANES + lane
+                        many += unsure[r, lane]
+                if many == 0:
+                    break
+                for place in again[:many]:
+                    r, lane = place // LANES, place % LANES
+                    weighted[r, lane] = 0.0
+                    poisson_weight[r, lane] = 0.0
+                    read_weight[r, lane] = 0.0
+                    recovered[r, lane] = 0.0
+                    flags[r, lane] = pixel_dq[r, lane]
+                    dead[r, lane] = 0
+                    filled[r, lane] = 0
+                    partly[r, lane] = 0
+                for i in range(integrations):
+                    together[i] = 0
+                    alone[i] = many
+                    places[i, places.shape[1] - many :] = again[:many]
+                continue
+
+            for place in again[:many]:
+                r, lane = place // LANES, place % LANES
+                y, x = top + r, left + lane
                 bits = flags[r, lane]
                 bits |= np.uint32(DO_NOT_USE) if dead[r, lane] == integrations else np.uint32(0)
                 bits |= np.uint32(SATURATED) if filled[r, lane] == integrations else np.uint32(0)
-                flags[r, lane] = bits
-                partly[r, lane] = bits | (np.uint32(SATURATED) if partly[r, lane] else np.uint32(0))
-            for lane in range(LANES):
-                weight = poisson_weight[r, lane]
-                poisson = 1.0 / weight if weight > 0.0 else weight
-                poisson = 0.0 if (poisson >= LARGE_VARIANCE or poisson < 0.0) else poisson
-                weight = read_weight[r, lane]
-                variance = 1.0 / weight if weight > 0.0 else weight
-                variance = 0.0 if variance >= LARGE_VARIANCE else variance
-                usable = (flags[r, lane] & invalid) == 0
-                weighted[r, lane] = weighted[r, lane] * variance if usable else np.nan
-                full_err[r, lane] = np.sqrt(poisson + variance) if usable else 0.0
-                full_poisson[r, lane] = poisson if usable else 0.0
-                full_rnoise[r, lane] = variance if usable else 0.0
-            write(weighted[r], rate_sci[y, line])
-            write(full_err[r], rate_err[y, line])
-            write(partly[r], rate_dq[y, line])
-            write(full_poisson[r], rate_poisson[y, line])
-            write(full_rnoise[r], rate_rnoise[y, line])
-            if any_chargeloss[r]:
-                line_rnoise = rate_rnoise[y, line]
-                for lane in range(LANES):
-                    if has_chargeloss[r, lane] and recovered[r, lane] > 0.0:
-                        line_rnoise[lane] = capped(1.0 / recovered[r, lane])
+                value, error, poisson, variance = _combine(
+                    weighted[r, lane], poisson_weight[r, lane], read_weight[r, lane]
+                )
+                usable = (bits & invalid) == 0
+                rate_sci[y, x] = value if usable else np.nan
+                rate_err[y, x] = error if usable else 0.0
+                rate_dq[y, x] = bits | (np.uint32(SATURATED) if partly[r, lane] else np.uint32(0))
+                rate_poisson[y, x] = poisson if usable else 0.0
+                rate_rnoise[y, x] = variance if usable else 0.0
+                if has_chargeloss[r, lane] and recovered[r, lane] > 0.0:
+                    rate_rnoise[y, x] = capped(1.0 / recovered[r, lane])
+            break
 
 
 # Public ---------------------------------------------------------------------------------------------------------------
@@ -558,7 +670,10 @@ def ramp_fit(
     if out is None:
         shape = sci.shape[2:]
         out = tuple(Slopes.zeros_outside(found, y0, y1, x0, x1) for found in (shape, (sci.shape[0], *shape)))
-    tables = int(origin), whole_weights(size), weight_table(size), median_network(size - 1), sorting_network(size - 1)
+    tables = (
+        int(origin), *slope_coefficients(size, int(origin), common[7]), weight_table(size),
+        median_network(size - 1), sorting_network(size - 1),
+    )  # fmt: skip
     if x1 - x0 >= LANES:
         _fit_rows(*common, y0, y1, x0, x1, *tables, *out[0], *out[1])
     elif x1 > x0 and y1 > y0:

@@ -9,13 +9,12 @@ Rows of numbers, (LANES,), are used up to ``width``.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numba
 import numpy as np
 
 from jwstdask.core.dq import DO_NOT_USE, JUMP_DET, SATURATED
-from jwstdask.kernels.ramp_lines import LANES, batcher, exchange, power_class, quotient
+from jwstdask.kernels.networks import sort_rows
+from jwstdask.kernels.ramp_lines import LANES, power_class, quotient
 from jwstdask.kernels.ramp_pixel import LARGE_VARIANCE, POWERS, add_segment, capped, weight_of
 
 _KNOWN = DO_NOT_USE | SATURATED | JUMP_DET
@@ -28,12 +27,6 @@ _STATES = np.array(
 
 _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
 _INLINE = {**_OPTIONS, "forceinline": True}
-
-
-@lru_cache(maxsize=16)
-def sorting_network(size: int) -> np.ndarray:
-    """Comparators, (n, 2), that sort ``size`` values."""
-    return np.array(batcher(size), dtype=np.int64).reshape(-1, 2)
 
 
 @numba.njit(**_INLINE)
@@ -81,8 +74,7 @@ def median_rates(width, data, states, size, group_time, network, steps, work, ra
             step[k] = rate - before[k] if usable else np.inf
             before[k] = rate
             count[k] += 1.0 if usable else 0.0
-    for n in range(network.shape[0]):
-        exchange(steps[network[n, 0]], steps[network[n, 1]], width)
+    sort_rows(steps, size - 1, width, network)
     for k in range(width):
         number = int(count[k])
         if number > 0:

@@ -19,8 +19,8 @@ import numpy as np
 
 from jwstdask.core.dq import DO_NOT_USE, JUMP_DET, REFERENCE_PIXEL, SATURATED
 from jwstdask.kernels.jump import whole_planes
+from jwstdask.kernels.networks import sort_columns
 from jwstdask.kernels.snowballs import Regions, grown, outline_of
-from jwstdask.kernels.sort import sort_columns
 
 _JUMP = np.uint8(JUMP_DET)
 _SATURATED = np.uint8(SATURATED)

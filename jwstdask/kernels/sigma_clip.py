@@ -6,8 +6,9 @@ import numba
 import numpy as np
 
 from jwstdask.core.dq import DO_NOT_USE, JUMP_DET, SATURATED
+from jwstdask.kernels.networks import sort_columns
 from jwstdask.kernels.sort import median as median_of
-from jwstdask.kernels.sort import select, sort_columns
+from jwstdask.kernels.sort import select
 
 _UNUSABLE = np.uint8(DO_NOT_USE | SATURATED)
 _JUMP = np.uint8(JUMP_DET)
