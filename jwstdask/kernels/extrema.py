@@ -9,15 +9,20 @@ from numba import types
 from numba.extending import intrinsic
 
 
-def extremum(builder: Any, name: str, values: Any) -> Any:
-    """Instruction ``name`` (``minnum``, ``maxnum``) for two LLVM values of one type, floats or vectors of them."""
+def instruction(builder: Any, name: str, values: Any, fastmath: tuple[str, ...] = ()) -> Any:
+    """LLVM's instruction ``name`` (such as ``minnum``) for values of one type, floats or vectors of them."""
     kind = values[0].type
     one = kind.element if isinstance(kind, ir.VectorType) else kind
     full = f"llvm.{name}.{f'v{kind.count}' if one is not kind else ''}{one.intrinsic_name}"
     function = builder.module.globals.get(full)
     if function is None:
-        function = ir.Function(builder.module, ir.FunctionType(kind, [kind, kind]), full)
-    return builder.call(function, values, fastmath=("nnan",))
+        function = ir.Function(builder.module, ir.FunctionType(kind, [kind] * len(values)), full)
+    return builder.call(function, values, fastmath=fastmath)
+
+
+def extremum(builder: Any, name: str, values: Any) -> Any:
+    """The smaller (``minnum``) or greater (``maxnum``) of two values that are numbers."""
+    return instruction(builder, name, values, ("nnan",))
 
 
 def _instruction(name: str, doc: str) -> Any:

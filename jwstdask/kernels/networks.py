@@ -7,6 +7,7 @@ and stored.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -58,55 +59,57 @@ def median_network(size: int) -> np.ndarray:
     return np.array(kept[::-1], dtype=np.int64).reshape(-1, 2)
 
 
-def _in_registers(wanted: Any, doc: str) -> Any:
-    """An intrinsic that sorts ``_VECTOR`` bytes of columns; only the rows ``wanted(size)`` are stored.
+def vector_at(builder: Any, kind: Any, data: Any, index: Any) -> Any:
+    """Pointer to a vector of a ``kind``, the first value of which is ``data[index]``."""
+    return builder.bitcast(builder.gep(data, [index]), kind.as_pointer())
 
-    Its arguments are an array in one dimension, the index of the first value, the distance of rows, and their number,
-    2 to ``LARGEST``; with any other number it does nothing.
+
+def by_size(builder: Any, size: Any, emit: Callable[[int], None]) -> None:
+    """Code for each number of rows, 2 to ``LARGEST``, of which that for ``size`` is run, or none."""
+    done = builder.append_basic_block("done")
+    choice = builder.switch(size, done)
+    for count in range(2, LARGEST + 1):
+        block = builder.append_basic_block(f"rows{count}")
+        choice.add_case(ir.Constant(size.type, count), block)
+        builder.position_at_end(block)
+        emit(count)
+        builder.branch(done)
+    builder.position_at_end(done)
+
+
+def compare(builder: Any, rows: list[Any]) -> None:
+    """Sort vectors; comparators of which nobody needs the results are left out by the compiler."""
+    for low, high in batcher(len(rows)):
+        pair = rows[low], rows[high]
+        rows[low], rows[high] = extremum(builder, "minnum", pair), extremum(builder, "maxnum", pair)
+
+
+@intrinsic
+def _sort(typingctx: Any, array: Any, start: Any, distance: Any, size: Any) -> Any:
+    """Sort columns, ``_VECTOR`` bytes of them, of an array in one dimension.
+
+    They have ``size`` rows, the first at ``start``, ``distance`` apart. Of other than 2 to ``LARGEST`` nothing is done.
     """
+    if not isinstance(array, types.Array) or array.ndim != 1 or not isinstance(array.dtype, types.Float):
+        return None
 
-    @intrinsic
-    def arrange(typingctx: Any, array: Any, start: Any, distance: Any, size: Any) -> Any:
-        if not isinstance(array, types.Array) or array.ndim != 1 or not isinstance(array.dtype, types.Float):
-            return None
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        data = context.make_array(array)(context, builder, values[0]).data
+        itemsize = array.dtype.bitwidth // 8
+        kind = ir.VectorType(context.get_value_type(array.dtype), _VECTOR // itemsize)
 
-        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            kind = context.get_value_type(array.dtype)
-            bytes_of_one = array.dtype.bitwidth // 8
-            vector = ir.VectorType(kind, _VECTOR // bytes_of_one)
-            data = context.make_array(array)(context, builder, values[0]).data
-            first = builder.gep(data, [values[1]])
-            done = builder.append_basic_block("arranged")
-            choice = builder.switch(values[3], done)
-            for count in range(2, LARGEST + 1):
-                block = builder.append_basic_block(f"rows{count}")
-                choice.add_case(ir.Constant(values[3].type, count), block)
-                builder.position_at_end(block)
-                places, rows = [], []
-                for row in range(count):
-                    offset = builder.mul(values[2], ir.Constant(values[2].type, row))
-                    place = builder.bitcast(builder.gep(first, [offset]), vector.as_pointer())
-                    places.append(place)
-                    rows.append(builder.load(place, align=bytes_of_one))
-                for low, high in batcher(count):
-                    pair = rows[low], rows[high]
-                    rows[low], rows[high] = extremum(builder, "minnum", pair), extremum(builder, "maxnum", pair)
-                for row in wanted(count):
-                    builder.store(rows[row], places[row], align=bytes_of_one)
-                builder.branch(done)
-            builder.position_at_end(done)
-            return context.get_dummy_value()
+        def emit(count: int) -> None:
+            offsets = [builder.mul(values[2], ir.Constant(values[2].type, row)) for row in range(count)]
+            places = [vector_at(builder, kind, data, builder.add(values[1], offset)) for offset in offsets]
+            rows = [builder.load(place, align=itemsize) for place in places]
+            compare(builder, rows)
+            for row, place in zip(rows, places, strict=True):
+                builder.store(row, place, align=itemsize)
 
-        return types.none(array, start, distance, size), generate
+        by_size(builder, values[3], emit)
+        return context.get_dummy_value()
 
-    arrange.__doc__ = doc
-    return arrange
-
-
-_sort = _in_registers(range, "Sort columns.")
-_bring_middle = _in_registers(
-    lambda size: {(size - 1) // 2, size // 2}, "Bring the middle one or two of each column to their places."
-)
+    return types.none(array, start, distance, size), generate
 
 
 @numba.njit(cache=True, nogil=True)
@@ -119,7 +122,8 @@ def _exchange(low, high):
 
 
 @numba.njit(cache=True, nogil=True)
-def _exchange_rows(rows, network, width):
+def exchange_rows(rows, network, width):
+    """Run a network, (n, 2), on the first ``width`` columns of ``rows`` (row, column)."""
     for n in range(network.shape[0]):
         _exchange(rows[network[n, 0], :width], rows[network[n, 1], :width])
 
@@ -132,25 +136,11 @@ def sort_rows(rows, size, width, network):
     with NaN may hold anything afterwards.
     """
     if size > LARGEST:
-        _exchange_rows(rows, network, width)
+        exchange_rows(rows, network, width)
         return
     flat = rows.reshape(-1)
     for start in range(0, width, _VECTOR // rows.itemsize):
         _sort(flat, start, rows.shape[1], size)
-
-
-@numba.njit(cache=True, nogil=True)
-def bring_middle(rows, size, network):
-    """Bring the middle one or two of the first ``size`` values of each column to their rows, as :func:`sort_rows`.
-
-    ``network`` is :func:`median_network` of the size.
-    """
-    if size > LARGEST:
-        _exchange_rows(rows, network, rows.shape[1])
-        return
-    flat = rows.reshape(-1)
-    for start in range(0, rows.shape[1], _VECTOR // rows.itemsize):
-        _bring_middle(flat, start, rows.shape[1], size)
 
 
 @numba.njit(cache=True, nogil=True)

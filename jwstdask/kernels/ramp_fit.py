@@ -30,11 +30,11 @@ from jwstdask.core.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, NO_GAIN_VALUE, PE
 from jwstdask.kernels.networks import median_network, sorting_network
 from jwstdask.kernels.ramp_flagged import fit_flagged, gather, median_rates, suits
 from jwstdask.kernels.ramp_lines import (
+    INFINITE,
     LANES,
-    differences,
+    copy_ramps,
     doubtful,
-    magnitudes,
-    middle,
+    median_differences,
     slope_coefficients,
     slopes,
     weight_table,
@@ -101,21 +101,6 @@ class Slopes(NamedTuple):
 # A line of pixels -----------------------------------------------------------------------------------------------------
 
 
-@numba.njit(**_OPTIONS)
-def _unite(groupdq, first, last, y0, y1, x0, x1, unions):
-    """All flags of each ramp together."""
-    for i in range(unions.shape[0]):
-        for y in range(y0, y1):
-            union = unions[i, y, x0:x1]
-            union[:] = groupdq[i, last - 1, y, x0:x1]
-            # Two groups at a time, the last twice if need be.
-            for group in range(first, last - 1, 2):
-                bits = groupdq[i, group, y, x0:x1]
-                more = groupdq[i, min(group + 1, last - 1), y, x0:x1]
-                for x in range(union.size):
-                    union[x] |= bits[x] | more[x]
-
-
 @numba.njit(**_INLINE)
 def _good(groupdq, i, y, x, first, last):
     """Number of groups of a ramp without any flag."""
@@ -178,8 +163,6 @@ def _fit_rows(
     lengths = np.empty(size, np.int64)
     scratch = np.empty(size)
     sums = np.empty(4)
-    flagged = np.empty((integrations, *sci.shape[2:]), np.uint8)
-    _unite(groupdq, first, last, y0, y1, x0, x1, flagged)
 
     # Lines of pixels, some rows at a time: rows of one integration lie side by side, and among them are enough ramps
     # with flags to be fitted together. What is kept of them are parts of one array the shape of which is known, so that
@@ -188,9 +171,9 @@ def _fit_rows(
     rows = min(_ROWS, max(y1 - y0, 1))
     work = np.empty((13, _ROWS + 1, LANES))
     pixel_gain, pixel_noise, pixel_dark, median = work[0], work[1], work[2], work[3]
-    full_read_weight, full_poisson_weight = work[4], work[5]
-    weighted, poisson_weight, read_weight, recovered, slack = work[6], work[7], work[8], work[9], work[10]
-    full_rnoise, full_poisson = work[11], work[12]
+    inverse_gain, full_rnoise, full_read_weight = work[4], work[5], work[6]
+    weighted, poisson_weight, read_weight, recovered, slack = work[7], work[8], work[9], work[10], work[11]
+    full_poisson = work[12]
     marks = np.empty((7, _ROWS + 1, LANES), np.uint32)
     pixel_dq, flags, dead, filled, partly, has_chargeloss = marks[0], marks[1], marks[2], marks[3], marks[4], marks[5]
     unsure = marks[6]
@@ -198,12 +181,14 @@ def _fit_rows(
     out_err, out_poisson, out_rnoise = constant[0], constant[1], constant[2]
     clean = np.empty((integrations, rows, LANES), np.uint8)
     numbers = np.empty((integrations, rows), np.int64)
-    finite = np.empty(LANES, np.float32)
+    ramps = np.empty(size * LANES, np.float32)
+    union = np.empty(LANES, np.uint8)
+    doubted = np.empty(LANES, np.uint32)
     greatest_bits = np.empty(LANES, np.uint32)
     greatest = greatest_bits.view(np.float32)
     steps = np.empty((max(size - 1, 1), LANES))
-    line_work = np.empty((4, LANES))
-    before, kind, other, slope = line_work[0], line_work[1], line_work[2], line_work[3]
+    line_work = np.zeros((5, LANES))
+    line_median, before, kind, other, slope = line_work[0], line_work[1], line_work[2], line_work[3], line_work[4]
 
     # Ramps with flags: places (row * LANES + lane) of those to fit together from the front, of others from the back.
     others = np.empty(LANES, np.int64)
@@ -247,6 +232,13 @@ def _fit_rows(
                 no_gain = np.uint32(0) if pixel_gain[r, lane] > 0.0 else np.uint32(DO_NOT_USE | NO_GAIN_VALUE)
                 pixel_dq[r, lane] = row_dq[lane] | no_gain
             for lane in range(LANES):
+                inverse_gain[r, lane] = 1.0 / pixel_gain[r, lane]
+                noise = pixel_noise[r, lane] * inverse_gain[r, lane]
+                full_rnoise[r, lane] = read_factor * (noise * noise)
+            if integrations > 1:
+                for lane in range(LANES):
+                    full_read_weight[r, lane] = 1.0 / full_rnoise[r, lane]
+            for lane in range(LANES):
                 median[r, lane] = 0.0
                 weighted[r, lane] = 0.0
                 poisson_weight[r, lane] = 0.0
@@ -260,35 +252,54 @@ def _fit_rows(
                 partly[r, lane] = 0
                 has_chargeloss[r, lane] = 0
 
-        # Median rate: the mean over integrations of the median difference.
+        # Median rate: the mean over integrations of the median difference. And slopes of ramps without flags.
         for i in range(integrations):
             together[i] = 0
             alone[i] = 0
             for r in range(height):
                 y = top + r
                 ok = clean[i, r]
-                union = flagged[i, y, line]
-                differences(sci, i, y, line, first, size, group_time, before, steps, finite)
+                copy_ramps(sci, sci_bits, groupdq, i, y, line, first, size, ramps, greatest_bits, union)
                 number = 0
                 for lane in range(LANES):
                     usable = (union[lane] == 0) & ((pixel_dq[r, lane] & invalid) == 0) & (size > 1)
-                    ok[lane] = usable & (finite[lane] == 0.0)
+                    ok[lane] = usable & (greatest_bits[lane] < INFINITE)
                     number += ok[lane]
-                numbers[i, r] = number
                 if number > 0:
-                    lower, upper = middle(steps, network, size)
+                    median_differences(ramps, size, group_time, network, before, steps, line_median)
+                    slopes(ramps, size, pixel_gain[r], pixel_noise[r], coefficients, kind, slope)
                     for lane in range(LANES):
-                        # Halves are exact, and twice a value is: the mean of one and the same is that.
-                        rate = (lower[lane] + upper[lane]) * 0.5
-                        median[r, lane] += rate if ok[lane] else 0.0
+                        median[r, lane] += line_median[lane] if ok[lane] else 0.0
+                    out = ints_sci[i, y, line]
+                    doubts = np.uint32(0)
+                    for lane in range(LANES):
+                        margin = np.float64(greatest[lane]) * bound
+                        doubt = np.uint32(doubtful(slope[lane], margin)) & np.uint32(ok[lane])
+                        doubted[lane] = doubt
+                        doubts |= doubt
+                        out[lane] = slope[lane]
+                    if doubts:
+                        for lane in range(LANES):
+                            if doubted[lane]:
+                                ok[lane] = 0
+                                alone[i] += 1
+                                places[i, -alone[i]] = r * LANES + lane
+                    if integrations > 1:
+                        for lane in range(LANES):
+                            weight = full_read_weight[r, lane] if ok[lane] else 0.0
+                            margin = np.float64(greatest[lane]) * bound + abs(slope[lane]) * sum_error
+                            weighted[r, lane] += slope[lane] * weight if ok[lane] else 0.0
+                            slack[r, lane] += margin * weight if ok[lane] else 0.0
+                            read_weight[r, lane] += weight
+                numbers[i, r] = number
                 if number == LANES:
                     continue
                 count = 0
                 for lane in range(LANES):
                     others[count] = lane
-                    count += 1 - ok[lane]
+                    count += 1 - (ok[lane] | (doubted[lane] if number > 0 else 0))
                 for lane in others[:count]:
-                    sound = (pixel_dq[r, lane] & invalid) == 0 and finite[lane] == 0.0
+                    sound = (pixel_dq[r, lane] & invalid) == 0 and greatest_bits[lane] < INFINITE
                     good = _good(groupdq, i, y, left + lane, first, last)
                     if sound and suits(union[lane], good, groupdq[i, first, y, left + lane]):
                         places[i, together[i]] = r * LANES + lane
@@ -315,12 +326,10 @@ def _fit_rows(
                     median[r, lane] /= np.float64(integrations)
             doubts = np.uint32(0)
             for lane in range(LANES):
-                inverse = 1.0 / pixel_gain[r, lane]
-                noise = pixel_noise[r, lane] * inverse
-                variance = read_factor * (noise * noise)
+                variance = full_rnoise[r, lane]
                 rate = median[r, lane]
                 photons = pixel_dark[r, lane] + (rate if rate > 0.0 else 0.0)
-                poisson = photons * inverse * poisson_factor
+                poisson = photons * inverse_gain[r, lane] * poisson_factor
                 error = np.sqrt(poisson + variance)
                 out_err[r, lane] = error
                 out_poisson[r, lane] = poisson
@@ -329,23 +338,28 @@ def _fit_rows(
                 doubt |= doubtful(variance, variance * few_errors)
                 doubt |= not ((variance > _SMALL) & (poisson + variance < 0.999 * LARGE_VARIANCE))
                 doubt |= not ((poisson > _SMALL) | (poisson == 0.0))
-                full_rnoise[r, lane] = variance
-                full_poisson[r, lane] = poisson
                 unsure[r, lane] = doubt
                 doubts |= doubt
-            if integrations > 1:
-                for lane in range(LANES):
-                    poisson = full_poisson[r, lane]
-                    full_read_weight[r, lane] = 1.0 / full_rnoise[r, lane]
-                    full_poisson_weight[r, lane] = 1.0 / poisson if poisson > 0.0 else 0.0
+                full_poisson[r, lane] = poisson
             if doubts:
+                for lane in range(LANES):
+                    if unsure[r, lane]:
+                        weighted[r, lane] = 0.0
+                        slack[r, lane] = 0.0
+                        read_weight[r, lane] = 0.0
                 for i in range(integrations):
                     for lane in range(LANES):
                         if clean[i, r, lane] and unsure[r, lane]:
                             clean[i, r, lane] = 0
-                            numbers[i, r] -= 1
                             alone[i] += 1
                             places[i, -alone[i]] = r * LANES + lane
+            if integrations > 1:
+                for lane in range(LANES):
+                    poisson = full_poisson[r, lane]
+                    full_poisson[r, lane] = 1.0 / poisson if poisson > 0.0 else 0.0
+                for i in range(integrations):
+                    for lane in range(LANES):
+                        poisson_weight[r, lane] += full_poisson[r, lane] if clean[i, r, lane] else 0.0
 
         # Once for all, and once more, ramp by ramp, for pixels whose sums over integrations may be rounded otherwise.
         for attempt in range(2):
@@ -354,38 +368,10 @@ def _fit_rows(
                     if attempt > 0 or numbers[i, r] == 0:
                         continue
                     y = top + r
-                    ok = clean[i, r]
-                    slopes(
-                        sci, i, y, line, first, size, pixel_gain[r], pixel_noise[r], coefficients, kind, other, slope
-                    )  # fmt: skip
-                    magnitudes(sci_bits, i, y, line, first, size, greatest_bits)
-                    out = ints_sci[i, y, line]
-                    doubts = np.uint32(0)
-                    for lane in range(LANES):
-                        margin = np.float64(greatest[lane]) * bound
-                        doubt = np.uint32(doubtful(slope[lane], margin)) & np.uint32(ok[lane])
-                        found[lane] = doubt
-                        doubts |= doubt
-                        out[lane] = slope[lane]
                     write(out_err[r], ints_err[i, y, line])
                     write(pixel_dq[r], ints_dq[i, y, line])
                     write(out_poisson[r], ints_poisson[i, y, line])
                     write(out_rnoise[r], ints_rnoise[i, y, line])
-                    if doubts:
-                        for lane in range(LANES):
-                            if found[lane]:
-                                ok[lane] = 0
-                                numbers[i, r] -= 1
-                                alone[i] += 1
-                                places[i, -alone[i]] = r * LANES + lane
-                    if integrations > 1:
-                        for lane in range(LANES):
-                            weight = full_read_weight[r, lane] if ok[lane] else 0.0
-                            margin = np.float64(greatest[lane]) * bound + abs(slope[lane]) * sum_error
-                            weighted[r, lane] += slope[lane] * weight if ok[lane] else 0.0
-                            slack[r, lane] += margin * weight if ok[lane] else 0.0
-                            read_weight[r, lane] += weight
-                            poisson_weight[r, lane] += full_poisson_weight[r, lane] if ok[lane] else 0.0
 
                 for place in places[i, places.shape[1] - alone[i] :]:
                     r, lane = place // LANES, place % LANES
@@ -429,7 +415,8 @@ def _fit_rows(
                 for begin in range(0, together[i], LANES):
                     part = places[i, begin : min(begin + LANES, together[i])]
                     width = _padded(part.size)
-                    gather(width, sci, groupdq, i, top, left, first, size, part, flagged_data, states, found)
+                    if integrations > 1 or together[i] > LANES:
+                        gather(width, sci, groupdq, i, top, left, first, size, part, flagged_data, states, found)
                     for k in range(width):
                         place = part[min(k, part.size - 1)]
                         r, lane = place // LANES, place % LANES
@@ -484,13 +471,13 @@ def _fit_rows(
                         bits = flags[r, lane]
                         bits |= np.uint32(DO_NOT_USE) if dead[r, lane] == integrations else np.uint32(0)
                         bits |= np.uint32(SATURATED) if filled[r, lane] == integrations else np.uint32(0)
-                        found[lane] = (bits & invalid) == 0
+                        doubted[lane] = (bits & invalid) == 0
                         partly[r, lane] = bits | (np.uint32(SATURATED) if partly[r, lane] else np.uint32(0))
                     for lane in range(LANES):
                         value, error, poisson, variance = _combine(
                             weighted[r, lane], poisson_weight[r, lane], read_weight[r, lane]
                         )
-                        usable = found[lane] != 0
+                        usable = doubted[lane] != 0
                         doubt = doubtful(value, slack[r, lane] * variance + abs(value) * few_errors)
                         doubt |= doubtful(error, error * sum_error) | doubtful(poisson, poisson * sum_error)
                         doubt |= doubtful(variance, variance * sum_error) | _near_limit(poisson) | _near_limit(variance)
@@ -670,8 +657,9 @@ def ramp_fit(
     if out is None:
         shape = sci.shape[2:]
         out = tuple(Slopes.zeros_outside(found, y0, y1, x0, x1) for found in (shape, (sci.shape[0], *shape)))
+    coefficients, bound = slope_coefficients(size, int(origin), common[7])
     tables = (
-        int(origin), *slope_coefficients(size, int(origin), common[7]), weight_table(size),
+        int(origin), coefficients.reshape(-1), bound, weight_table(size),
         median_network(size - 1), sorting_network(size - 1),
     )  # fmt: skip
     if x1 - x0 >= LANES:

@@ -18,8 +18,9 @@ import numba
 import numpy as np
 from numba.extending import intrinsic
 
-from jwstdask.kernels.networks import bring_middle
+from jwstdask.kernels.networks import exchange_rows
 from jwstdask.kernels.ramp_pixel import POWERS, weights_of_length
+from jwstdask.kernels.ramp_vectors import LONGEST, MEDIANS, SUMS, median_difference, sum_differences
 
 LANES = 64
 """Pixels that are fitted together."""
@@ -27,6 +28,9 @@ LANES = 64
 _TABLE = 64  # segments up to this length take their weights from a table
 
 _MAGNITUDE = np.uint32(0x7FFFFFFF)
+
+INFINITE = np.uint32(0x7F800000)
+"""Bits of infinity; greater ones are not a number."""
 
 _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
 _INLINE = {**_OPTIONS, "forceinline": True}
@@ -65,7 +69,7 @@ def slope_coefficients(ngroups: int, origin: int, group_time: float) -> tuple[np
     Returns
     -------
     coefficients
-        (power, pair), an even number of pairs: coefficient of the last minus the first group, of the last but one minus
+        (power, pair): coefficient of the last minus the first group, of the last but one minus
         the second, and so on [1/s].
     bound
         How far at most such a slope is from that by weighted sums with abscissae counted from ``origin``, for groups of
@@ -73,7 +77,7 @@ def slope_coefficients(ngroups: int, origin: int, group_time: float) -> tuple[np
         absolute values (Higham 2002, Accuracy and Stability of Numerical Algorithms, section 3.1).
     """
     pairs = ngroups // 2
-    coefficients = np.zeros((len(POWERS), (pairs + 1) // 2 * 2))
+    coefficients = np.zeros((len(POWERS), pairs))
     if ngroups == 1:
         return coefficients, 0.0
     groups = np.arange(ngroups)
@@ -83,7 +87,7 @@ def slope_coefficients(ngroups: int, origin: int, group_time: float) -> tuple[np
     worst = 0.0
     for power, weight in enumerate(whole_weights(ngroups)):
         each = centred * weight / np.sum(weight * centred**2) / group_time
-        coefficients[power, :pairs] = each[::-1][:pairs]
+        coefficients[power] = each[::-1][:pairs]
         total, first, second = np.sum(weight), np.sum(weight * abs(places)), np.sum(weight * places**2)
         spread = total * np.sum(weight * centred**2)
         terms = 2 * total * first / spread / group_time
@@ -123,76 +127,78 @@ def power_class(signal, variance):
 
 
 @numba.njit(**_INLINE)
-def differences(sci, i, y, line, first, size, group_time, before, steps, finite):
-    """First differences [DN/s] of a line of ramps; ``finite`` gets 0 where all groups are finite."""
-    reciprocal = 1.0 / group_time
-    row = sci[i, first, y, line]
+def copy_ramps(sci, bits, groupdq, i, y, line, first, size, ramps, greatest, union):
+    """Copy a line of ramps to ``ramps``, (group, lane) in one dimension.
+
+    Groups of a large array lie a multiple of 4096 bytes apart, where few of them have room in the first-level cache at
+    a time. ``greatest`` gets the bits of the greatest absolute values (``INFINITE`` or more if any is not finite), from
+    the ``bits`` of ``sci``; ``union`` all flags.
+    """
     for lane in range(LANES):
-        finite[lane] = row[lane] - row[lane]
-        before[lane] = quotient(np.float64(row[lane]), group_time, reciprocal)
-    for group in range(1, size):
+        greatest[lane] = 0
+        union[lane] = 0
+    for group in range(size):
         row = sci[i, first + group, y, line]
-        step = steps[group - 1]
+        row_bits = bits[i, first + group, y, line]
+        flags = groupdq[i, first + group, y, line]
+        copy = ramps[group * LANES : (group + 1) * LANES]
+        for lane in range(LANES):
+            copy[lane] = row[lane]
+        for lane in range(LANES):
+            value = row_bits[lane] & _MAGNITUDE
+            greatest[lane] = value if value > greatest[lane] else greatest[lane]
+        for lane in range(LANES):
+            union[lane] |= flags[lane]
+
+
+@numba.njit(**_INLINE)
+def median_differences(ramps, size, group_time, network, before, steps, median):
+    """Median difference [DN/s] of a line of ramps of two groups or more.
+
+    ``ramps`` are those of :func:`copy_ramps`, ``network`` the :func:`jwstdask.kernels.networks.median_network` of
+    ``size`` - 1.
+    """
+    reciprocal = 1.0 / group_time
+    if 2 < size <= LONGEST:
+        for lane in range(0, LANES, MEDIANS):
+            median_difference(ramps, lane, LANES, size - 1, group_time, reciprocal, median, lane)
+        return
+    for group in range(size):
+        row = ramps[group * LANES : (group + 1) * LANES]
+        step = steps[max(group - 1, 0)]
         for lane in range(LANES):
             value = quotient(np.float64(row[lane]), group_time, reciprocal)
             step[lane] = value - before[lane]
             before[lane] = value
-            finite[lane] += row[lane] - row[lane]
-
-
-@numba.njit(**_INLINE)
-def magnitudes(bits, i, y, line, first, size, greatest):
-    """Bits of the greatest absolute values of a line of ramps, from the ``bits`` of their float32 values."""
+    exchange_rows(steps, network, LANES)
+    lower, upper = steps[(size - 2) // 2], steps[(size - 1) // 2]
     for lane in range(LANES):
-        greatest[lane] = 0
-    for group in range(size):
-        row = bits[i, first + group, y, line]
-        for lane in range(LANES):
-            value = row[lane] & _MAGNITUDE
-            greatest[lane] = value if value > greatest[lane] else greatest[lane]
+        # Halves are exact, and twice a value is: the mean of one and the same is that.
+        median[lane] = (lower[lane] + upper[lane]) * 0.5
 
 
 @numba.njit(**_INLINE)
-def middle(steps, network, size):
-    """Two rows of ``steps`` the mean of which is the median difference."""
-    bring_middle(steps, size - 1, network)
-    return steps[(size - 2) // 2], steps[(size - 1) // 2]
-
-
-@numba.njit(**_INLINE)
-def slopes(sci, i, y, line, first, size, gain, noise, coefficients, kind, other, slope):
+def slopes(ramps, size, gain, noise, coefficients, kind, slope):
     """Slopes of a line of ramps without flags, of two groups or more, by their differences.
 
-    ``coefficients`` are those of :func:`slope_coefficients`.
+    ``ramps`` are those of :func:`copy_ramps`, ``coefficients`` those of :func:`slope_coefficients` in one dimension.
     """
-    head = sci[i, first, y, line]
-    tail = sci[i, first + size - 1, y, line]
-    met = 0
+    end = (size - 1) * LANES
+    head, tail = ramps[:LANES], ramps[end : end + LANES]
     for lane in range(LANES):
         signal = (np.float64(tail[lane]) - np.float64(head[lane])) * gain[lane]
-        above = power_class(signal, noise[lane] * noise[lane] + signal)
-        kind[lane] = above
-        met |= 1 << np.int64(above)
-    found = False
-    for power in range(len(POWERS)):
-        if not met & (1 << power):
-            continue
-        target = other if found else slope
-        for lane in range(LANES):
-            target[lane] = 0.0
-        # Two pairs at a time: the sums would else be written more often than is needed.
-        for pair in range(0, coefficients.shape[1], 2):
-            outer, inner = coefficients[power, pair], coefficients[power, pair + 1]
-            low, high = sci[i, first + pair, y, line], sci[i, first + size - 1 - pair, y, line]
-            next_low = sci[i, first + min(pair + 1, size - 1), y, line]
-            next_high = sci[i, first + max(size - 2 - pair, 0), y, line]
-            for lane in range(LANES):
-                total = target[lane] + outer * (np.float64(high[lane]) - np.float64(low[lane]))
-                target[lane] = total + inner * (np.float64(next_high[lane]) - np.float64(next_low[lane]))
-        if found:
-            for lane in range(LANES):
-                slope[lane] = other[lane] if kind[lane] == power else slope[lane]
-        found = True
+        kind[lane] = power_class(signal, noise[lane] * noise[lane] + signal)
+    pairs = size // 2
+    for lane in range(0, LANES, SUMS):
+        # Mostly one class, faint ramps.
+        met = 0
+        for other in range(lane, lane + SUMS):
+            met |= 1 << int(kind[other])
+        for power in range(len(POWERS)):
+            if met & (1 << power):
+                sum_differences(
+                    ramps, lane, end + lane, LANES, pairs, coefficients, power * pairs, kind, power, slope, lane
+                )
 
 
 @numba.njit(**_INLINE)

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from jwstdask.kernels.networks import bring_middle, median_network, sort_columns, sort_rows, sorting_network
+from jwstdask.kernels.networks import median_network, sort_columns, sort_rows, sorting_network
 
 
 @pytest.mark.parametrize("size", range(1, 12))
@@ -67,13 +67,3 @@ def test_rows_are_sorted_up_to_a_width(kind):
         np.testing.assert_array_equal(rows[:size, :24], np.sort(values[:size, :24], axis=0))
         np.testing.assert_array_equal(rows[:, 24:], values[:, 24:])
         np.testing.assert_array_equal(rows[size:], values[size:])
-
-
-@pytest.mark.parametrize("kind", [np.float32, np.float64])
-def test_middles_come_to_their_rows(kind):
-    for size in (1, 2, 3, 8, 9, 16, 17, 64):
-        values = columns(size, 64, kind)
-        rows, expected = values.copy(), np.sort(values, axis=0)
-        bring_middle(rows, size, median_network(size))
-        for place in ((size - 1) // 2, size // 2):
-            np.testing.assert_array_equal(rows[place], expected[place])
