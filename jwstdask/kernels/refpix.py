@@ -19,6 +19,7 @@ import numba
 import numpy as np
 
 from jwstdask.core import dq
+from jwstdask.kernels.networks import sort_columns
 
 SIZE = 2048
 """Rows and columns of a near-infrared detector."""
@@ -30,6 +31,7 @@ AMPLIFIERS = 4
 """Outputs of a detector read in full."""
 
 _WIDTH = SIZE // AMPLIFIERS
+_WINDOWS = 64  # windows of a running median that are sorted together
 _DO_NOT_USE = np.uint32(dq.DO_NOT_USE)
 
 
@@ -248,19 +250,6 @@ def amplifier_levels(bottom, top, bottom_dq, top_dq, first_column, odd_even_colu
 
 
 @numba.njit(cache=True, nogil=True)
-def _position(values, count, value):
-    """Index of the first of ``count`` sorted values that is not below ``value``."""
-    low, high = 0, count
-    while low < high:
-        middle = (low + high) // 2
-        if values[middle] < value:
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
-@numba.njit(cache=True, nogil=True)
 def running_median(side, side_dq, first_row, smoothing_length):
     """Median of good reference pixels in a window that runs along the slow direction, mirrored at the detector's ends.
 
@@ -283,54 +272,40 @@ def running_median(side, side_dq, first_row, smoothing_length):
     rows, columns = side.shape
     result = np.empty(rows, np.float64)
     back = smoothing_length // 2
-    window = np.empty(smoothing_length * columns + 1, side.dtype)
+    size = smoothing_length * columns
     half = side.dtype.type(2)
-    count = 0
-    unknown = 0
-    for row in range(rows):
-        # The first window is filled row by row, later ones gain and lose one row.
-        entering = row + first_row - back + smoothing_length - 1
-        for position in range(entering - smoothing_length + 1 if row == 0 else entering, entering + 1):
-            near = abs(position)
-            if near > SIZE - 1:
-                near = 2 * (SIZE - 1) - near
-            near -= first_row
-            if near < 0 or near >= rows:
+    # Windows side by side, what is no good pixel sorted to their ends.
+    keys = np.empty(size * _WINDOWS, side.dtype)
+    counts = np.empty(_WINDOWS, np.int64)
+    unknown = np.empty(_WINDOWS, np.bool_)
+    for top in range(0, rows, _WINDOWS):
+        lanes = min(_WINDOWS, rows - top)
+        counts[:] = 0
+        unknown[:] = False
+        for place in range(smoothing_length):
+            for lane in range(lanes):
+                near = abs(top + lane + first_row - back + place)
+                if near > SIZE - 1:
+                    near = 2 * (SIZE - 1) - near
+                near -= first_row
+                inside = 0 <= near < rows
+                for column in range(columns):
+                    good = inside and (side_dq[near, column] & _DO_NOT_USE) == 0
+                    value = side[near, column] if good else np.inf
+                    counts[lane] += good
+                    unknown[lane] |= value != value
+                    keys[(place * columns + column) * lanes + lane] = value
+        sort_columns(keys, size, lanes)
+        for lane in range(lanes):
+            count = counts[lane]
+            if unknown[lane] or count == 0:
+                result[top + lane] = np.nan
                 continue
-            for column in range(columns):
-                if (side_dq[near, column] & _DO_NOT_USE) != 0:
-                    continue
-                value = side[near, column]
-                if value != value:
-                    unknown += 1
-                    continue
-                place = _position(window, count, value)
-                for k in range(count, place, -1):
-                    window[k] = window[k - 1]
-                window[place] = value
-                count += 1
-        if unknown > 0 or count == 0:
-            result[row] = np.nan
-        elif count % 2 == 1:
-            result[row] = window[count // 2]
-        else:
-            result[row] = (window[count // 2 - 1] + window[count // 2]) / half
-        near = abs(row + first_row - back)
-        if near > SIZE - 1:
-            near = 2 * (SIZE - 1) - near
-        near -= first_row
-        if near < 0 or near >= rows:
-            continue
-        for column in range(columns):
-            if (side_dq[near, column] & _DO_NOT_USE) != 0:
-                continue
-            value = side[near, column]
-            if value != value:
-                unknown -= 1
-                continue
-            count -= 1
-            for k in range(_position(window, count + 1, value), count):
-                window[k] = window[k + 1]
+            upper = keys[count // 2 * lanes + lane]
+            if count % 2 == 1:
+                result[top + lane] = upper
+            else:
+                result[top + lane] = (keys[(count // 2 - 1) * lanes + lane] + upper) / half
     return result
 
 
