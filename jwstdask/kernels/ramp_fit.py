@@ -50,7 +50,7 @@ from jwstdask.kernels.ramp_pixel import (
     time_of_single,
 )
 
-_ROWS = 32  # lines that are gone through together
+_LINES = 32  # lines of pixels that are gone through together
 
 _SMALL = 1.0e-30  # smaller variances are not looked at closer [(DN/s)^2]
 
@@ -164,23 +164,23 @@ def _fit_rows(
     scratch = np.empty(size)
     sums = np.empty(4)
 
-    # Lines of pixels, some rows at a time: rows of one integration lie side by side, and among them are enough ramps
-    # with flags to be fitted together. What is kept of them are parts of one array the shape of which is known, so that
-    # no test of whether they overlap is needed; one row more than is used keeps the parts from falling on the same
-    # places of the first-level cache.
-    rows = min(_ROWS, max(y1 - y0, 1))
-    work = np.empty((13, _ROWS + 1, LANES))
+    # Some lines of pixels at a time: among them are enough ramps with flags to be fitted together. What is kept of them
+    # are parts of one array the shape of which is known, so that no test of whether they overlap is needed; one row
+    # more than is used keeps the parts from falling on the same places of the first-level cache.
+    in_row = (x1 - x0 + LANES - 1) // LANES
+    most = min(_LINES, max((y1 - y0) * in_row, 1))
+    work = np.empty((13, _LINES + 1, LANES))
     pixel_gain, pixel_noise, pixel_dark, median = work[0], work[1], work[2], work[3]
     inverse_gain, full_rnoise, full_read_weight = work[4], work[5], work[6]
     weighted, poisson_weight, read_weight, recovered, slack = work[7], work[8], work[9], work[10], work[11]
     full_poisson = work[12]
-    marks = np.empty((7, _ROWS + 1, LANES), np.uint32)
+    marks = np.empty((7, _LINES + 1, LANES), np.uint32)
     pixel_dq, flags, dead, filled, partly, has_chargeloss = marks[0], marks[1], marks[2], marks[3], marks[4], marks[5]
     unsure = marks[6]
-    constant = np.empty((3, _ROWS + 1, LANES), np.float32)
+    constant = np.empty((3, _LINES + 1, LANES), np.float32)
     out_err, out_poisson, out_rnoise = constant[0], constant[1], constant[2]
-    clean = np.empty((integrations, rows, LANES), np.uint8)
-    numbers = np.empty((integrations, rows), np.int64)
+    clean = np.empty((integrations, most, LANES), np.uint8)
+    numbers = np.empty((integrations, most), np.int64)
     ramps = np.empty(size * LANES, np.float32)
     union = np.empty(LANES, np.uint8)
     doubted = np.empty(LANES, np.uint32)
@@ -190,12 +190,13 @@ def _fit_rows(
     line_work = np.zeros((5, LANES))
     line_median, before, kind, other, slope = line_work[0], line_work[1], line_work[2], line_work[3], line_work[4]
 
-    # Ramps with flags: places (row * LANES + lane) of those to fit together from the front, of others from the back.
+    # Ramps with flags: places (line * LANES + lane) of those to fit together from the front, of others from the back.
     others = np.empty(LANES, np.int64)
-    places = np.empty((integrations, rows * LANES), np.uint16)
+    places = np.empty((integrations, most * LANES), np.uint16)
     together = np.empty(integrations, np.int64)
     alone = np.empty(integrations, np.int64)
-    again = np.empty(rows * LANES, np.uint16)
+    again = np.empty(most * LANES, np.uint16)
+    line_y, line_x = np.empty(most, np.int64), np.empty(most, np.int64)
     groups = np.empty((6, size, LANES))
     flagged_data, states, positions, segment_lengths, heads = groups[0], groups[1], groups[2], groups[3], groups[4]
     found = np.empty(LANES, np.uint32)
@@ -206,14 +207,16 @@ def _fit_rows(
     lane_sums = np.empty((4, LANES))
     lane_results = np.empty((4, LANES))
 
-    for top, begin in [(top, begin) for top in range(y0, y1, rows) for begin in range(x0, x1, LANES)]:
-        height = min(rows, y1 - top)
-        # The last line of a row begins within the one before.
-        left = min(begin, x1 - LANES)
-        line = slice(left, left + LANES)
+    # Lines beside each other, then those of the next row: memory is read in the order in which it lies.
+    for top in range(0, (y1 - y0) * in_row, most):
+        height = min(most, (y1 - y0) * in_row - top)
+        for r in range(height):
+            line_y[r] = y0 + (top + r) // in_row
+            # The last line of a row begins within the one before.
+            line_x[r] = min(x0 + (top + r) % in_row * LANES, x1 - LANES)
 
         for r in range(height):
-            y = top + r
+            y, line = line_y[r], slice(line_x[r], line_x[r] + LANES)
             row_gain = gain[y, line]
             row_noise = readnoise[y, line]
             row_dq = pixeldq[y, line]
@@ -257,7 +260,8 @@ def _fit_rows(
             together[i] = 0
             alone[i] = 0
             for r in range(height):
-                y = top + r
+                y, left = line_y[r], line_x[r]
+                line = slice(left, left + LANES)
                 ok = clean[i, r]
                 copy_ramps(sci, sci_bits, groupdq, i, y, line, first, size, ramps, greatest_bits, union)
                 number = 0
@@ -314,7 +318,7 @@ def _fit_rows(
             for begin in range(0, together[i], LANES):
                 part = places[i, begin : min(begin + LANES, together[i])]
                 width = _padded(part.size)
-                gather(width, sci, groupdq, i, top, left, first, size, part, flagged_data, states, found)
+                gather(width, sci, groupdq, i, line_y, line_x, first, size, part, flagged_data, states, found)
                 median_rates(width, flagged_data, states, size, group_time, sorting, groups[5], lane_work, rates)
                 for k in range(part.size):
                     median[part[k] // LANES, part[k] % LANES] += rates[k]
@@ -367,7 +371,7 @@ def _fit_rows(
                 for r in range(height):
                     if attempt > 0 or numbers[i, r] == 0:
                         continue
-                    y = top + r
+                    y, line = line_y[r], slice(line_x[r], line_x[r] + LANES)
                     write(out_err[r], ints_err[i, y, line])
                     write(pixel_dq[r], ints_dq[i, y, line])
                     write(out_poisson[r], ints_poisson[i, y, line])
@@ -375,8 +379,8 @@ def _fit_rows(
 
                 for place in places[i, places.shape[1] - alone[i] :]:
                     r, lane = place // LANES, place % LANES
-                    y = top + r
-                    load(sci, groupdq, zeroframe, i, y, left + lane, first, last, suppress, data, dq, original, counts)
+                    y, x = line_y[r], line_x[r] + lane
+                    load(sci, groupdq, zeroframe, i, y, x, first, last, suppress, data, dq, original, counts)
                     present, _, saturated, start = counts
                     g = pixel_gain[r, lane]
                     noise = pixel_noise[r, lane]
@@ -406,17 +410,17 @@ def _fit_rows(
                         variance = capped(1.0 / total)
                     elif variance > 0.0:
                         recovered[r, lane] += 1.0 / variance
-                    ints_sci[i, y, left + lane] = value
-                    ints_err[i, y, left + lane] = error
-                    ints_dq[i, y, left + lane] = bits
-                    ints_poisson[i, y, left + lane] = poisson
-                    ints_rnoise[i, y, left + lane] = variance
+                    ints_sci[i, y, x] = value
+                    ints_err[i, y, x] = error
+                    ints_dq[i, y, x] = bits
+                    ints_poisson[i, y, x] = poisson
+                    ints_rnoise[i, y, x] = variance
 
                 for begin in range(0, together[i], LANES):
                     part = places[i, begin : min(begin + LANES, together[i])]
                     width = _padded(part.size)
                     if integrations > 1 or together[i] > LANES:
-                        gather(width, sci, groupdq, i, top, left, first, size, part, flagged_data, states, found)
+                        gather(width, sci, groupdq, i, line_y, line_x, first, size, part, flagged_data, states, found)
                     for k in range(width):
                         place = part[min(k, part.size - 1)]
                         r, lane = place // LANES, place % LANES
@@ -433,7 +437,7 @@ def _fit_rows(
                     )  # fmt: skip
                     for k in range(part.size):
                         r, lane = part[k] // LANES, part[k] % LANES
-                        y, x = top + r, left + lane
+                        y, x = line_y[r], line_x[r] + lane
                         bits = pixel_dq[r, lane] | (found[k] & np.uint32(JUMP_DET))
                         flags[r, lane] |= bits
                         weighted[r, lane] += lane_sums[0, k]
@@ -453,7 +457,7 @@ def _fit_rows(
             many = 0
             if integrations == 1:
                 for r in range(height):
-                    y = top + r
+                    y, line = line_y[r], slice(line_x[r], line_x[r] + LANES)
                     write(ints_sci[0, y, line], rate_sci[y, line])
                     write(out_err[r], rate_err[y, line])
                     write(pixel_dq[r], rate_dq[y, line])
@@ -466,7 +470,7 @@ def _fit_rows(
                 many = alone[0]
             else:
                 for r in range(height):
-                    y = top + r
+                    y, line = line_y[r], slice(line_x[r], line_x[r] + LANES)
                     for lane in range(LANES):
                         bits = flags[r, lane]
                         bits |= np.uint32(DO_NOT_USE) if dead[r, lane] == integrations else np.uint32(0)
@@ -514,7 +518,7 @@ def _fit_rows(
 
             for place in again[:many]:
                 r, lane = place // LANES, place % LANES
-                y, x = top + r, left + lane
+                y, x = line_y[r], line_x[r] + lane
                 bits = flags[r, lane]
                 bits |= np.uint32(DO_NOT_USE) if dead[r, lane] == integrations else np.uint32(0)
                 bits |= np.uint32(SATURATED) if filled[r, lane] == integrations else np.uint32(0)

@@ -36,12 +36,15 @@ def suits(union, good, first_bits):
 
 
 @numba.njit(**_INLINE)
-def gather(width, sci, groupdq, i, top, left, first, size, places, data, states, found):
-    """Groups of ramps at ``places`` (line * LANES + lane), the last again up to ``width``, and all their flags."""
+def gather(width, sci, groupdq, i, line_y, line_x, first, size, places, data, states, found):
+    """Groups of ramps at ``places`` (line * LANES + lane), the last again up to ``width``, and all their flags.
+
+    Lines begin at row ``line_y``, column ``line_x``.
+    """
     for k in range(width):
         place = int(places[min(k, places.size - 1)])
-        y = top + place // LANES
-        x = left + place % LANES
+        y = line_y[place // LANES]
+        x = line_x[place // LANES] + place % LANES
         union = 0
         for group in range(size):
             bits = groupdq[i, first + group, y, x] & _KNOWN
