@@ -97,7 +97,7 @@ class ProductHandle:
         ndim = len(place.shape)
         keys = [*leading, *[slice(None)] * (ndim - 2 - len(leading)), rows, columns][-ndim:]
         ranges = [range(*key.indices(size)) for key, size in zip(keys, place.shape, strict=True)]
-        counts = tuple(len(part) for part in ranges)
+        counts = tuple([len(part) for part in ranges])
         array = np.asarray(array)
         if array.shape != counts or any(part.step != 1 for part in ranges):
             raise ProductError(self.path, f"array {key[0]} has shape {array.shape} where {counts} is to be written", "")
@@ -109,7 +109,8 @@ class ProductHandle:
         cut = ndim - 1
         while cut > 0 and counts[cut] == place.shape[cut]:
             cut -= 1
-        strides = [itemsize * math.prod(place.shape[axis + 1 :]) for axis in range(ndim)]
+        strides = [itemsize * math.prod(place.shape[axis:]) for axis in range(1, ndim + 1)]
+        first = place.offset + sum([part.start * stride for part, stride in zip(ranges, strides)])
         most = _MANY_RUNS if images is None else _SOME_RUNS
         if math.prod(counts[:cut]) > most:
             with _reported(self.path):
@@ -121,11 +122,8 @@ class ProductHandle:
         with _reported(self.path):
             descriptor = os.open(self.temporary, os.O_WRONLY)
             try:
-                for index in np.ndindex(counts[:cut]):
-                    offset = place.offset + sum(
-                        (ranges[axis].start + position) * strides[axis] for axis, position in enumerate(index)
-                    )
-                    offset += ranges[cut].start * strides[cut]
+                for index in itertools.product(*map(range, counts[:cut])):
+                    offset = first + sum([position * stride for position, stride in zip(index, strides)])
                     run = array[index].reshape(-1)
                     for start in range(0, run.size, _PIECE):
                         write_at(
@@ -441,7 +439,7 @@ def _encode(values: np.ndarray, dtype: str) -> memoryview:
     _, stored, bzero = STORED[dtype]
     if native.itemsize == 4:
         words = np.ascontiguousarray(values, native)
-        return swap32(words, flip=0x80 if bzero else 0).view(np.uint8).reshape(-1).data
+        return memoryview(swap32(words, flip=0x80 if bzero else 0)).cast("B")  # type: ignore[arg-type]
     out = np.array(values, dtype=native, order="C")
     if bzero is not None:
         bits = out.view(f"u{native.itemsize}")

@@ -180,8 +180,12 @@ def swap32(
     if out.size and out.strides[-1] != out.itemsize:
         raise ValueError("the last axis of the array to write to is not contiguous")
     source, target = raw.view(np.uint32), out.view(np.uint32)
-    lead = (None,) * (3 - raw.ndim)
     kernel = _stream32 if stream and _of_lines(out) else _swap32
+    if kernel is _swap32 and raw.flags.c_contiguous and out.flags.c_contiguous:
+        # One run, whatever the shape.
+        kernel(source.reshape(-1), (0, 0), target.reshape(-1), (0, 0), (1, 1, raw.size), bits)
+        return out
+    lead = (None,) * (3 - raw.ndim)
     for index in np.ndindex(*raw.shape[:-3]):
         part = source[index][lead], target[index][lead]
         kernel(*flat(part[0]), *flat(part[1]), part[0].shape, bits)
