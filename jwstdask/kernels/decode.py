@@ -221,7 +221,7 @@ def _moved(word, low, high):
 
 
 @numba.njit(cache=True, nogil=True)
-def _standard_flags(memory, stride, sign, low, high, out):
+def _add_words(memory, stride, sign, low, high, out):
     ny, nx = out.shape
     stored_sign = swapped(sign)
     for y in range(ny):
@@ -233,24 +233,47 @@ def _standard_flags(memory, stride, sign, low, high, out):
             for x in range(run.size):
                 union |= run[x] ^ stored_sign
             if union == 0:
-                target[:] = np.uint32(0)
                 continue
             for x in range(run.size):
                 word = np.uint32(swapped(run[x]) ^ sign)
-                target[x] = _moved(word, low, high) if low.size else word
+                target[x] |= _moved(word, low, high) if low.size else word
 
 
-def standard_flags(raw: np.ndarray, sign: int = 0, tables: tuple[np.ndarray, np.ndarray | None] | None = None) -> Any:
+@numba.njit(cache=True, nogil=True)
+def _add_bytes(memory, stride, low, out):
+    ny, nx = out.shape
+    for y in range(ny):
+        for first in range(0, nx, _RUN):
+            last = min(first + _RUN, nx)
+            run = memory[y * stride + first : y * stride + last]
+            target = out[y, first:last]
+            union = np.uint8(0)
+            for x in range(run.size):
+                union |= run[x]
+            if union == 0:
+                continue
+            for x in range(run.size):
+                target[x] |= low[run[x]] if low.size else np.uint32(run[x])
+
+
+def standard_flags(
+    raw: np.ndarray,
+    sign: int = 0,
+    tables: tuple[np.ndarray, np.ndarray | None] | None = None,
+    out: np.ndarray | None = None,
+) -> Any:
     """Flags of an image as it stands in a FITS file.
 
     Parameters
     ----------
     raw
-        (..., y, x), big-endian words of 32 bits.
+        (..., y, x), bytes or big-endian words of 32 bits.
     sign
-        Bit that undoes BZERO.
+        Bit that undoes BZERO, of words.
     tables
         As in `moved_flags`; None if bits stay where they are.
+    out
+        Flags to which these are added, contiguous; none if None.
 
     Returns
     -------
@@ -259,11 +282,15 @@ def standard_flags(raw: np.ndarray, sign: int = 0, tables: tuple[np.ndarray, np.
     """
     low, high = tables or (_NO_TABLE, None)
     high = _NO_TABLE if high is None else high
-    out = np.empty(raw.shape, np.uint32)
-    words = raw.view(np.uint32)
-    for index in np.ndindex(*raw.shape[:-2]):
+    if out is None:
+        out = np.zeros(raw.shape, np.uint32)
+    words = raw.view(np.uint8 if raw.itemsize == 1 else np.uint32)
+    for index in np.ndindex(*raw.shape[:-2]) if raw.ndim > 2 else [()]:
         memory, (stride,) = flat(words[index])
-        _standard_flags(memory, stride, np.uint32(sign), low, high, out[index])
+        if raw.itemsize == 1:
+            _add_bytes(memory, stride, low, out[index])
+        else:
+            _add_words(memory, stride, np.uint32(sign), low, high, out[index])
     return out
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 
 from jwstdask.core import dq
 
+_DO_NOT_USE = np.uint8(dq.DO_NOT_USE)
 
-def initialize(pixeldq: np.ndarray, groupdq: np.ndarray, mask: np.ndarray) -> None:
+
+@numba.njit(cache=True, nogil=True)
+def initialize(pixeldq, groupdq, mask):
     """Add a mask to the pixel flags, and its unusable pixels to the flags of every group.
 
     Parameters
@@ -19,7 +23,18 @@ def initialize(pixeldq: np.ndarray, groupdq: np.ndarray, mask: np.ndarray) -> No
     mask
         uint32 (y, x).
     """
-    np.bitwise_or(pixeldq, mask, out=pixeldq)
-    unusable = (mask & np.uint32(dq.DO_NOT_USE)).astype(np.uint8)
-    if unusable.any():
-        np.bitwise_or(groupdq, unusable, out=groupdq)
+    integrations, groups, ny, nx = groupdq.shape
+    unusable = np.empty(nx, np.uint8)
+    for y in range(ny):
+        row, union = mask[y], np.uint8(0)
+        for x in range(nx):
+            pixeldq[y, x] |= row[x]
+            unusable[x] = np.uint8(row[x]) & _DO_NOT_USE
+            union |= unusable[x]
+        if union == 0:
+            continue
+        for integration in range(integrations):
+            for group in range(groups):
+                flags = groupdq[integration, group, y]
+                for x in range(nx):
+                    flags[x] |= unusable[x]

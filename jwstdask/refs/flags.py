@@ -69,6 +69,10 @@ SIGN_BITS = {
 """What undoes BZERO, by dtype as stored and as meant."""
 
 
+_BY_PIECES = ("|u1", ">i4", ">u4")
+"""Types as stored of what `standard_flags` takes."""
+
+
 class FlagMap:
     """A data-quality array that stays in its file: uint32 with the standard bits of what is indexed.
 
@@ -90,7 +94,7 @@ class FlagMap:
 
     def __getitem__(self, key: Any) -> np.ndarray:
         stored = np.asarray(self.raw[key])
-        if stored.ndim >= 2 and stored.dtype.str in (">i4", ">u4"):
+        if stored.ndim >= 2 and stored.dtype.str in _BY_PIECES:
             return standard_flags(stored, self.sign, self.tables)
         values = stored.astype(stored.dtype.newbyteorder("="))
         if self.sign:
@@ -100,3 +104,19 @@ class FlagMap:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self[...] if dtype is None else self[...].astype(dtype, copy=False)
+
+    def add_to(self, flags: np.ndarray, key: Any) -> None:
+        """Add what is indexed to other flags (..., y, x), uint32, in place."""
+        stored = np.asarray(self.raw[key])
+        if stored.shape == flags.shape and stored.dtype.str in _BY_PIECES and flags.flags.c_contiguous:
+            standard_flags(stored, self.sign, self.tables, flags)
+        else:
+            flags |= self[key]
+
+
+def add_flags(flags: np.ndarray, more: FlagMap | np.ndarray, key: Any) -> None:
+    """Add a part of a reference's flags to other flags (..., y, x), uint32, in place."""
+    if isinstance(more, FlagMap):
+        more.add_to(flags, key)
+    else:
+        flags |= more[key]

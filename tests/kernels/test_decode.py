@@ -88,3 +88,17 @@ def test_standard_flags(sign, upper):
     tables = None if upper is None else (low, high if upper else None)
     expected = words if upper is None else moved
     np.testing.assert_array_equal(standard_flags(raw, sign, tables), expected)
+    flags = rng.integers(0, 1 << 32, expected.shape, dtype=np.uint32)
+    np.testing.assert_array_equal(standard_flags(raw, sign, tables, flags.copy()), flags | expected)
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_standard_flags_of_bytes(moved):
+    rng = np.random.default_rng(5)
+    raw = rng.integers(0, 256, (2, 5, 300), dtype=np.uint8)
+    raw[:, :, 60:250] = 0
+    raw = raw[:, 1:4, 3:290]
+    low = rng.integers(0, 1 << 32, 1 << 16, dtype=np.uint32)
+    low[0] = 0
+    expected = low[raw] if moved else raw.astype(np.uint32)
+    np.testing.assert_array_equal(standard_flags(raw, tables=(low, None) if moved else None), expected)

@@ -13,7 +13,7 @@ from astropy.io import fits
 
 from jwstdask.core import dq as flags
 from jwstdask.core.errors import InputError, ReferenceFileError
-from jwstdask.refs.flags import remap_dq
+from jwstdask.refs.flags import add_flags, remap_dq
 from jwstdask.refs.reference import Reference, file_problem, open_reference, open_references
 from tests.using import is_mapped
 
@@ -512,4 +512,7 @@ def test_flags_are_the_dq_piece_by_piece(tmp_path, write_reference, dtype, defin
         assert reference.flags[3:9, 2:7].dtype == np.uint32
         np.testing.assert_array_equal(np.asarray(reference.flags), reference.dq)
         np.testing.assert_array_equal(reference.flags[3:9, 2:7], reference.dq[3:9, 2:7])
+        flags = np.full((6, 5), 1 << 20, np.uint32)
+        add_flags(flags, reference.flags, (slice(3, 9), slice(2, 7)))
+        np.testing.assert_array_equal(flags, reference.dq[3:9, 2:7] | 1 << 20)
     assert cut.dq.shape == (16, 20)

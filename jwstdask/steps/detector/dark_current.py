@@ -15,7 +15,7 @@ from jwstdask.core.params import par
 from jwstdask.core.step import Meta, SidePath, Step
 from jwstdask.io.product import ProductWriter, make_folder
 from jwstdask.kernels import dark_current
-from jwstdask.refs.flags import FlagMap
+from jwstdask.refs.flags import FlagMap, add_flags
 
 _ROWS = 64
 
@@ -147,7 +147,7 @@ class DarkCurrentStep(Step):
         if prepared.flags.ndim == 4:
             block.pixeldq |= np.bitwise_or.reduce(prepared.flags[:, 0, rows, columns], axis=0)
         else:
-            block.pixeldq |= prepared.flags[rows, columns]
+            add_flags(block.pixeldq, prepared.flags, (rows, columns))
         block.average_dark_current = prepared.mean
 
     def finish(self, meta: Meta, prepared: Dark, tally: Mapping[str, float]) -> dict[str, Any]:

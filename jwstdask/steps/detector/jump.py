@@ -251,7 +251,7 @@ class JumpStep(Step):
         gain = native_floats(prepared.gain[block.window.rows, block.window.columns])
         unknown = ~(gain > 0)
         if unknown.any():
-            block.pixeldq[unknown] |= np.uint32(NO_GAIN_VALUE | DO_NOT_USE)
+            np.bitwise_or(block.pixeldq, np.uint32(NO_GAIN_VALUE | DO_NOT_USE), out=block.pixeldq, where=unknown)
         return gain
 
     def again(

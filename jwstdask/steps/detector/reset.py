@@ -12,7 +12,7 @@ from jwstdask.core.block import RampBlock
 from jwstdask.core.errors import ReferenceFileError
 from jwstdask.core.step import Meta, Step
 from jwstdask.kernels.decode import native_floats
-from jwstdask.refs.flags import FlagMap
+from jwstdask.refs.flags import FlagMap, add_flags
 
 
 @dataclass(frozen=True)
@@ -70,4 +70,4 @@ class ResetStep(Step):
             anomaly = native_floats(prepared.values[(place, slice(groups), *tile)])
             anomaly[np.isnan(anomaly)] = 0
             block.sci[k, :groups] -= anomaly
-        block.pixeldq |= prepared.flags[tile]
+        add_flags(block.pixeldq, prepared.flags, tile)

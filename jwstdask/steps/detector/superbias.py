@@ -12,6 +12,7 @@ from jwstdask.core.block import RampBlock
 from jwstdask.core.step import Meta, Step
 from jwstdask.kernels import superbias
 from jwstdask.kernels.decode import native_floats
+from jwstdask.refs.flags import add_flags
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,4 +44,4 @@ class SuperBiasStep(Step):
             superbias.subtract(part.sci, bias[index], out=part.sci)
             if part.zeroframe is not None:
                 superbias.subtract_zeroframe(part.zeroframe, bias[index], out=part.zeroframe)
-        block.pixeldq |= prepared[1][tile]
+        add_flags(block.pixeldq, prepared[1], tile)
