@@ -166,16 +166,16 @@ def card_text(keyword: str, value: Any, comment: str = "") -> str:
             body = f"{body:>20}" if len(body) <= 20 else ""
         else:
             body = ""
-        if body and comment.isascii():
+        if body and len(body) <= CARD - 10 and comment.isascii():
             text = f"{keyword:8}= {body} / {comment}" if comment else f"{keyword:8}= {body}"
-            if len(text) <= CARD:
-                return f"{text:80}"
+            # A comment that is too long is cut, here and below: astropy would warn, and warnings cannot be silenced in
+            # one thread alone.
+            return f"{text:80}"[:CARD]
     from astropy.io import fits
 
     bare = str(fits.Card(keyword, value))
     if len(keyword) > 8 or len(bare) > CARD or not comment or not comment.isascii():
         return str(fits.Card(keyword, value, comment))
-    # A comment that is too long is cut here: astropy would warn, and warnings cannot be silenced in one thread alone.
     width = 0 if value == "" else 30
     return f"{bare.rstrip():{width}} / {comment}"[:CARD].ljust(CARD)
 
