@@ -155,23 +155,24 @@ class StripSink:
 
     def _keep(self, handle: ProductHandle, block: Block, window: Window, after: str | None) -> None:
         inner = (..., *window.inner)
-        for name, array in block.arrays().items():
-            if (name, 1) not in handle.places:
-                continue
-            rows, columns = window.inner_absolute
-            if self.rows is None:
-                handle.write(name, array[inner], rows=rows, columns=columns, images=self.images)
-                continue
+        rows, columns = window.inner_absolute
+        arrays = {name: array[inner] for name, array in block.arrays().items() if (name, 1) in handle.places}
+        if self.rows is None:
+            handle.write_all(arrays, rows=rows, columns=columns, images=self.images)
+            return
+        whole = {}
+        for name, array in arrays.items():
             shape = handle.places[name, 1].shape
             if columns.stop - columns.start == shape[-1]:
-                handle.write(name, array[inner], rows=rows)
+                whole[name] = array
                 continue
             key = (handle.temporary, name, after)
             first, last = self.rows[after]
             if key not in self._strips:
                 self._strips[key] = np.empty((*shape[:-2], last - first, shape[-1]), array.dtype)
             local = slice(rows.start - first, rows.stop - first)
-            self._strips[key][..., local, columns] = array[inner]
+            self._strips[key][..., local, columns] = array
+        handle.write_all(whole, rows=rows)
 
     def flush(self) -> None:
         """Write the strip."""

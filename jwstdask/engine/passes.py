@@ -510,6 +510,7 @@ class Pass:
         integrations: slice = slice(None),
     ) -> None:
         """Send a block, of all integrations or of some, through the steps start:stop."""
+        tap = tap if self.plan.taps else None
         for item in self.steps[start:stop]:
             if tap is not None and f"before:{item.plan.name}" in self.plan.taps:
                 tap(f"before:{item.plan.name}", block)

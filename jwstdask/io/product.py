@@ -86,51 +86,110 @@ class ProductHandle:
         ProductError
             If the product has no such array, the shape differs, or the disk is full.
         """
-        key = (name, 1) if isinstance(name, str) else name
+        self.write_all({name: array}, rows, leading, columns, images)
+
+    def write_all(
+        self,
+        arrays: Mapping[Any, np.ndarray],
+        rows: slice = slice(None),
+        leading: tuple[slice, ...] = (),
+        columns: slice = slice(None),
+        images: MappedImages | None = None,
+    ) -> None:
+        """Write the same part of several images, by name: parameters and errors as of `write`."""
+        boxes: dict[tuple[int, ...], _Box] = {}
+        called: list[_Part] = []
+        mapped: list[_Part] = []
+        for name, array in arrays.items():
+            key = (name, 1) if isinstance(name, str) else name
+            place = self._place(key)
+            if place.shape not in boxes:
+                boxes[place.shape] = _Box.of(place.shape, leading, rows, columns)
+            box = boxes[place.shape]
+            array = np.asarray(array)
+            if array.shape != box.counts or any(part.step != 1 for part in box.ranges):
+                message = f"array {key[0]} has shape {array.shape} where {box.counts} is to be written"
+                raise ProductError(self.path, message, "")
+            if array.size:
+                few = box.runs <= (_MANY_RUNS if images is None else _SOME_RUNS)
+                (called if few else mapped).append((place, array, box))
+        with _reported(self.path):
+            if mapped:
+                by = MappedImages() if images is None else images
+                for place, array, box in mapped:
+                    by.write(self.temporary, place, array, tuple(slice(part.start, part.stop) for part in box.ranges))
+            if called:
+                self._write_runs(called, images)
+
+    def _place(self, key: tuple[str, int]) -> Place:
         try:
-            place = self.places[key]
+            return self.places[key]
         except KeyError:
             names = ", ".join(sorted({known for known, _ in self.places}))
             raise ProductError(
                 self.path, f"the product has no array {key[0]} (EXTVER {key[1]})", f"it has {names}"
             ) from None
-        ndim = len(place.shape)
-        keys = [*leading, *[slice(None)] * (ndim - 2 - len(leading)), rows, columns][-ndim:]
-        ranges = [range(*key.indices(size)) for key, size in zip(keys, place.shape, strict=True)]
-        counts = tuple([len(part) for part in ranges])
-        array = np.asarray(array)
-        if array.shape != counts or any(part.step != 1 for part in ranges):
-            raise ProductError(self.path, f"array {key[0]} has shape {array.shape} where {counts} is to be written", "")
-        if array.size == 0:
-            return
-        _, stored, _ = STORED[place.dtype]
-        itemsize = np.dtype(stored).itemsize
-        # `cut`: the last partial axis; from it on the run is contiguous in the file.
-        cut = ndim - 1
-        while cut > 0 and counts[cut] == place.shape[cut]:
-            cut -= 1
-        strides = [itemsize * math.prod(place.shape[axis:]) for axis in range(1, ndim + 1)]
-        first = place.offset + sum([part.start * stride for part, stride in zip(ranges, strides)])
-        most = _MANY_RUNS if images is None else _SOME_RUNS
-        if math.prod(counts[:cut]) > most:
-            with _reported(self.path):
-                where = tuple(slice(part.start, part.stop) for part in ranges)
-                (MappedImages() if images is None else images).write(self.temporary, place, array, where)
-            return
-        if images is not None:
-            images.begin(self.temporary, place)
-        with _reported(self.path):
-            descriptor = os.open(self.temporary, os.O_WRONLY)
-            try:
-                for index in itertools.product(*map(range, counts[:cut])):
-                    offset = first + sum([position * stride for position, stride in zip(index, strides)])
+
+    def _write_runs(self, parts: list[_Part], images: MappedImages | None) -> None:
+        """Write parts of images, run by run."""
+        descriptor = os.open(self.temporary, os.O_WRONLY)
+        try:
+            for place, array, box in parts:
+                if images is not None:
+                    images.begin(self.temporary, place)
+                itemsize = np.dtype(place.dtype).itemsize
+                for index, first in box:
                     run = array[index].reshape(-1)
                     for start in range(0, run.size, _PIECE):
-                        write_at(
-                            descriptor, _encode(run[start : start + _PIECE], place.dtype), offset + start * itemsize
-                        )
-            finally:
-                os.close(descriptor)
+                        piece = _encode(run[start : start + _PIECE], place.dtype)
+                        write_at(descriptor, piece, place.offset + (first + start) * itemsize)
+        finally:
+            os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class _Box:
+    """A part of images of one shape, as runs that are contiguous in the file.
+
+    Attributes
+    ----------
+    ranges, counts
+        Along each axis.
+    strides
+        In elements.
+    cut
+        The last partial axis: runs go on from it to the last axis.
+    """
+
+    ranges: list[range]
+    counts: tuple[int, ...]
+    strides: list[int]
+    cut: int
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], leading: tuple[slice, ...], rows: slice, columns: slice) -> _Box:
+        ndim = len(shape)
+        keys = [*leading, *[slice(None)] * (ndim - 2 - len(leading)), rows, columns][-ndim:]
+        ranges = [range(*key.indices(size)) for key, size in zip(keys, shape, strict=True)]
+        counts = tuple([len(part) for part in ranges])
+        cut = ndim - 1
+        while cut > 0 and counts[cut] == shape[cut]:
+            cut -= 1
+        return cls(ranges, counts, [math.prod(shape[axis:]) for axis in range(1, ndim + 1)], cut)
+
+    @property
+    def runs(self) -> int:
+        """Number of runs."""
+        return math.prod(self.counts[: self.cut])
+
+    def __iter__(self) -> Iterator[tuple[tuple[int, ...], int]]:
+        """Index into an array of the part, and the element of the image with which it begins, of each run."""
+        first = sum(part.start * stride for part, stride in zip(self.ranges, self.strides, strict=True))
+        for index in itertools.product(*map(range, self.counts[: self.cut])):
+            yield index, first + sum([position * stride for position, stride in zip(index, self.strides)])
+
+
+_Part = tuple[Place, np.ndarray, _Box]
 
 
 class MappedImages:
