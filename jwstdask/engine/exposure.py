@@ -22,7 +22,7 @@ import numpy as np
 from jwstdask.core.block import ImageBlock, RampBlock, Window
 from jwstdask.core.errors import StepError
 from jwstdask.core.exposure_types import GUIDER
-from jwstdask.core.imports import numba_without_blas
+from jwstdask.core.imports import numba_without_blas, numba_without_parsed_kernels
 from jwstdask.core.plan import ExposurePlan, Outcome, StepRecord, tapped_step
 from jwstdask.engine.association import resample_exposure
 from jwstdask.engine.census import Census, of_products, of_tally, recount_groups
@@ -259,6 +259,7 @@ def run_exposure(plan: ExposurePlan, executor: Executor | None = None) -> Outcom
     """
     keep_freed_memory()
     numba_without_blas()
+    numba_without_parsed_kernels()
     return measured(plan, partial(_run, plan, executor or Serial()))
 
 

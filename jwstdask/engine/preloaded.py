@@ -11,12 +11,13 @@ with contextlib.suppress(Exception):
     import numpy as np
 
     import jwstdask.pipelines.run  # noqa: F401
-    from jwstdask.core.imports import numba_without_blas
+    from jwstdask.core.imports import numba_without_blas, numba_without_parsed_kernels
     from jwstdask.io.asdf import tree_bytes
     from jwstdask.io.schema import model_schema
     from jwstdask.kernels.decode import decode_uint16
 
     numba_without_blas()
+    numba_without_parsed_kernels()
     # What these libraries read when they are first used.
     decode_uint16(np.zeros((1, 1, 1, 8), ">i2"))
     tree_bytes({})

@@ -38,7 +38,6 @@ from jwstdask.kernels.ramp_lines import (
     slope_coefficients,
     slopes,
     weight_table,
-    write,
 )
 from jwstdask.kernels.ramp_pixel import (
     LARGE_VARIANCE,
@@ -116,6 +115,18 @@ def _padded(count):
     return (count + 7) // 8 * 8
 
 
+@numba.njit(**_OPTIONS)
+def _write(err, dq, poisson, rnoise, to_err, to_dq, to_poisson, to_rnoise):
+    for lane in range(LANES):
+        to_err[lane] = err[lane]
+    for lane in range(LANES):
+        to_dq[lane] = dq[lane]
+    for lane in range(LANES):
+        to_poisson[lane] = poisson[lane]
+    for lane in range(LANES):
+        to_rnoise[lane] = rnoise[lane]
+
+
 @numba.njit(**_INLINE)
 def _combine(weighted, poisson_weight, read_weight):
     """Slope, error, var_poisson and var_rnoise of an exposure from the sums over its integrations."""
@@ -187,8 +198,8 @@ def _fit_rows(
     greatest_bits = np.empty(LANES, np.uint32)
     greatest = greatest_bits.view(np.float32)
     steps = np.empty((max(size - 1, 1), LANES))
-    line_work = np.zeros((5, LANES))
-    line_median, before, kind, other, slope = line_work[0], line_work[1], line_work[2], line_work[3], line_work[4]
+    line_work = np.zeros((4, LANES))
+    line_median, before, kind, slope = line_work[0], line_work[1], line_work[2], line_work[3]
 
     # Ramps with flags: places (line * LANES + lane) of those to fit together from the front, of others from the back.
     others = np.empty(LANES, np.int64)
@@ -366,16 +377,16 @@ def _fit_rows(
                         poisson_weight[r, lane] += full_poisson[r, lane] if clean[i, r, lane] else 0.0
 
         # Once for all, and once more, ramp by ramp, for pixels whose sums over integrations may be rounded otherwise.
-        for attempt in range(2):
+        for attempt in range(1 if integrations == 1 else 2):
             for i in range(integrations):
                 for r in range(height):
                     if attempt > 0 or numbers[i, r] == 0:
                         continue
                     y, line = line_y[r], slice(line_x[r], line_x[r] + LANES)
-                    write(out_err[r], ints_err[i, y, line])
-                    write(pixel_dq[r], ints_dq[i, y, line])
-                    write(out_poisson[r], ints_poisson[i, y, line])
-                    write(out_rnoise[r], ints_rnoise[i, y, line])
+                    _write(
+                        out_err[r], pixel_dq[r], out_poisson[r], out_rnoise[r],
+                        ints_err[i, y, line], ints_dq[i, y, line], ints_poisson[i, y, line], ints_rnoise[i, y, line],
+                    )  # fmt: skip
 
                 for place in places[i, places.shape[1] - alone[i] :]:
                     r, lane = place // LANES, place % LANES
@@ -458,11 +469,11 @@ def _fit_rows(
             if integrations == 1:
                 for r in range(height):
                     y, line = line_y[r], slice(line_x[r], line_x[r] + LANES)
-                    write(ints_sci[0, y, line], rate_sci[y, line])
-                    write(out_err[r], rate_err[y, line])
-                    write(pixel_dq[r], rate_dq[y, line])
-                    write(out_poisson[r], rate_poisson[y, line])
-                    write(out_rnoise[r], rate_rnoise[y, line])
+                    rate_sci[y, line] = ints_sci[0, y, line]
+                    _write(
+                        out_err[r], pixel_dq[r], out_poisson[r], out_rnoise[r],
+                        rate_err[y, line], rate_dq[y, line], rate_poisson[y, line], rate_rnoise[y, line],
+                    )  # fmt: skip
                     for lane in range(LANES):
                         again[many] = r * LANES + lane
                         many += 1 - clean[0, r, lane]
@@ -487,14 +498,16 @@ def _fit_rows(
                         doubt |= doubtful(variance, variance * sum_error) | _near_limit(poisson) | _near_limit(variance)
                         unsure[r, lane] = (doubt & usable) | (has_chargeloss[r, lane] != 0)
                         before[lane] = value if usable else np.nan
-                        kind[lane] = error if usable else 0.0
-                        other[lane] = poisson if usable else 0.0
-                        slope[lane] = variance if usable else 0.0
-                    write(before, rate_sci[y, line])
-                    write(kind, rate_err[y, line])
-                    write(partly[r], rate_dq[y, line])
-                    write(other, rate_poisson[y, line])
-                    write(slope, rate_rnoise[y, line])
+                        out_err[r, lane] = error if usable else 0.0
+                        out_poisson[r, lane] = poisson if usable else 0.0
+                        out_rnoise[r, lane] = variance if usable else 0.0
+                    out = rate_sci[y, line]
+                    for lane in range(LANES):
+                        out[lane] = before[lane]
+                    _write(
+                        out_err[r], partly[r], out_poisson[r], out_rnoise[r],
+                        rate_err[y, line], rate_dq[y, line], rate_poisson[y, line], rate_rnoise[y, line],
+                    )  # fmt: skip
                     for lane in range(LANES):
                         again[many] = r * LANES + lane
                         many += unsure[r, lane]

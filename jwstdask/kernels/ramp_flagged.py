@@ -35,7 +35,7 @@ def suits(union, good, first_bits):
     return (union & ~_KNOWN) == 0 and good > 1 and (first_bits & SATURATED) == 0
 
 
-@numba.njit(**_INLINE)
+@numba.njit(**_OPTIONS)
 def gather(width, sci, groupdq, i, line_y, line_x, first, size, places, data, states, found):
     """Groups of ramps at ``places`` (line * LANES + lane), the last again up to ``width``, and all their flags.
 

@@ -107,12 +107,6 @@ def weight_table(ngroups: int) -> np.ndarray:
 
 
 @numba.njit(**_INLINE)
-def write(values, out):
-    for lane in range(out.size):
-        out[lane] = values[lane]
-
-
-@numba.njit(**_INLINE)
 def power_class(signal, variance):
     """Class of a signal-to-noise ratio, as a float; by the squared ratio, which takes neither root nor division."""
     square = signal * abs(signal)

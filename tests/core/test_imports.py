@@ -71,3 +71,30 @@ def products(a, b):
 print(*products(2 * np.eye(3), np.ones((3, 3))), "scipy.linalg" in sys.modules)
 """
     assert run(code).split() == ["False", "2.0", "2.0", "8", "True"]
+
+
+LEAN = """
+from jwstdask.core.imports import numba_without_parsed_kernels
+numba_without_parsed_kernels()
+import numba, numpy as np
+from jwstdask.kernels import sort
+values = np.array([3.0, 1.0, 2.0])
+print(sort.median(values.copy(), 3))
+(loaded,) = [compiled.library for compiled in sort.median.overloads.values()]
+"""
+
+
+def test_kernels_from_the_cache_are_parsed_when_another_calls_them(monkeypatch, tmp_path):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    assert run(LEAN).split() == ["2.0"]
+    code = (
+        LEAN
+        + """
+print(sum(sort.median.stats.cache_hits.values()), loaded._shared_module is None)
+@numba.njit
+def twice(values, count):
+    return 2 * sort.median(values, count)
+print(twice(values, 3), loaded._shared_module is None)
+"""
+    )
+    assert run(code).split() == ["2.0", "1", "True", "4.0", "False"]
