@@ -52,8 +52,8 @@ from jwstdask.io.temporary import FileArray, scratch_folder, temporary_path
 from jwstdask.io.turned import TurnedImages
 from jwstdask.refs.stripes import Superstripes
 
-STRIP_BYTES = 8_000_000
-"""Product bytes that a strip may hold before they are written."""
+STRIP_BYTES = 10_500_000
+"""Product bytes that a strip may hold before they are written: 128 rows of two products of 2048 pixels."""
 
 _LONGEST_STRIP = 4 * STRIP_BYTES
 """Product bytes of the lowest strip from which on tiles are written one by one."""

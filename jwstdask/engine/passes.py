@@ -29,11 +29,11 @@ from jwstdask.refs.reference import Reference
 from jwstdask.refs.reference import open_references as references_of
 from jwstdask.refs.stripes import superstripes
 
-TILE_BYTES = 4_000_000
-"""Science bytes of a tile (float32), halo included.
+TILE_BYTES = 6_200_000
+"""Science bytes of a tile (float32), halo included: 64 rows of 2048 pixels and ten groups.
 
-An eighth of it would leave room for flags and scratch in a second-level cache of 1 MB, but cost more: what is called
-for every tile takes about a millisecond, the halo is gone through twice, and the third-level cache holds the rest.
+A tenth of it would leave room for flags and scratch in a second-level cache of 1 MB, but cost more: what is called for
+every tile takes about a millisecond, the halo is gone through twice, and a third-level cache holds the rest.
 """
 
 LONG_TILE_BYTES = 32_000_000

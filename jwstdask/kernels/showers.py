@@ -265,6 +265,15 @@ def _clipped(sci, groupdq, gain, search: Showers) -> tuple[np.ndarray, np.ndarra
     return np.concatenate(middle, axis=1), np.concatenate(spread, axis=1)
 
 
+@numba.njit(cache=True, nogil=True)
+def _any_usable(plane, reference):
+    for y in range(plane.shape[0]):
+        for x in range(plane.shape[1]):
+            if not (plane[y, x] & DO_NOT_USE or reference[y, x]):
+                return True
+    return False
+
+
 def flag_showers(
     sci: np.ndarray,
     groupdq: np.ndarray,
@@ -327,8 +336,7 @@ def flag_showers(
     events = 0
     for integration, cube in enumerate(flags):
         found = []
-        usable = [not np.all((plane & DO_NOT_USE != 0) | reference) for plane in cube]
-        first = usable.index(True) if any(usable) else 0
+        first = next((group for group, plane in enumerate(cube) if _any_usable(plane, reference)), 0)
         for group in range(first + 1, ngroups):
             index = group - 1 if len(middle) > 1 else 0
             deviation = middle[index], sigma[index], reach

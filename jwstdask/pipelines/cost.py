@@ -20,7 +20,7 @@ from jwstdask.engine.exposure import LARGEST_IN_MEMORY, STRIP_BYTES, strip_heigh
 from jwstdask.engine.passes import band_height, held_halo, tile_shape
 from jwstdask.io.naming import parse_exposure_name
 
-PROCESS_BYTES = 140_000_000
+PROCESS_BYTES = 125_000_000
 """Anonymous memory of a process beside its tasks: interpreter, libraries, compiled kernels (README, Speed)."""
 
 THREAD_BYTES = 20_000_000
@@ -220,12 +220,14 @@ def _walk(plan: ExposurePlan, written: int, meta: Mapping[str, Any]) -> int:
     # A strip is held where tiles are narrower.
     per_row = written // max(ny, 1)
     strip = min(STRIP_BYTES, per_row * (strip_height(per_row) if columns < nx else rows))
-    memory = strip + strip // 2
+    # Rates are written beside the ramp that they come from; a ramp that is written is that of the tile.
+    ramps = len(plan.shape) == 4 and not any(item.name == "ramp_fit" for item in steps)
+    memory = strip + strip // (5 if ramps else 2)
     if len(plan.shape) < 4:
         return memory
     gathered = 5 * planes * min(_GATHERED_ROWS, ny) * nx
     if not large_events:
-        return memory + gathered
+        return max(memory, gathered) if ramps else memory + gathered
     # The ramp of the whole frame: samples, their flags, those of pixels and the first frames, unless in files.
     first = 4 * leading[0] * pixels if meta.get("meta.exposure.zero_frame") else 0
     whole = (4 * planes * pixels, planes * pixels, 4 * pixels, first)
