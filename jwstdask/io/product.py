@@ -15,6 +15,7 @@ import logging
 import math
 import mmap
 import os
+import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +28,7 @@ from jwstdask.io.header import BLOCK, card_text, header_bytes
 from jwstdask.io.pages import make_ready, map_ready, write_at
 from jwstdask.io.remote import check_writable, is_url, join, publish, staging_folder
 from jwstdask.io.schema import model_schema
-from jwstdask.io.temporary import temporary_path
+from jwstdask.io.temporary import remove, temporary_path
 from jwstdask.kernels.decode import swap32
 
 log = logging.getLogger(__name__)
@@ -332,15 +333,18 @@ class ProductWriter:
         self.temporary = temporary_path(self.path)
         plan = self._plan()
         self._layout = lay_out(plan)
+        # Nothing is left even of a writer that an interrupt keeps from being handed over.
+        self._leftover = weakref.finalize(self, remove, self.temporary)
         with _reported(self.path):
-            descriptor = os.open(self.temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
             try:
-                _allocate(descriptor, self._layout.end)
+                descriptor = os.open(self.temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+                try:
+                    _allocate(descriptor, self._layout.end)
+                finally:
+                    os.close(descriptor)
             except BaseException:
-                os.unlink(self.temporary)
+                self._leftover()
                 raise
-            finally:
-                os.close(descriptor)
         self.handle = ProductHandle(self.path, self.temporary, self._layout.places)
 
     def write(
@@ -401,13 +405,12 @@ class ProductWriter:
             self.abort()
             raise
         self._finished = True
+        self._leftover.detach()
         return self.path
 
     def abort(self) -> None:
         """Remove the unfinished file. Does nothing after `finish`."""
-        if not self._finished:
-            with contextlib.suppress(OSError):
-                os.unlink(self.temporary)
+        self._leftover()
 
     def __enter__(self) -> ProductWriter:
         return self

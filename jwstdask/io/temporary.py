@@ -152,7 +152,7 @@ class FileArray:
             return
         os.makedirs(folder, exist_ok=True)
         self.path = temporary_path(os.path.join(os.path.abspath(folder), "jwstdask-array"))
-        weakref.finalize(self, _remove, self.path)
+        weakref.finalize(self, remove, self.path)
         image = np.memmap(self.path, dtype, "w+", shape=shape)
         if in_pieces:
             with open(self.path, "r+b") as file:
@@ -200,6 +200,7 @@ class FileArray:
         return {**self.__dict__, "_array": None if self.path else self._array}
 
 
-def _remove(path: str) -> None:
+def remove(path: str) -> None:
+    """Remove a file, if it is there and can be removed."""
     with contextlib.suppress(OSError):
         os.unlink(path)

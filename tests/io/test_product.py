@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import os
 import pickle
@@ -387,6 +388,18 @@ def test_existing_product_is_replaced_at_the_end(tmp_path):
     assert path.read_text() == "old"
     product.finish()
     assert path.read_bytes()[:6] == b"SIMPLE"
+
+
+def test_an_interrupt_before_a_writer_is_handed_over_leaves_nothing(tmp_path, monkeypatch):
+    def interrupted(*arguments):
+        assert len(list(tmp_path.iterdir())) == 1
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jwstdask.io.product.ProductHandle", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ProductWriter(tmp_path / "x_rate.fits", "ImageModel", {}, {"sci": ((4, 4), "float32")})
+    gc.collect()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_abort_and_errors_leave_nothing(tmp_path):
