@@ -6,8 +6,8 @@ length and touch few others, since that is what a compiler makes vector instruct
 A slope is a sum of differences of groups, with coefficients that depend on the length of the ramp and on its class of
 signal-to-noise ratio alone. In exact arithmetic that is what the sums of the weighted fit give; in float64 the two
 differ by less than a bound that is known. A slope that rounds to the same float32 from both ends of that bound is the
-one that the sums would have given, to the last bit; the others, some in ten thousand, are left to those sums (the test
-of Ziv 1991, ACM TOMS 17, 410, by which correctly rounded functions are made).
+one that the sums would have given, to the last bit; the others, one in 75,000 of a simulated frame of ten groups, are
+left to those sums (the test of Ziv 1991, ACM TOMS 17, 410, by which correctly rounded functions are made).
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def slope_coefficients(ngroups: int, origin: int, group_time: float) -> tuple[np
     Returns
     -------
     coefficients
-        (power, pair): coefficient of the last minus the first group, of the last but one minus
-        the second, and so on [1/s].
+        float64 (power, pair): coefficient of the last minus the first group, of the last but one minus the second, and
+        so on [1/s].
     bound
         How far at most such a slope is from that by weighted sums with abscissae counted from ``origin``, for groups of
         up to 1 DN [DN/s]. Sums of n products in float64 are in error by no more than (n + 2) 2^-53 of the sum of their

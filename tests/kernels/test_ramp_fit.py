@@ -189,8 +189,13 @@ def test_slopes_by_differences_are_within_their_bound_of_the_weighted_sums(group
             sums = [math.fsum(each) for each in (w, w * x, w * x * x, w * ramp, w * x * ramp)]
             theirs = (sums[0] * sums[4] - sums[1] * sums[3]) / (sums[0] * sums[2] - sums[1] ** 2) / 10.73677
             assert abs(theirs - expected) < bound / 2 * np.max(np.abs(ramp))
-    # The bound is of use: one pixel in a thousand or less is in doubt at 1 DN/s and 1000 DN.
-    assert bound * 1000 < 1e-3 * np.spacing(np.float32(1.0)) or groups > 10 or origin
+
+
+@pytest.mark.parametrize("groups", [2, 5, 10])
+def test_few_slopes_are_in_doubt(groups):
+    """Of pixels with 1 DN/s and 1000 DN, one in a thousand or less."""
+    _, bound = slope_coefficients(groups, 0, 10.73677)
+    assert 0 < bound * 1000 < 1e-3 * np.spacing(np.float32(1.0))
 
 
 def test_a_dark_current_image_same_bits_as_the_oracle():
