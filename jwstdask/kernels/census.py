@@ -5,40 +5,38 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from jwstdask.kernels.flag_lines import any_flag, count_any, count_flag, lowest, union_of
+from jwstdask.kernels.prefetch import LINE
 from jwstdask.kernels.runs import flat
 
-_RUN = 64
-"""Elements that are looked at together."""
+
+@numba.njit(cache=True, nogil=True)
+def _count_line(flags, start, counts):
+    # Most have no flags.
+    if any_flag(flags, start):
+        counts[32] += count_any(flags, start)
+        union = np.uint32(union_of(flags, start))
+        while union:
+            bit = lowest(union)
+            counts[bit] += count_flag(flags, start, bit)
+            union = np.uint32(union & (union - np.uint32(1)))
 
 
 @numba.njit(cache=True, nogil=True)
 def _count(flags: np.ndarray, strides: tuple[int, int, int], shape: tuple[int, ...], counts: np.ndarray) -> None:
     nx = shape[3]
+    width = LINE // flags.itemsize
+    whole = nx - nx % width
+    rest = np.zeros(width, flags.dtype)
     for i in range(shape[0]):
         for j in range(shape[1]):
             for y in range(shape[2]):
                 start = i * strides[0] + j * strides[1] + y * strides[2]
-                for first in range(start, start + nx, _RUN):
-                    run = flags[first : min(first + _RUN, start + nx)]
-                    union = np.uint32(0)
-                    for x in range(run.size):
-                        union |= np.uint32(run[x])
-                    # Most have no flags.
-                    if union == 0:
-                        continue
-                    flagged = 0
-                    for x in range(run.size):
-                        flagged += run[x] != 0
-                    counts[32] += flagged
-                    bit = 0
-                    while union:
-                        if union & np.uint32(1):
-                            found = np.uint32(0)
-                            for x in range(run.size):
-                                found += (np.uint32(run[x]) >> np.uint32(bit)) & np.uint32(1)
-                            counts[bit] += found
-                        union >>= np.uint32(1)
-                        bit += 1
+                for first in range(start, start + whole, width):
+                    _count_line(flags, first, counts)
+                if whole < nx:
+                    rest[: nx - whole] = flags[start + whole : start + nx]
+                    _count_line(rest, 0, counts)
 
 
 def count_flags(flags: np.ndarray) -> np.ndarray:

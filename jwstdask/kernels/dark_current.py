@@ -8,7 +8,7 @@ import numba
 import numpy as np
 
 from jwstdask.kernels.decode import stored_float
-from jwstdask.kernels.runs import flat
+from jwstdask.kernels.runs import flat, to_change
 
 _LINE = 512
 """Pixels done at a time: what is worked on stays in the first-level cache."""
@@ -82,13 +82,12 @@ def subtract(
     """
     if len(groups) != sci.shape[1]:
         raise ValueError(f"the dark is sampled for {len(groups)} groups, the ramp has {sci.shape[1]}")
-    if out is None:
-        out = np.empty_like(sci)
+    out = to_change(sci, out)
     count = dark.shape[0]
     extrapolated = any(plane >= count for group in groups for plane in group)
     if not extrapolated and dark.dtype == ">f4":
         words, strides = flat(dark.view(np.ndarray)[:, rows, columns].view(np.uint32))
-        _subtract_stored(sci, words, strides, np.array([(each.start, each.stop) for each in groups]), averaged, out)
+        _subtract_stored(out, words, strides, np.array([(each.start, each.stop) for each in groups]), averaged)
         return out
     last = rate = None
     if extrapolated:
@@ -102,12 +101,12 @@ def subtract(
                 planes[index] = dark[plane, rows, columns]
             else:
                 planes[index] = np.float64(plane - count + 1) * rate + last
-        _subtract(sci, group, planes[: len(wanted)], averaged, out)
+        _subtract(out, group, planes[: len(wanted)], averaged)
     return out
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _finish(sci, group, y, left, level, count, averaged, line, out):
+def _finish(sci, group, y, left, level, count, averaged):
     # Divide a line of sums by their number and subtract it from the pixels from ``left`` on.
     size = level.size
     if averaged and count > 1 and count & (count - 1) == 0:
@@ -122,13 +121,10 @@ def _finish(sci, group, y, left, level, count, averaged, line, out):
     elif averaged:
         for x in range(size):
             level[x] = np.float32(level[x])
-    # Through a line of its own, since ``out`` may be ``sci``.
     for integration in range(len(sci)):
-        values, target = sci[integration, group, y, left : left + size], out[integration, group, y, left : left + size]
+        values = sci[integration, group, y, left : left + size]
         for x in range(size):
-            line[x] = values[x] - level[x]
-        for x in range(size):
-            target[x] = line[x]
+            values[x] -= level[x]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -148,10 +144,10 @@ def _add_two(words, more, level):
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _subtract_stored(sci, words, strides, groups, averaged, out):
+def _subtract_stored(sci, words, strides, groups, averaged):
     # As below, of a dark as it stands in a FITS file: its bytes are swapped on the way. All groups, (first, end) plane.
     ny, nx = sci.shape[2:]
-    sums, line = np.empty(_LINE, np.float32), np.empty(_LINE, np.float32)
+    sums = np.empty(_LINE, np.float32)
     for group in range(len(groups)):
         first, end = groups[group]
         for y in range(ny):
@@ -166,13 +162,13 @@ def _subtract_stored(sci, words, strides, groups, averaged, out):
                         _add_two(words[start : start + size], words[after : after + size], level)
                     else:
                         _add_one(words[start : start + size], level)
-                _finish(sci, group, y, left, level, end - first, averaged, line, out)
+                _finish(sci, group, y, left, level, end - first, averaged)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _subtract(sci, group, planes, averaged, out):
+def _subtract(sci, group, planes, averaged):
     count, ny, nx = planes.shape
-    level, line = np.empty(nx, planes.dtype), np.empty(nx, np.float32)
+    level = np.empty(nx, planes.dtype)
     zero = planes.dtype.type(0)
     for y in range(ny):
         level[:] = zero
@@ -182,4 +178,4 @@ def _subtract(sci, group, planes, averaged, out):
                 level[x] += value if value == value else zero
         if count == 0:
             level[:] = np.nan
-        _finish(sci, group, y, 0, level, count, averaged, line, out)
+        _finish(sci, group, y, 0, level, count, averaged)

@@ -10,10 +10,8 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
+from jwstdask.kernels.prefetch import LINE
 from jwstdask.kernels.runs import flat
-
-_LINE = 64
-"""Bytes of a line of the caches."""
 
 _SHORT = 1024
 """Bytes of a run from which on the processor fetches ahead by itself.
@@ -53,7 +51,7 @@ def _decode_uint16(raw, strides, out):
                 for group in range(out.shape[1]):
                     first = ramp + group * strides[1] + y * strides[2]
                     seen ^= raw[first + nx - 1]
-                    for x in range(first, first + nx, _LINE // 2):
+                    for x in range(first, first + nx, LINE // 2):
                         seen ^= raw[x]
         for group in range(out.shape[1]):
             for y in range(ny):
@@ -78,7 +76,7 @@ def _swap32(raw, raw_strides, out, out_strides, shape, flip):
                     plane * out_strides[0] + y * out_strides[1],
                 )
                 seen ^= raw[source + nx - 1] ^ out[target + nx - 1]
-                for x in range(0, nx, _LINE // 4):
+                for x in range(0, nx, LINE // 4):
                     seen ^= raw[source + x] ^ out[target + x]
         for y in range(ny):
             source, target = plane * raw_strides[0] + y * raw_strides[1], plane * out_strides[0] + y * out_strides[1]
@@ -93,12 +91,12 @@ def _put_line(typing_context, source, start, target, place):
     """Copy the words of a line to where a line begins in memory, past the caches."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        line = ir.VectorType(ir.IntType(32), _LINE // 4)
+        line = ir.VectorType(ir.IntType(32), LINE // 4)
         ends = []
         for array, index in ((0, 1), (2, 3)):
             data = context.make_array(signature.args[array])(context, builder, arguments[array]).data
             ends.append(builder.bitcast(builder.gep(data, [arguments[index]]), line.as_pointer()))
-        put = builder.store(builder.load(ends[0], align=4), ends[1], align=_LINE)
+        put = builder.store(builder.load(ends[0], align=4), ends[1], align=LINE)
         put.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
         return context.get_dummy_value()
 
@@ -115,14 +113,14 @@ def _stream32(raw, raw_strides, out, out_strides, shape, flip):
             words = raw[source : source + nx]
             for x in range(nx):
                 turned[x] = swapped(words[x]) ^ flip
-            for x in range(0, nx, _LINE // 4):
+            for x in range(0, nx, LINE // 4):
                 _put_line(turned, x, out, target + x)  # type: ignore[call-arg]
 
 
 def _of_lines(array: np.ndarray) -> bool:
     """Whether each row of an array is made up of whole lines of the caches."""
     lengths = (array.__array_interface__["data"][0], array.itemsize * array.shape[-1], *array.strides[:-1])
-    return not any(length % _LINE for length in lengths)
+    return not any(length % LINE for length in lengths)
 
 
 def decode_uint16(raw: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
@@ -231,7 +229,7 @@ def _add_words(memory, stride, sign, low, high, out):
             target = out[y, first:last]
             union = np.uint32(0)
             for x in range(run.size):
-                union |= run[x] ^ stored_sign
+                union = np.uint32(union | (run[x] ^ stored_sign))
             if union == 0:
                 continue
             for x in range(run.size):
@@ -249,7 +247,7 @@ def _add_bytes(memory, stride, low, out):
             target = out[y, first:last]
             union = np.uint8(0)
             for x in range(run.size):
-                union |= run[x]
+                union = np.uint8(union | run[x])
             if union == 0:
                 continue
             for x in range(run.size):
@@ -303,7 +301,7 @@ def _moved_flags(words, low, high, out):
         run, target = words[first : first + _RUN], out[first : first + _RUN]
         union = np.uint32(0)
         for index in range(run.size):
-            union |= run[index]
+            union = np.uint32(union | run[index])
         if union == 0:
             target[:] = np.uint32(0)
             continue

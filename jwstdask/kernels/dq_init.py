@@ -30,7 +30,7 @@ def initialize(pixeldq, groupdq, mask):
         for x in range(nx):
             pixeldq[y, x] |= row[x]
             unusable[x] = np.uint8(row[x]) & _DO_NOT_USE
-            union |= unusable[x]
+            union = np.uint8(union | unusable[x])
         if union == 0:
             continue
         for integration in range(integrations):

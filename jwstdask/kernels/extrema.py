@@ -20,6 +20,12 @@ def instruction(builder: Any, name: str, values: Any, fastmath: tuple[str, ...] 
     return builder.call(function, values, fastmath=fastmath)
 
 
+def repeated(builder: Any, value: Any, count: int) -> Any:
+    """A vector all parts of which are one value."""
+    one = builder.insert_element(ir.Constant(ir.VectorType(value.type, count), ir.Undefined), value, ir.IntType(32)(0))
+    return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(ir.IntType(32), count), [0] * count))
+
+
 def extremum(builder: Any, name: str, values: Any) -> Any:
     """The smaller (``minnum``) or greater (``maxnum``) of two values that are numbers."""
     return instruction(builder, name, values, ("nnan",))

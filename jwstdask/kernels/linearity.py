@@ -9,44 +9,69 @@ import numba
 import numpy as np
 
 from jwstdask.core import dq
+from jwstdask.kernels.decode import swapped
+from jwstdask.kernels.runs import flat, to_change
 
 _SATURATED = np.uint8(dq.SATURATED)
 _NO_LIN_CORR = np.uint32(dq.NO_LIN_CORR)
+_MAGNITUDE, _INFINITE = np.uint32(0x7FFFFFFF), np.uint32(0x7F800000)
 
 
-@numba.njit(cache=True, nogil=True)
-def usable_coefficients(coefficients, coefficients_dq):
-    """Replace unusable polynomials by the identity.
+def usable_coefficients(stored: np.ndarray, coefficients_dq: np.ndarray) -> np.ndarray:
+    """Polynomials of a reference, the unusable ones replaced by the identity.
 
     A polynomial is unusable if its pixel is flagged NO_LIN_CORR, if a coefficient is NaN, or if the linear one is zero.
 
     Parameters
     ----------
-    coefficients
-        float32 (coefficient, y, x), lowest power first, changed in place.
+    stored
+        Floating point of any byte order (coefficient, y, x), lowest power first; at least two.
     coefficients_dq
         uint32 (y, x), changed in place: NO_LIN_CORR is added where a polynomial was replaced.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, the shape of ``stored``.
     """
+    if stored.dtype == ">f4" and all(stride >= 0 for stride in stored.strides):
+        words, strides = flat(stored.view(np.ndarray).view(np.uint32))
+        coefficients = np.empty(stored.shape, np.float32)
+        _usable(words, strides, True, coefficients, coefficients_dq)
+    else:
+        coefficients = np.array(stored, np.float32, order="C")
+        _usable(*flat(coefficients.view(np.uint32)), False, coefficients, coefficients_dq)
+    return coefficients
+
+
+@numba.njit(cache=True, nogil=True)
+def _usable(words, strides, turned, coefficients, coefficients_dq):
+    # From the words of a reference, with their bytes reversed if `turned`, in one walk.
     count, ny, nx = coefficients.shape
-    line = np.empty(nx, np.bool_)
+    unusable = np.empty(nx, np.uint32)
     for y in range(ny):
-        met = False
+        flags = coefficients_dq[y]
         for x in range(nx):
-            bad = (coefficients_dq[y, x] & _NO_LIN_CORR) != 0 or coefficients[1, y, x] == 0
-            line[x] = bad
-            met |= bad
+            unusable[x] = flags[x] & _NO_LIN_CORR
         for k in range(count):
+            start = k * strides[0] + y * strides[1]
+            row, target = words[start : start + nx], coefficients[k, y]
             for x in range(nx):
-                bad = np.isnan(coefficients[k, y, x])
-                line[x] |= bad
-                met |= bad
-        if met:
-            for x in range(nx):
-                if line[x]:
-                    coefficients_dq[y, x] |= _NO_LIN_CORR
-                    for k in range(count):
-                        coefficients[k, y, x] = 0
-                    coefficients[1, y, x] = 1
+                word = swapped(row[x]) if turned else row[x]
+                # All that is greater than infinity, regardless of sign, is not a number.
+                missing = (word & _MAGNITUDE) > _INFINITE or (k == 1 and (word & _MAGNITUDE) == 0)
+                unusable[x] |= _NO_LIN_CORR if missing else np.uint32(0)
+                target[x] = np.uint32(word).view(np.float32)
+        met = np.uint32(0)
+        for x in range(nx):
+            met = np.uint32(met | unusable[x])
+        if met == 0:
+            continue
+        for x in range(nx):
+            if unusable[x]:
+                flags[x] |= _NO_LIN_CORR
+                for k in range(count):
+                    coefficients[k, y, x] = 1 if k == 1 else 0
 
 
 def correct(
@@ -70,9 +95,8 @@ def correct(
     numpy.ndarray
         float32, shape of ``sci`` [DN].
     """
-    if out is None:
-        out = np.empty_like(sci)
-    _corrector(coefficients.shape[0])(sci, groupdq, coefficients, out)
+    out = to_change(sci, out)
+    _corrector(coefficients.shape[0])(out, groupdq, coefficients)
     return out
 
 
@@ -93,11 +117,17 @@ def correct_zeroframe(zeroframe: np.ndarray, coefficients: np.ndarray, out: np.n
     numpy.ndarray
         float32, shape of ``zeroframe`` [DN].
     """
-    unusable = np.where(zeroframe == 0, _SATURATED, np.uint8(0))[:, np.newaxis]
-    if out is None:
-        out = np.empty_like(zeroframe)
-    _corrector(coefficients.shape[0])(zeroframe[:, np.newaxis], unusable, coefficients, out[:, np.newaxis])
+    unusable = np.empty(zeroframe.shape, np.uint8)
+    _mark_zeros(zeroframe.reshape(-1), unusable.reshape(-1))
+    out = to_change(zeroframe, out)
+    _corrector(coefficients.shape[0])(out[:, np.newaxis], unusable[:, np.newaxis], coefficients)
     return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _mark_zeros(values, flags):
+    for x in range(values.size):
+        flags[x] = _SATURATED if values[x] == np.float32(0) else np.uint8(0)
 
 
 # The compiler unrolls a polynomial and works on many pixels at once only if it knows the number of coefficients:
@@ -107,16 +137,15 @@ def correct_zeroframe(zeroframe: np.ndarray, coefficients: np.ndarray, out: np.n
 @lru_cache(maxsize=32)
 def _corrector(count: int) -> Callable[..., None]:
     @numba.njit(cache=True, nogil=True)
-    def run(sci, groupdq, coefficients, out):
+    def run(sci, groupdq, coefficients):
         integrations, groups, ny, nx = sci.shape
-        # Through a line of its own, since ``out`` may be ``sci``.
+        # Through a line of its own: to store some of the values is slower than to store all.
         line = np.empty(nx, np.float32)
         for integration in range(integrations):
             for y in range(ny):
                 for group in range(groups):
                     values = sci[integration, group, y]
                     flags = groupdq[integration, group, y]
-                    target = out[integration, group, y]
                     for x in range(nx):
                         value = values[x]
                         # Horner's scheme; each operation rounds to float32.
@@ -126,7 +155,7 @@ def _corrector(count: int) -> Callable[..., None]:
                         total += coefficients[0, y, x]
                         line[x] = value if (flags[x] & _SATURATED) != 0 else total
                     for x in range(nx):
-                        target[x] = line[x]
+                        values[x] = line[x]
 
     return run
 

@@ -13,7 +13,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from jwstdask.kernels.extrema import instruction
+from jwstdask.kernels.extrema import instruction, repeated
 from jwstdask.kernels.networks import LARGEST, by_size, compare, vector_at
 
 LONGEST = LARGEST + 1
@@ -32,12 +32,6 @@ def _memory(context: Any, builder: Any, array: Any, value: Any) -> Any:
     return context.make_array(array)(context, builder, value).data
 
 
-def _repeated(builder: Any, value: Any, count: int) -> Any:
-    """A vector all parts of which are one value."""
-    one = builder.insert_element(ir.Constant(ir.VectorType(value.type, count), ir.Undefined), value, ir.IntType(32)(0))
-    return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(ir.IntType(32), count), [0] * count))
-
-
 @intrinsic
 def median_difference(
     typingctx: Any, ramp: Any, start: Any, distance: Any, differences: Any, divisor: Any, reciprocal: Any, medians: Any,
@@ -52,7 +46,7 @@ def median_difference(
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         data = _memory(context, builder, ramp, values[0])
         single, double = ir.VectorType(_FLOAT, MEDIANS), ir.VectorType(_DOUBLE, MEDIANS)
-        of, by = (_repeated(builder, value, MEDIANS) for value in (values[4], values[5]))
+        of, by = (repeated(builder, value, MEDIANS) for value in (values[4], values[5]))
 
         def emit(count: int) -> None:
             steps = []
@@ -69,7 +63,7 @@ def median_difference(
                 before = rate
             compare(builder, steps)
             both = builder.fadd(steps[(count - 1) // 2], steps[count // 2])
-            half = _repeated(builder, ir.Constant(_DOUBLE, 0.5), MEDIANS)
+            half = repeated(builder, ir.Constant(_DOUBLE, 0.5), MEDIANS)
             into = vector_at(builder, double, _memory(context, builder, medians, values[6]), values[7])
             builder.store(builder.fmul(both, half), into, align=8)
 
@@ -105,14 +99,14 @@ def sum_differences(
             )
             number = builder.load(builder.gep(numbers, [builder.add(values[6], loop.index)]))
             part = instruction(
-                builder, "fma", (builder.fsub(above, below), _repeated(builder, number, SUMS), builder.load(total))
+                builder, "fma", (builder.fsub(above, below), repeated(builder, number, SUMS), builder.load(total))
             )
             builder.store(part, total)
         of, into = (
             vector_at(builder, double, _memory(context, builder, array, values[at]), values[10])
             for array, at in ((kinds, 7), (sums, 9))
         )
-        chosen = builder.fcmp_ordered("==", builder.load(of, align=8), _repeated(builder, values[8], SUMS))
+        chosen = builder.fcmp_ordered("==", builder.load(of, align=8), repeated(builder, values[8], SUMS))
         builder.store(builder.select(chosen, builder.load(total), builder.load(into, align=8)), into, align=8)
         return context.get_dummy_value()
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from jwstdask.core import dq
 from jwstdask.kernels.networks import sort_columns
+from jwstdask.kernels.runs import to_change
 
 SIZE = 2048
 """Rows and columns of a near-infrared detector."""
@@ -424,8 +425,16 @@ def _rounds_first(first_single, integration, group):
     return first_single and integration == 0 and group == 0
 
 
-@numba.njit(cache=True, nogil=True)
-def subtract_levels(sci, levels, rows, fast_along_x, fast, slow, first_single, out):
+def subtract_levels(
+    sci: np.ndarray,
+    levels: np.ndarray,
+    rows: np.ndarray,
+    fast_along_x: bool,
+    fast: np.ndarray,
+    slow: np.ndarray,
+    first_single: bool,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
     """Subtract amplifier and row levels from a tile of a ramp.
 
     Parameters
@@ -444,12 +453,22 @@ def subtract_levels(sci, levels, rows, fast_along_x, fast, slow, first_single, o
         In the first group of the first integration the difference to the amplifier level is rounded to float32 before
         the row level is subtracted.
     out
-        float32, shape of ``sci`` [DN], overwritten; may be ``sci``.
+        Where to write; may be ``sci``.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, shape of ``sci`` [DN].
     """
+    out = to_change(sci, out)
+    _subtract_levels(out, levels, rows, fast_along_x, fast, slow, first_single)
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _subtract_levels(sci, levels, rows, fast_along_x, fast, slow, first_single):
     integrations, groups, ny, nx = sci.shape
     line = np.empty(nx, np.float64)
-    # Through a line of its own, since ``out`` may be ``sci``.
-    result = np.empty(nx, np.float32)
     for integration in range(integrations):
         for group in range(groups):
             rounds = _rounds_first(first_single, integration, group)
@@ -463,7 +482,7 @@ def subtract_levels(sci, levels, rows, fast_along_x, fast, slow, first_single, o
                         value = np.float64(sci[integration, group, y, x]) - level[amplifier, column % 2]
                         if rounds:
                             value = np.float64(np.float32(value))
-                        out[integration, group, y, x] = value - rows[integration, group, amplifier, row]
+                        sci[integration, group, y, x] = value - rows[integration, group, amplifier, row]
                 continue
             shift = rows[integration, group, 0]
             if fast_along_x:
@@ -474,23 +493,20 @@ def subtract_levels(sci, levels, rows, fast_along_x, fast, slow, first_single, o
                     line[x] = shift[slow[x]]
             for y in range(ny):
                 values = sci[integration, group, y]
-                target = out[integration, group, y]
                 constant = shift[slow[y]] if fast_along_x else level[fast[y] // _WIDTH, fast[y] % 2]
                 if fast_along_x:
                     if rounds:
                         for x in range(nx):
-                            result[x] = np.float64(np.float32(values[x] - line[x])) - constant
+                            values[x] = np.float64(np.float32(values[x] - line[x])) - constant
                     else:
                         for x in range(nx):
-                            result[x] = (values[x] - line[x]) - constant
+                            values[x] = (values[x] - line[x]) - constant
                 elif rounds:
                     for x in range(nx):
-                        result[x] = np.float64(np.float32(values[x] - constant)) - line[x]
+                        values[x] = np.float64(np.float32(values[x] - constant)) - line[x]
                 else:
                     for x in range(nx):
-                        result[x] = (values[x] - constant) - line[x]
-                for x in range(nx):
-                    target[x] = result[x]
+                        values[x] = (values[x] - constant) - line[x]
 
 
 @numba.njit(cache=True, nogil=True)

@@ -37,3 +37,23 @@ def flat(view: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
         return view.reshape(-1), strides
     span = view.shape[-1] + sum((size - 1) * stride for size, stride in zip(view.shape[:-1], strides, strict=True))
     return as_strided(view.view(np.ndarray), (span,), (itemsize,)), strides
+
+
+def to_change(array: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+    """What holds the values of an array and is changed in place.
+
+    A compiler knows that a value goes to where it came from, but not whether ``out`` is ``array`` or a shifted part of
+    it: through a line of its own, which tells it, memory is gone through at half the speed.
+
+    Parameters
+    ----------
+    array
+        Any.
+    out
+        Of the same shape, may be ``array``; a copy is made if None.
+    """
+    if out is None:
+        return array.copy()
+    if out is not array:
+        out[...] = array
+    return out

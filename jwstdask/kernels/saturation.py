@@ -16,6 +16,7 @@ _SATURATED = np.uint8(dq.SATURATED)
 _DO_NOT_USE = np.uint8(dq.DO_NOT_USE)
 _FLOOR = np.uint8(dq.AD_FLOOR | dq.DO_NOT_USE)
 _ZERO = np.uint8(0)
+_FLOOR_LEVEL = np.float32(0)
 _NO_SAT_CHECK = np.uint32(dq.NO_SAT_CHECK)
 
 
@@ -197,34 +198,35 @@ def _grow(marks, marked_rows, layers, bit, flags, flagged_rows, line):
 @numba.njit(cache=True, nogil=True)
 def _flag(sci, groupdq, threshold, unchecked, layers, dilution, expected, bias, union):
     integrations, groups, ny, nx = sci.shape
-    saturated = np.empty((ny, nx), np.uint8)
+    reached = np.empty(nx, np.uint8)
     marks = np.empty((ny, nx), np.uint8)
     marked_rows = np.empty(ny, np.bool_)
     rows = np.empty((groups, ny), np.bool_)
     line = np.empty(nx, np.uint8)
     for integration in range(integrations):
-        saturated[:] = 0
+        for y in range(ny):
+            reached[:] = 0
+            for group in range(groups):
+                values, flags = sci[integration, group, y], groupdq[integration, group, y]
+                bits = _ZERO
+                for x in range(nx):
+                    # Without these casts numbers of 64 bits would be compared and joined, an eighth as many at a time.
+                    since = np.uint8(reached[x] | (_SATURATED if values[x] >= threshold[y, x] else _ZERO))
+                    reached[x] = since
+                    new = np.uint8(flags[x] | since | (_FLOOR if values[x] <= _FLOOR_LEVEL else _ZERO))
+                    flags[x] = new
+                    bits = np.uint8(bits | new)
+                rows[group, y] = (bits & _SATURATED) != 0
         for group in range(groups):
-            values = sci[integration, group]
             flags = groupdq[integration, group]
             met = False
             for y in range(ny):
-                bits = _ZERO
-                for x in range(nx):
-                    value = values[y, x]
-                    reached = saturated[y, x] | (_SATURATED if value >= threshold[y, x] else _ZERO)
-                    saturated[y, x] = reached
-                    new = flags[y, x] | reached | (_FLOOR if value <= 0 else _ZERO)
-                    flags[y, x] = new
-                    bits |= new
-                rows[group, y] = (bits & _SATURATED) != 0
-                met |= rows[group, y]
+                marked_rows[y] = rows[group, y]
+                met |= marked_rows[y]
+                if marked_rows[y]:
+                    for x in range(nx):
+                        marks[y, x] = flags[y, x] & _SATURATED
             if met and layers > 0:
-                for y in range(ny):
-                    marked_rows[y] = rows[group, y]
-                    if marked_rows[y]:
-                        for x in range(nx):
-                            marks[y, x] = flags[y, x] & _SATURATED
                 _grow(marks, marked_rows, layers, _SATURATED, flags, rows[group], line)
 
         # From the last group back: saturation hidden in the average of a group before the first saturated one.
@@ -300,10 +302,10 @@ def _flag_interleaved(sci, groupdq, threshold, layers, expected, bias, union):
                 bits = _ZERO
                 for x in range(nx):
                     value = values[y, x]
-                    reached = saturated[y, x] | (_SATURATED if value >= threshold[y, x] else _ZERO)
+                    reached = np.uint8(saturated[y, x] | (_SATURATED if value >= threshold[y, x] else _ZERO))
                     saturated[y, x] = reached
-                    bits |= reached
-                    flags[y, x] |= reached | (_FLOOR if value <= 0 else _ZERO)
+                    bits = np.uint8(bits | reached)
+                    flags[y, x] |= reached | (_FLOOR if value <= _FLOOR_LEVEL else _ZERO)
                 marked_rows[y] = bits != 0
                 met |= marked_rows[y]
             if met and layers > 0:
@@ -353,8 +355,8 @@ def _clear_zeroframe(zeroframe, threshold, layers):
                 value = zeroframe[integration, y, x]
                 mark = _SATURATED if value >= threshold[y, x] else _ZERO
                 marks[y, x] = mark
-                grown[y, x] = mark | (_FLOOR if value <= 0 else _ZERO)
-                bits |= mark
+                grown[y, x] = mark | (_FLOOR if value <= _FLOOR_LEVEL else _ZERO)
+                bits = np.uint8(bits | mark)
             marked_rows[y] = bits != 0
         if layers > 0:
             _grow(marks, marked_rows, layers, _SATURATED, grown, cleared_rows, line)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from jwstdask.kernels.runs import to_change
+
 
 def subtract(sci: np.ndarray, bias: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """Subtract a bias image from every group; NaN in the bias counts as zero.
@@ -23,27 +25,23 @@ def subtract(sci: np.ndarray, bias: np.ndarray, out: np.ndarray | None = None) -
     numpy.ndarray
         float32, shape of ``sci`` [DN].
     """
-    if out is None:
-        out = np.empty_like(sci)
-    _subtract(sci, bias, out)
+    out = to_change(sci, out)
+    _subtract(out, bias)
     return out
 
 
 @numba.njit(cache=True, nogil=True)
-def _subtract(sci, bias, out):
+def _subtract(sci, bias):
     integrations, groups, ny, nx = sci.shape
-    # Through a line of its own, since ``out`` may be ``sci``.
-    level, line = np.empty(nx, np.float32), np.empty(nx, np.float32)
+    level = np.empty(nx, np.float32)
     for y in range(ny):
         for x in range(nx):
             level[x] = np.float32(0) if np.isnan(bias[y, x]) else bias[y, x]
         for integration in range(integrations):
             for group in range(groups):
-                values, target = sci[integration, group, y], out[integration, group, y]
+                values = sci[integration, group, y]
                 for x in range(nx):
-                    line[x] = values[x] - level[x]
-                for x in range(nx):
-                    target[x] = line[x]
+                    values[x] -= level[x]
 
 
 def subtract_zeroframe(zeroframe: np.ndarray, bias: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
@@ -63,7 +61,18 @@ def subtract_zeroframe(zeroframe: np.ndarray, bias: np.ndarray, out: np.ndarray 
     numpy.ndarray
         float32, shape of ``zeroframe`` [DN].
     """
-    unusable = zeroframe == 0
-    result = subtract(zeroframe[:, np.newaxis], bias, out=None if out is None else out[:, np.newaxis])[:, 0]
-    result[unusable] = 0
-    return result
+    out = to_change(zeroframe, out)
+    _subtract_zeroframe(out, bias)
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _subtract_zeroframe(zeroframe, bias):
+    integrations, ny, nx = zeroframe.shape
+    zero = np.float32(0)
+    for integration in range(integrations):
+        for y in range(ny):
+            values, levels = zeroframe[integration, y], bias[y]
+            for x in range(nx):
+                level = levels[x] if levels[x] == levels[x] else zero
+                values[x] = values[x] - level if values[x] != zero else zero

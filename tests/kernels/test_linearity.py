@@ -1,6 +1,7 @@
 """Polynomials of pixels, evaluated one by one."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -67,14 +68,18 @@ def test_frames_of_a_group_are_corrected_one_by_one(case, nframes):
     np.testing.assert_array_equal(linearity.correct_reads(sci, groupdq, coefficients, inverse, nframes, sci), expected)
 
 
-def test_unusable_polynomials_become_the_identity():
-    coefficients = np.tile(np.array([5, 1.1, 1e-5], np.float32)[:, None, None], (1, 2, 4))
+@pytest.mark.parametrize("kind", (">f4", "<f4", ">f8"))
+def test_unusable_polynomials_become_the_identity(kind):
+    # part of a larger image
+    stored = np.tile(np.array([5, 1.1, 1e-5], np.float32)[:, None, None], (1, 4, 6)).astype(kind)[:, 1:3, 2:]
     flags = np.zeros((2, 4), np.uint32)
     flags[0, 0] = dq.NO_LIN_CORR | dq.HOT
-    coefficients[2, 0, 1] = np.nan
-    coefficients[0, 1, 3] = np.nan
-    coefficients[1, 0, 2] = 0
-    linearity.usable_coefficients(coefficients, flags)
+    stored[2, 0, 1] = np.nan
+    stored[0, 1, 3] = np.nan
+    stored[1, 0, 2] = -0.0
+    before = stored.copy()
+    coefficients = linearity.usable_coefficients(stored, flags)
+    np.testing.assert_array_equal(stored, before)
     unusable = np.array([[1, 1, 1, 0], [0, 0, 0, 1]], bool)
     expected = np.where(unusable, np.array([0, 1, 0])[:, None, None], np.array([5, 1.1, 1e-5])[:, None, None])
     np.testing.assert_array_equal(coefficients, expected.astype(np.float32))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jwstdask.kernels.decode import swap32
-from jwstdask.kernels.runs import flat
+from jwstdask.kernels.runs import flat, to_change
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -32,3 +32,14 @@ def test_rows_that_are_not_contiguous_are_not_written_to():
     out = np.zeros((4, 6), np.float32)
     with pytest.raises(ValueError, match="not contiguous"):
         swap32(np.ones((4, 3), ">f4"), out[:, ::2])
+
+
+def test_what_is_changed_in_place_is_a_copy_or_what_was_given():
+    array = np.arange(6.0).reshape(2, 3)
+    copy = to_change(array, None)
+    assert not np.shares_memory(copy, array)
+    assert to_change(array, array) is array
+    out = np.zeros((2, 3))
+    assert to_change(array, out) is out
+    for changed in (copy, out):
+        np.testing.assert_array_equal(changed, array)

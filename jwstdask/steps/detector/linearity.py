@@ -11,7 +11,6 @@ import numpy as np
 from jwstdask.core.block import RampBlock
 from jwstdask.core.step import Meta, Step
 from jwstdask.kernels import linearity
-from jwstdask.kernels.decode import native_floats
 from jwstdask.refs.stripes import is_multistripe
 
 
@@ -59,16 +58,14 @@ class LinearityStep(Step):
     def apply(self, block: RampBlock, prepared: Polynomials, gathered: Any = None) -> None:
         tile = block.window.rows, block.window.columns
         flags = np.array(prepared.flags[tile], np.uint32, order="C")
-        coefficients = native_floats(prepared.coefficients[(slice(None), *tile)])
-        linearity.usable_coefficients(coefficients, flags)
+        coefficients = linearity.usable_coefficients(prepared.coefficients[(slice(None), *tile)], flags)
         # The prediction of single frames needs a rate, hence two groups.
         if prepared.inverse is None or block.sci.shape[1] < 2:
             linearity.correct(block.sci, block.groupdq, coefficients, out=block.sci)
         else:
             # Each polynomial is judged on its own, whatever became of the other one.
             inverse_flags = np.array(prepared.flags[tile], np.uint32, order="C")
-            inverse = native_floats(prepared.inverse[(slice(None), *tile)])
-            linearity.usable_coefficients(inverse, inverse_flags)
+            inverse = linearity.usable_coefficients(prepared.inverse[(slice(None), *tile)], inverse_flags)
             linearity.correct_reads(block.sci, block.groupdq, coefficients, inverse, prepared.nframes, out=block.sci)
             flags |= inverse_flags
         if block.zeroframe is not None:
