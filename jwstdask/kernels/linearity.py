@@ -48,28 +48,25 @@ def usable_coefficients(stored: np.ndarray, coefficients_dq: np.ndarray) -> np.n
 def _usable(words, strides, turned, coefficients, coefficients_dq):
     # From the words of a reference, with their bytes reversed if `turned`, in one walk.
     count, ny, nx = coefficients.shape
-    unusable = np.empty(nx, np.uint32)
+    unusable = np.empty((ny, nx), np.uint8)
     for y in range(ny):
-        flags = coefficients_dq[y]
         for x in range(nx):
-            unusable[x] = flags[x] & _NO_LIN_CORR
-        for k in range(count):
+            unusable[y, x] = (coefficients_dq[y, x] & _NO_LIN_CORR) != 0
+    for k in range(count):
+        # All that is greater than infinity, regardless of sign, is not a number.
+        least = np.uint32(1 if k == 1 else 0)
+        for y in range(ny):
             start = k * strides[0] + y * strides[1]
-            row, target = words[start : start + nx], coefficients[k, y]
+            row, target, marks = words[start : start + nx], coefficients[k, y], unusable[y]
             for x in range(nx):
-                word = swapped(row[x]) if turned else row[x]
-                # All that is greater than infinity, regardless of sign, is not a number.
-                missing = (word & _MAGNITUDE) > _INFINITE or (k == 1 and (word & _MAGNITUDE) == 0)
-                unusable[x] |= _NO_LIN_CORR if missing else np.uint32(0)
-                target[x] = np.uint32(word).view(np.float32)
-        met = np.uint32(0)
+                word = np.uint32(swapped(row[x]) if turned else row[x])
+                magnitude = np.uint32(word & _MAGNITUDE)
+                marks[x] |= (magnitude > _INFINITE) | (magnitude < least)
+                target[x] = word.view(np.float32)
+    for y in range(ny):
         for x in range(nx):
-            met = np.uint32(met | unusable[x])
-        if met == 0:
-            continue
-        for x in range(nx):
-            if unusable[x]:
-                flags[x] |= _NO_LIN_CORR
+            if unusable[y, x]:
+                coefficients_dq[y, x] |= _NO_LIN_CORR
                 for k in range(count):
                     coefficients[k, y, x] = 1 if k == 1 else 0
 
