@@ -1,4 +1,4 @@
-"""Sorting networks on values that lie side by side, held in registers.
+"""Sorting networks on values that lie side by side, held in registers, or some of them on the stack.
 
 A network is a list of comparators, pairs of rows (low, high): what is smaller goes to the row ``low``. Which ones there
 are does not depend on the values, so a few columns at a time can be loaded, sorted with two instructions a comparator,
@@ -21,6 +21,12 @@ from jwstdask.kernels.extrema import extremum, greater, smaller
 
 LARGEST = 16
 """Rows that are sorted in registers; more would not fit."""
+
+_LARGEST_SPILLED = 40
+"""Rows of float32 whose comparators are written out as well: the compiler keeps those that do not fit on the stack.
+
+A third of the time that rows take which are exchanged in memory, two by two.
+"""
 
 _VECTOR = 32  # bytes of a vector: those of AVX2, and what compilers prefer where there are longer ones
 
@@ -64,11 +70,11 @@ def vector_at(builder: Any, kind: Any, data: Any, index: Any) -> Any:
     return builder.bitcast(builder.gep(data, [index]), kind.as_pointer())
 
 
-def by_size(builder: Any, size: Any, emit: Callable[[int], None]) -> None:
-    """Code for each number of rows, 2 to ``LARGEST``, of which that for ``size`` is run, or none."""
+def by_size(builder: Any, size: Any, largest: int, emit: Callable[[int], None]) -> None:
+    """Code for each number of rows, 2 to ``largest``, of which that for ``size`` is run, or none."""
     done = builder.append_basic_block("done")
     choice = builder.switch(size, done)
-    for count in range(2, LARGEST + 1):
+    for count in range(2, largest + 1):
         block = builder.append_basic_block(f"rows{count}")
         choice.add_case(ir.Constant(size.type, count), block)
         builder.position_at_end(block)
@@ -88,7 +94,8 @@ def compare(builder: Any, rows: list[Any]) -> None:
 def _sort(typingctx: Any, array: Any, start: Any, distance: Any, size: Any) -> Any:
     """Sort columns, ``_VECTOR`` bytes of them, of an array in one dimension.
 
-    They have ``size`` rows, the first at ``start``, ``distance`` apart. Of other than 2 to ``LARGEST`` nothing is done.
+    They have ``size`` rows, the first at ``start``, ``distance`` apart. Of other than 2 to ``LARGEST``, of float32
+    ``_LARGEST_SPILLED``, nothing is done.
     """
     if not isinstance(array, types.Array) or array.ndim != 1 or not isinstance(array.dtype, types.Float):
         return None
@@ -106,7 +113,7 @@ def _sort(typingctx: Any, array: Any, start: Any, distance: Any, size: Any) -> A
             for row, place in zip(rows, places, strict=True):
                 builder.store(row, place, align=itemsize)
 
-        by_size(builder, values[3], emit)
+        by_size(builder, values[3], _LARGEST_SPILLED if itemsize == 4 else LARGEST, emit)
         return context.get_dummy_value()
 
     return types.none(array, start, distance, size), generate
@@ -135,7 +142,7 @@ def sort_rows(rows, size, width, network):
     ``network`` is :func:`sorting_network` of the size. The columns must be some whole vectors of 32 bytes; a column
     with NaN may hold anything afterwards.
     """
-    if size > LARGEST:
+    if size > (_LARGEST_SPILLED if rows.itemsize == 4 else LARGEST):
         exchange_rows(rows, network, width)
         return
     flat = rows.reshape(-1)
@@ -150,7 +157,7 @@ def sort_columns(keys, count, lanes):
     A column with NaN may hold anything afterwards.
     """
     width = _VECTOR // keys.itemsize
-    if count <= LARGEST and lanes >= width:
+    if count <= (_LARGEST_SPILLED if keys.itemsize == 4 else LARGEST) and lanes >= width:
         for start in range(0, lanes, width):
             # The last columns may be sorted already.
             _sort(keys, min(start, lanes - width), lanes, count)

@@ -67,7 +67,7 @@ def median_difference(
             into = vector_at(builder, double, _memory(context, builder, medians, values[6]), values[7])
             builder.store(builder.fmul(both, half), into, align=8)
 
-        by_size(builder, values[3], emit)
+        by_size(builder, values[3], LARGEST, emit)
         return context.get_dummy_value()
 
     arguments = ramp, start, distance, differences, types.float64, types.float64, medians, place
