@@ -29,6 +29,7 @@ import numba
 import numpy as np
 
 from jwstdask.core.dq import DO_NOT_USE, JUMP_DET, SATURATED
+from jwstdask.kernels.borrowed import borrowed, held
 from jwstdask.kernels.networks import sort_columns
 from jwstdask.kernels.prefetch import prefetch
 from jwstdask.kernels.sigma_clip import append_place, search_sigma_clip
@@ -230,7 +231,9 @@ def _search_iterative(sci, groupdq, gain, readnoise, frames, threshold, threshol
     nints, ngroups, ny, nx = sci.shape
     count = nints * (ngroups - 1)
     width = min(max(_BUFFER // count // 16 * 16, 32), 256)
-    keys = np.empty(count * width, np.float32)
+    sci, groupdq, gain, readnoise = borrowed(sci), borrowed(groupdq), borrowed(gain), borrowed(readnoise)
+    own_keys = np.empty(count * width, np.float32)
+    keys = borrowed(own_keys)
     previous = np.empty(width, np.float32)
     usable = np.empty(width, np.int32)
     padded = np.zeros((width + 7) // 8 * 8, np.bool_)
@@ -288,6 +291,7 @@ def _search_iterative(sci, groupdq, gain, readnoise, frames, threshold, threshol
                                 groupdq[integration, group, y, x + lane] |= _JUMP
                                 jumps, found = append_place(jumps, found, integration, group, y, x + lane)
                             before = value
+    held(own_keys)
     return jumps[:found]
 
 
@@ -297,7 +301,9 @@ def _search_single_pass(sci, groupdq, gain, readnoise, frames, threshold, least,
     nints, ngroups, ny, nx = sci.shape
     count = nints * (ngroups - 1)
     width = min(max(_BUFFER // count // 16 * 16, 32), 256)
-    keys = np.empty(count * width, np.float32)
+    sci, groupdq, gain, readnoise = borrowed(sci), borrowed(groupdq), borrowed(gain), borrowed(readnoise)
+    own_keys = np.empty(count * width, np.float32)
+    keys = borrowed(own_keys)
     previous = np.empty(width, np.float32)
     usable = np.empty(width, np.int32)
     padded = np.zeros((width + 7) // 8 * 8, np.bool_)
@@ -348,6 +354,7 @@ def _search_single_pass(sci, groupdq, gain, readnoise, frames, threshold, least,
                                 groupdq[integration, group, y, x + lane] |= _JUMP
                                 jumps, found = append_place(jumps, found, integration, group, y, x + lane)
                             before = value
+    held(own_keys)
     return jumps[:found]
 
 

@@ -27,6 +27,7 @@ import numba
 import numpy as np
 
 from jwstdask.core.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, NO_GAIN_VALUE, PERSISTENCE, SATURATED
+from jwstdask.kernels.borrowed import borrowed, held
 from jwstdask.kernels.networks import median_network, sorting_network
 from jwstdask.kernels.ramp_flagged import fit_flagged, gather, median_rates, suits
 from jwstdask.kernels.ramp_lines import (
@@ -150,6 +151,12 @@ def _fit_rows(
     rate_sci, rate_err, rate_dq, rate_poisson, rate_rnoise, ints_sci, ints_err, ints_dq, ints_poisson, ints_rnoise,
 ):  # fmt: skip
     """Fit rows y0:y1, columns x0:x1, at least ``LANES`` of them; arrays as in :func:`ramp_fit`."""
+    sci, groupdq, pixeldq, zeroframe = borrowed(sci), borrowed(groupdq), borrowed(pixeldq), borrowed(zeroframe)
+    gain, readnoise, dark = borrowed(gain), borrowed(readnoise), borrowed(dark)
+    rate_sci, rate_err, rate_dq = borrowed(rate_sci), borrowed(rate_err), borrowed(rate_dq)
+    rate_poisson, rate_rnoise = borrowed(rate_poisson), borrowed(rate_rnoise)
+    ints_sci, ints_err, ints_dq = borrowed(ints_sci), borrowed(ints_err), borrowed(ints_dq)
+    ints_poisson, ints_rnoise = borrowed(ints_poisson), borrowed(ints_rnoise)
     integrations = sci.shape[0]
     size = last - first
     one_group_time = (np.float64(np.float32(nframes)) + 1.0) * frame_time / 2.0
@@ -180,19 +187,23 @@ def _fit_rows(
     # more than is used keeps the parts from falling on the same places of the first-level cache.
     in_row = (x1 - x0 + LANES - 1) // LANES
     most = min(_LINES, max((y1 - y0) * in_row, 1))
-    work = np.empty((13, _LINES + 1, LANES))
+    own_work = np.empty((13, _LINES + 1, LANES))
+    work = borrowed(own_work)
     pixel_gain, pixel_noise, pixel_dark, median = work[0], work[1], work[2], work[3]
     inverse_gain, full_rnoise, full_read_weight = work[4], work[5], work[6]
     weighted, poisson_weight, read_weight, recovered, slack = work[7], work[8], work[9], work[10], work[11]
     full_poisson = work[12]
-    marks = np.empty((7, _LINES + 1, LANES), np.uint32)
+    own_marks = np.empty((7, _LINES + 1, LANES), np.uint32)
+    marks = borrowed(own_marks)
     pixel_dq, flags, dead, filled, partly, has_chargeloss = marks[0], marks[1], marks[2], marks[3], marks[4], marks[5]
     unsure = marks[6]
-    constant = np.empty((3, _LINES + 1, LANES), np.float32)
+    own_constant = np.empty((3, _LINES + 1, LANES), np.float32)
+    constant = borrowed(own_constant)
     out_err, out_poisson, out_rnoise = constant[0], constant[1], constant[2]
     clean = np.empty((integrations, most, LANES), np.uint8)
     numbers = np.empty((integrations, most), np.int64)
-    ramps = np.empty(size * LANES, np.float32)
+    own_ramps = np.empty(size * LANES, np.float32)
+    ramps = borrowed(own_ramps)
     union = np.empty(LANES, np.uint8)
     doubted = np.empty(LANES, np.uint32)
     greatest_bits = np.empty(LANES, np.uint32)
@@ -547,6 +558,10 @@ def _fit_rows(
                 if has_chargeloss[r, lane] and recovered[r, lane] > 0.0:
                     rate_rnoise[y, x] = capped(1.0 / recovered[r, lane])
             break
+    held(own_work)
+    held(own_marks)
+    held(own_constant)
+    held(own_ramps)
 
 
 # Public ---------------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import numba
 import numpy as np
 
 from jwstdask.core.dq import DO_NOT_USE, JUMP_DET, SATURATED
+from jwstdask.kernels.borrowed import borrowed, held
 from jwstdask.kernels.networks import sort_columns
 from jwstdask.kernels.sort import median as median_of
 from jwstdask.kernels.sort import select
@@ -318,12 +319,15 @@ def search_sigma_clip(sci, groupdq, gain, threshold, together, least, greatest):
     # Of sums in float32, twice the bound of any order of summation.
     error = 1.2e-7 * (rows + 12)
     error = error if error < 0.1 else np.inf
-    values = np.full(batch * padded * width, _NAN)
+    sci, groupdq, gain = borrowed(sci), borrowed(groupdq), borrowed(gain)
+    own_values = np.full(batch * padded * width, _NAN)
+    values = borrowed(own_values)
     sample = np.empty(_SAMPLE * width, np.float32)
     before = np.empty(width, np.float32)
     column = np.empty(rows, np.float64)
     middle = np.empty(rows, np.float32)
-    work = np.empty(22 * _LINE, np.float32)
+    own_work = np.empty(22 * _LINE, np.float32)
+    work = borrowed(own_work)
     lines = work.reshape(22, _LINE)
     few = np.empty((width, most), np.float32)
     few_rows = np.empty((width, most), np.int32)
@@ -432,4 +436,6 @@ def search_sigma_clip(sci, groupdq, gain, threshold, together, least, greatest):
                     if lines[_NUMBER, lane] != 0.0 or lines[_ODD, lane] != 0.0:
                         least[y, x + lane] = min(least[y, x + lane], lines[_LOWER, lane])
                         greatest[y, x + lane] = max(greatest[y, x + lane], lines[_UPPER, lane])
+    held(own_values)
+    held(own_work)
     return jumps[:found]
