@@ -12,9 +12,9 @@ from numba.extending import intrinsic
 def borrowed(typingctx: Any, array: Any) -> Any:
     """An array that nobody counts the users of, in the memory of one that is held for as long.
 
-    Each part that is taken of an array, and each that is done with, is counted by an instruction that waits for all
-    others, as long as it takes to add up sixty numbers. Arguments of a kernel are held by its caller; what it makes
-    itself must be given to :func:`held` after the last use of the borrowed array.
+    numba counts each part that is taken of an array, and each that is done with, by an atomic instruction: a tenth of
+    the time of a fit whose lines are short. Arguments of a kernel are held by its caller; what it makes itself must be
+    given to :func:`held` after the last use of the borrowed array.
     """
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
