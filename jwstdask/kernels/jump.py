@@ -42,7 +42,7 @@ _UNUSABLE = np.uint8(DO_NOT_USE | SATURATED)
 _JUMP = np.uint8(JUMP_DET)
 _NAN = np.float32(np.nan)
 _INF = np.float32(np.inf)
-_BRIGHT = np.float32(1e7)  # variance up to which float32 tells what is no jump for sure [electron^2]
+_BRIGHT = np.float32(1e7)  # variance up to which float32 tells what is no jump, by the squared threshold [electron^2]
 _BUFFER = 8192  # float32 values of a sort buffer: it must stay in the first-level cache
 
 
@@ -164,7 +164,7 @@ def _look_closer(usable, typical, lowest, first, second, highest, readnoise, gai
     # Pixels that may have a jump, from rows of sorted differences: those around the median, the lowest and the highest.
     # It never misses one: what comes closer than 1e-3 to the threshold, or is NaN, is doubtful. So are all pixels with
     # other than the typical number of differences, for which these are not the right rows. In float32 the deviation is
-    # known to 2^-23 of the median, which is less than 1e-3 of sigma / 2 up to _BRIGHT.
+    # known to 2^-23 of the median, which is less than 5e-4 of the threshold for variances up to _BRIGHT of its square.
     for lane in range(usable.size):
         median = np.float32(0.5) * first[lane] + np.float32(0.5) * second[lane]
         above = highest[lane] - median
@@ -172,7 +172,7 @@ def _look_closer(usable, typical, lowest, first, second, highest, readnoise, gai
         worst = above if above > below else below
         scaled = readnoise[lane] * gain[lane]
         variance = abs(median) + factor * (scaled * scaled)
-        sure = (worst * worst < limit * variance) & (variance < _BRIGHT)
+        sure = (worst * worst < limit * variance) & (variance < _BRIGHT * limit)
         doubtful[lane] = not sure or usable[lane] != typical
 
 
