@@ -5,12 +5,13 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from jwstdask.kernels.compiled import UNCOUNTED
 from jwstdask.kernels.flag_lines import any_flag, count_any, count_flag, lowest, union_of
 from jwstdask.kernels.prefetch import LINE
 from jwstdask.kernels.runs import flat
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _count_line(flags, start, counts):
     # Most have no flags.
     if any_flag(flags, start):
@@ -22,12 +23,11 @@ def _count_line(flags, start, counts):
             union = np.uint32(union & (union - np.uint32(1)))
 
 
-@numba.njit(cache=True, nogil=True)
-def _count(flags: np.ndarray, strides: tuple[int, int, int], shape: tuple[int, ...], counts: np.ndarray) -> None:
+@numba.njit(**UNCOUNTED)
+def _count(flags, strides, shape, counts, rest):
     nx = shape[3]
-    width = LINE // flags.itemsize
+    width = rest.size
     whole = nx - nx % width
-    rest = np.zeros(width, flags.dtype)
     for i in range(shape[0]):
         for j in range(shape[1]):
             for y in range(shape[2]):
@@ -35,7 +35,8 @@ def _count(flags: np.ndarray, strides: tuple[int, int, int], shape: tuple[int, .
                 for first in range(start, start + whole, width):
                     _count_line(flags, first, counts)
                 if whole < nx:
-                    rest[: nx - whole] = flags[start + whole : start + nx]
+                    for x in range(nx - whole):
+                        rest[x] = flags[start + whole + x]
                     _count_line(rest, 0, counts)
 
 
@@ -54,6 +55,6 @@ def count_flags(flags: np.ndarray) -> np.ndarray:
     """
     counts = np.zeros(34, np.int64)
     whole = flags[(None,) * (4 - flags.ndim)]
-    _count(*flat(whole), whole.shape, counts)
+    _count(*flat(whole), whole.shape, counts, np.zeros(LINE // flags.itemsize, flags.dtype))
     counts[33] = flags.size
     return counts

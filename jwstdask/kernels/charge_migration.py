@@ -9,12 +9,13 @@ import numba
 import numpy as np
 
 from jwstdask.core import dq
+from jwstdask.kernels.compiled import COMPILED
 
 _FLAGS = np.uint8(dq.CHARGELOSS | dq.DO_NOT_USE)
 _DO_NOT_USE = np.uint8(dq.DO_NOT_USE)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def flag(sci, groupdq, signal_threshold):
     """Flag each pixel and its four neighbours from the first group above a threshold to the end of the ramp.
 

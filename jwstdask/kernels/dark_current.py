@@ -7,6 +7,7 @@ import math
 import numba
 import numpy as np
 
+from jwstdask.kernels.compiled import UNCOUNTED
 from jwstdask.kernels.decode import stored_float
 from jwstdask.kernels.runs import flat, to_change
 
@@ -87,7 +88,8 @@ def subtract(
     extrapolated = any(plane >= count for group in groups for plane in group)
     if not extrapolated and dark.dtype == ">f4":
         words, strides = flat(dark.view(np.ndarray)[:, rows, columns].view(np.uint32))
-        _subtract_stored(out, words, strides, np.array([(each.start, each.stop) for each in groups]), averaged)
+        ranges = np.array([(each.start, each.stop) for each in groups])
+        _subtract_stored(out, words, strides, ranges, averaged, np.empty(_LINE, np.float32))
         return out
     last = rate = None
     if extrapolated:
@@ -95,17 +97,18 @@ def subtract(
         rate = last - np.asarray(dark[count - 2, rows, columns], np.float32)
     # One group at a time: a dark as large as the tile would push the tile out of the cache.
     planes = np.empty((max(map(len, groups)), *sci.shape[2:]), np.float64 if extrapolated else np.float32)
+    level = np.empty(sci.shape[-1], planes.dtype)
     for group, wanted in enumerate(groups):
         for index, plane in enumerate(wanted):
             if plane < count:
                 planes[index] = dark[plane, rows, columns]
             else:
                 planes[index] = np.float64(plane - count + 1) * rate + last
-        _subtract(out, group, planes[: len(wanted)], averaged)
+        _subtract(out, group, planes[: len(wanted)], averaged, level)
     return out
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**UNCOUNTED)
 def _finish(sci, group, y, left, level, count, averaged):
     # Divide a line of sums by their number and subtract it from the pixels from ``left`` on.
     size = level.size
@@ -127,14 +130,14 @@ def _finish(sci, group, y, left, level, count, averaged):
             values[x] -= level[x]
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _add_one(words, level):
     for x in range(level.size):
         value = stored_float(words[x])
         level[x] += value if value == value else np.float32(0)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _add_two(words, more, level):
     for x in range(level.size):
         value = stored_float(words[x])
@@ -143,16 +146,15 @@ def _add_two(words, more, level):
         level[x] = total + (second if second == second else np.float32(0))
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def _subtract_stored(sci, words, strides, groups, averaged):
+@numba.njit(**UNCOUNTED)
+def _subtract_stored(sci, words, strides, groups, averaged, sums):
     # As below, of a dark as it stands in a FITS file: its bytes are swapped on the way. All groups, (first, end) plane.
     ny, nx = sci.shape[2:]
-    sums = np.empty(_LINE, np.float32)
     for group in range(len(groups)):
         first, end = groups[group]
         for y in range(ny):
-            for left in range(0, nx, _LINE):
-                size = min(_LINE, nx - left)
+            for left in range(0, nx, sums.size):
+                size = min(sums.size, nx - left)
                 level = sums[:size]
                 level[:] = np.float32(0 if first < end else np.nan)
                 for plane in range(first, end, 2):
@@ -165,10 +167,9 @@ def _subtract_stored(sci, words, strides, groups, averaged):
                 _finish(sci, group, y, left, level, end - first, averaged)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def _subtract(sci, group, planes, averaged):
+@numba.njit(**UNCOUNTED)
+def _subtract(sci, group, planes, averaged, level):
     count, ny, nx = planes.shape
-    level = np.empty(nx, planes.dtype)
     zero = planes.dtype.type(0)
     for y in range(ny):
         level[:] = zero

@@ -10,6 +10,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
+from jwstdask.kernels.compiled import COMPILED, UNCOUNTED
 from jwstdask.kernels.prefetch import LINE
 from jwstdask.kernels.runs import flat
 
@@ -22,7 +23,7 @@ result, so that it is not optimised away.
 """
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def swapped(word):
     """A word of 32 bits with its bytes reversed."""
     return np.uint32(
@@ -33,13 +34,13 @@ def swapped(word):
     )
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def stored_float(word):
     """The float32 that a word of a FITS file stands for."""
     return np.uint32(swapped(word)).view(np.float32)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _decode_uint16(raw, strides, out):
     ny, nx = out.shape[2:]
     fetch = nx > 0 and 2 * nx < _SHORT
@@ -63,7 +64,7 @@ def _decode_uint16(raw, strides, out):
     return seen
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _swap32(raw, raw_strides, out, out_strides, shape, flip):
     planes, ny, nx = shape
     fetch = nx > 0 and 4 * nx < _SHORT
@@ -103,10 +104,9 @@ def _put_line(typing_context, source, start, target, place):
     return types.void(source, start, target, place), generate
 
 
-@numba.njit(cache=True, nogil=True)
-def _stream32(raw, raw_strides, out, out_strides, shape, flip):
+@numba.njit(**UNCOUNTED)
+def _stream32(raw, raw_strides, out, out_strides, shape, flip, turned):
     planes, ny, nx = shape
-    turned = np.empty(nx, np.uint32)
     for plane in range(planes):
         for y in range(ny):
             source, target = plane * raw_strides[0] + y * raw_strides[1], plane * out_strides[0] + y * out_strides[1]
@@ -178,15 +178,19 @@ def swap32(
     if out.size and out.strides[-1] != out.itemsize:
         raise ValueError("the last axis of the array to write to is not contiguous")
     source, target = raw.view(np.uint32), out.view(np.uint32)
-    kernel = _stream32 if stream and _of_lines(out) else _swap32
-    if kernel is _swap32 and raw.flags.c_contiguous and out.flags.c_contiguous:
+    past_caches = stream and _of_lines(out)
+    if not past_caches and raw.flags.c_contiguous and out.flags.c_contiguous:
         # One run, whatever the shape.
-        kernel(source.reshape(-1), (0, 0), target.reshape(-1), (0, 0), (1, 1, raw.size), bits)
+        _swap32(source.reshape(-1), (0, 0), target.reshape(-1), (0, 0), (1, 1, raw.size), bits)
         return out
     lead = (None,) * (3 - raw.ndim)
     for index in np.ndindex(*raw.shape[:-3]):
         part = source[index][lead], target[index][lead]
-        kernel(*flat(part[0]), *flat(part[1]), part[0].shape, bits)
+        whole = *flat(part[0]), *flat(part[1]), part[0].shape, bits
+        if past_caches:
+            _stream32(*whole, np.empty(raw.shape[-1], np.uint32))
+        else:
+            _swap32(*whole)
     return out
 
 
@@ -212,13 +216,13 @@ _RUN = 64
 """Words of flags that are looked at together: most have none."""
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _moved(word, low, high):
     flags = low[word & np.uint32(0xFFFF)]
     return flags | high[word >> np.uint32(16)] if high.size else flags
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _add_words(memory, stride, sign, low, high, out):
     ny, nx = out.shape
     stored_sign = swapped(sign)
@@ -237,7 +241,7 @@ def _add_words(memory, stride, sign, low, high, out):
                 target[x] |= _moved(word, low, high) if low.size else word
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _add_bytes(memory, stride, low, out):
     ny, nx = out.shape
     for y in range(ny):
@@ -295,7 +299,7 @@ def standard_flags(
 _NO_TABLE = np.zeros(0, np.uint32)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def _moved_flags(words, low, high, out):
     for first in range(0, words.size, _RUN):
         run, target = words[first : first + _RUN], out[first : first + _RUN]

@@ -6,11 +6,12 @@ import numba
 import numpy as np
 
 from jwstdask.core import dq
+from jwstdask.kernels.compiled import COMPILED
 
 _DO_NOT_USE = np.uint8(dq.DO_NOT_USE)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def initialize(pixeldq, groupdq, mask):
     """Add a mask to the pixel flags, and its unusable pixels to the flags of every group.
 

@@ -22,6 +22,8 @@ from functools import cached_property
 import numba
 import numpy as np
 
+from jwstdask.kernels.compiled import COMPILED, UNCOUNTED
+
 PACKET = 4
 """Columns read at once."""
 
@@ -111,7 +113,7 @@ def spline_pieces(wave: np.ndarray) -> np.ndarray:
     return np.stack([spline(nodes, nu=order) / factorials[order] for order in range(4)], axis=1)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _value(pieces, phase):
     """The wave at a phase of 0 to 1."""
     place = phase * (pieces.shape[0] - 1) + 0.5
@@ -120,7 +122,7 @@ def _value(pieces, phase):
     return pieces[piece, 0] + d * (pieces[piece, 1] + d * (pieces[piece, 2] + d * pieces[piece, 3]))
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def wave_at(pieces: np.ndarray, phase: np.ndarray) -> np.ndarray:
     """A wave at phases, of which the whole turns are dropped.
 
@@ -220,7 +222,7 @@ def subtract_waves(
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def _subtract_wave(sci, x0, first, step, phases, amplitudes, pieces):
     integrations, groups, ny, nx = sci.shape
     lead = x0 % PACKET
@@ -245,7 +247,7 @@ def _subtract_wave(sci, x0, first, step, phases, amplitudes, pieces):
 # Good pixels: those that scatter less than twice the median
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def scatter(sci: np.ndarray) -> np.ndarray:
     """Standard deviation of the groups of each ramp, summed in float32 in the order of the groups.
 
@@ -403,7 +405,7 @@ class PhaseSums:
         self._unsure.clear()
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _add_ramps(sci, found, pixeldq, limit, index, x0, sums, counts):
     integrations, groups, ny, nx = sci.shape
     lead, packet0 = x0 % PACKET, x0 // PACKET
@@ -549,7 +551,7 @@ def _chi_squared(
     return a, b
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def _add_bins(sums, counts, pieces, phase, trials, a, b):
     integrations, bins, groups = sums.shape
     t, tt = 0.0, 0.0
@@ -592,7 +594,7 @@ def _solve(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.where(solvable, a * amplitude**2 + b * amplitude, np.nan), amplitude
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def _add_integrations(a, b, phases, leap, integrations, nearest):
     """Coefficients at phases, each integration at the next trial phase, or at the nearest one."""
     trials = a.shape[1]
@@ -610,7 +612,7 @@ def _add_integrations(a, b, phases, leap, integrations, nearest):
     return total_a, total_b
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _next_trial(phase, later, trials):
     """Index of the trial phase that follows ``phase + later`` most closely, at distances as rounded by `numpy.mod`."""
     guess = int(np.ceil((phase + later) * trials))

@@ -15,6 +15,7 @@ from itertools import pairwise
 import numba
 import numpy as np
 
+from jwstdask.kernels.compiled import COMPILED, UNCOUNTED
 from jwstdask.kernels.emicorr import BAD_PACKETS, PACKET, Readout
 
 _MOST_BINS = 500
@@ -22,7 +23,7 @@ _MOST_CLIPS = 5
 _CLIP = 3.0
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**COMPILED)
 def residuals(ramp: np.ndarray) -> np.ndarray:
     """What is left of the ramps of an integration without line and bias, averaged over the columns of each packet.
 
@@ -65,7 +66,7 @@ def residuals(ramp: np.ndarray) -> np.ndarray:
     return result
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def _median(values):
     if np.isnan(values).any():
         return np.float32(np.nan)
@@ -94,7 +95,7 @@ def whole_residuals(parts: np.ndarray) -> np.ndarray:
     return parts
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _clock(i, group, y, p, groups, frame, row, samples, reset, last):
     """Clocks since the first pixel of the exposure."""
     clock = (i * groups + group) * frame + i * reset + y * row + p * samples
@@ -139,7 +140,7 @@ def fold(values: np.ndarray, readout: Readout, period: float, bins: int) -> np.n
     return wave - np.median(wave)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def _bin_index(shape, numbers, period, edges):
     groups, frame, row, samples, reset, last = numbers
     bins = edges.size - 1
@@ -159,7 +160,7 @@ def _bin_index(shape, numbers, period, edges):
     return result
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def _group_by_bin(values, index, bins):
     """Values by bin, in order within each, and where the bins start."""
     starts = np.zeros(bins + 1, np.int64)
@@ -270,7 +271,7 @@ def subtract_tables(
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def _subtract_table(sci, y0, x0, numbers, period, table):
     groups, frame, row, samples, reset, last = numbers
     integrations, _, ny, nx = sci.shape

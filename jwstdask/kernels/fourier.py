@@ -18,6 +18,8 @@ from functools import lru_cache
 import numba
 import numpy as np
 
+from jwstdask.kernels.compiled import COMPILED, UNCOUNTED
+
 _LANES = 16
 """Frequencies along the lines that are handled side by side: what a thread works on fits the second-level cache."""
 
@@ -216,7 +218,7 @@ class Lines:
             yield slice(start, start + len(spectrum)), scipy.fft.irfft(spectrum, self.lines, axis=1, overwrite_x=True)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def product(left, right):
     """The product of two complex64 matrices, with the same bits for any number of threads.
 
@@ -246,7 +248,7 @@ def product(left, right):
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _hermitian(values, frequency, out):
     """Hermitian part of a response; ``frequency`` is that of the first lane."""
     size = values.size
@@ -260,7 +262,7 @@ def _hermitian(values, frequency, out):
                     out[block, side, 1, column, lane] = value.imag
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def _forward(rows, place, waves, out):
     blocks, odd, _, columns = out.shape[:4]
     size = columns * 2 * _LANES
@@ -277,7 +279,7 @@ def _forward(rows, place, waves, out):
                 _eight(line, np.float32(-1))
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def _filtered(rows, place, waves, response, other, other_response, cosine, sine, wanted, out):
     odd, columns = wanted.shape
     half, size = cosine.shape[0], columns * 2 * _LANES
@@ -314,7 +316,7 @@ def _filtered(rows, place, waves, response, other, other_response, cosine, sine,
         _give(even, uneven, wanted, block, out)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def _along_odd(rows, block, place, waves, samples, products):
     """Products of what a block has of each column with cosine and sine along the odd axis."""
     start = block * _LANES
@@ -330,7 +332,7 @@ def _along_odd(rows, block, place, waves, samples, products):
         np.dot(waves[column], samples[column], products[column])
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _side(products, side, odd, line):
     """One frequency along the odd axis, float32 (2, column, lane) as one axis."""
     half = products.shape[1] // 2
@@ -344,12 +346,12 @@ def _side(products, side, odd, line):
             imaginary[lane] = cosine[_LANES + lane] - sign * sine[lane]
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _parts(spectrum, start, size):
     return spectrum[start : start + size], spectrum[start + size : start + 2 * size]
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _weighed(products, side, odd, response, other, other_response, start, line):
     """One frequency along the odd axis, filtered, and back along the columns."""
     columns = products.shape[0]
@@ -368,7 +370,7 @@ def _weighed(products, side, odd, response, other, other_response, start, line):
         _eight(line, np.float32(1))
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _give(even, uneven, wanted, block, out):
     """Times from the parts that are even and odd along the odd axis."""
     odd, columns = wanted.shape
@@ -387,7 +389,7 @@ def _give(even, uneven, wanted, block, out):
                 out[row, start + lane] = np.complex64(complex(real, imaginary))
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _eight(line, sign):
     """Transform of eight, in place, of each lane: float32 (2, 8, lane) as one axis; ``sign`` of the exponent."""
     for x in range(_LANES):

@@ -15,6 +15,7 @@ import math
 import numba
 import numpy as np
 
+from jwstdask.kernels.compiled import COMPILED, UNCOUNTED
 from jwstdask.kernels.errors import CleaningError
 from jwstdask.kernels.medians import median_of_first
 
@@ -85,7 +86,7 @@ def _inverse_density(mask: np.ndarray) -> np.ndarray:
     return weight
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _solve(matrix, right):
     """Solve equations in place by elimination with pivots.
 
@@ -122,7 +123,7 @@ def _solve(matrix, right):
     return least / greatest
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def _fit_lines(image, mask, weight, waves, gain, level, first, last, model, ratio):
     """Low-frequency noise of each line by weighted least squares, and how well the equations are conditioned.
 
@@ -189,7 +190,7 @@ def _fit_line(
     return np.fft.irfft(spectrum, mask.size)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def _blur(model, taps, out):
     """Smooth across lines; as in jwst the result is moved by one pixel in both directions."""
     ny, nx = model.shape

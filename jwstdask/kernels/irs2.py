@@ -22,6 +22,7 @@ from functools import cached_property, lru_cache
 import numba
 import numpy as np
 
+from jwstdask.kernels.compiled import COMPILED, UNCOUNTED
 from jwstdask.kernels.fourier import Lines, product
 from jwstdask.kernels.refpix import clipped_mean
 from jwstdask.kernels.runs import flat
@@ -397,7 +398,7 @@ def line_fit(edges: np.ndarray, readout: Readout) -> tuple[np.ndarray, np.ndarra
     return intercept, slope
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def mean_over_groups(samples):
     """Mean over groups: float64 (row, column) of float32 (group, row, column), summed in their order."""
     groups, rows, columns = samples.shape
@@ -413,7 +414,7 @@ def mean_over_groups(samples):
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def subtract_mean(samples, mean, output, time, start, intercept, slope, out):
     """Subtract the mean over groups and the straight lines of the outputs.
 
@@ -628,7 +629,7 @@ def smoothing(readout: Readout) -> np.ndarray:
     return np.concatenate((half, [half[0]], half[:0:-1]))
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _by_time(samples, sources, flipped, lines):
     """Rows of the file in the order of time (time, line); zero where nothing is read."""
     count = lines.shape[1]
@@ -641,7 +642,7 @@ def _by_time(samples, sources, flipped, lines):
                 lines[time, line] = samples[source, count - 1 - line if flipped else line]
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def interpolate_zeros(lines):
     """Replace zeros by the weighted mean of the nonzero values up to 15 samples away, in place.
 
@@ -675,7 +676,7 @@ def interpolate_zeros(lines):
                     lines[time, line] = np.float32(total[line]) / np.float32(norm[line])
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _sum_around(lines, time, line, weights):
     """Weighted sum of the values around a sample, and of the weights of those that are not zero."""
     times, count = lines.shape
@@ -689,7 +690,7 @@ def _sum_around(lines, time, line, weights):
     return total, norm
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _sum_lines(lines, missing, time, weights, total, norm):
     """The same for all lines at a time, given how many values are zero at each time."""
     times, count = lines.shape
@@ -766,7 +767,7 @@ def subtract(
     _subtract(sci, rows, levels, output, time, start, intercept, slope, *flat(correction), out)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def _subtract(sci, rows, levels, output, time, start, intercept, slope, correction, strides, out):
     integrations, groups, ny, nx = out.shape
     mean = np.empty(nx)
@@ -794,7 +795,7 @@ def _subtract(sci, rows, levels, output, time, start, intercept, slope, correcti
                     out[integration, group, y, x] = np.float32(np.float64(value) + mean[x])
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _take(row, level, values):
     for x in range(values.size):
         values[x] = row[x] if level == 0 else np.float32(np.float64(row[x]) - level)

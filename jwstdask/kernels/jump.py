@@ -29,10 +29,10 @@ import numba
 import numpy as np
 
 from jwstdask.core.dq import DO_NOT_USE, JUMP_DET, SATURATED
-from jwstdask.kernels.borrowed import borrowed, held
+from jwstdask.kernels.compiled import COMPILED, UNCOUNTED
 from jwstdask.kernels.networks import sort_columns
 from jwstdask.kernels.prefetch import prefetch
-from jwstdask.kernels.sigma_clip import append_place, search_sigma_clip
+from jwstdask.kernels.sigma_clip import append_place, search_sigma_clip, with_room
 from jwstdask.kernels.sort import median as median_of
 
 ITERATIVE, SINGLE_PASS, SIGMA_CLIP, NONE = "iterative", "single_pass", "sigma_clip", "none"
@@ -113,7 +113,7 @@ def choose_regime(
     return SINGLE_PASS if usable - 1 >= min_diffs_single_pass else ITERATIVE
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _load_differences(sci, groupdq, gain, y, x, lanes, absolute, keys, previous, usable):
     # One row of `lanes` pixels: differences of all integrations, unusable ones as +inf so that they sort last.
     scale = gain[y, x : x + lanes]
@@ -152,14 +152,14 @@ def _load_differences(sci, groupdq, gain, y, x, lanes, absolute, keys, previous,
             row += 1
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**UNCOUNTED)
 def _noise(readnoise, gain, frames):
     # Variance of a difference by read noise [electron^2].
     scaled = readnoise * gain
     return np.float64(scaled * scaled) / frames
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _look_closer(usable, typical, lowest, first, second, highest, readnoise, gain, factor, limit, doubtful):
     # Pixels that may have a jump, from rows of sorted differences: those around the median, the lowest and the highest.
     # It never misses one: what comes closer than 1e-3 to the threshold, or is NaN, is doubtful. So are all pixels with
@@ -176,7 +176,7 @@ def _look_closer(usable, typical, lowest, first, second, highest, readnoise, gai
         doubtful[lane] = not sure or usable[lane] != typical
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _middle(keys, first, stride, low, high):
     # Median of the sorted column entries low..high-1.
     half = (low + high) // 2
@@ -185,7 +185,7 @@ def _middle(keys, first, stride, low, high):
     return (np.float64(keys[first + (half - 1) * stride]) + np.float64(keys[first + half * stride])) / 2.0
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _peel(keys, first, stride, usable, noise, threshold, threshold3, threshold2):
     # Sorted absolute differences of a pixel; entries low..high-1 survive the removal of outliers from both ends.
     low = 0
@@ -224,141 +224,173 @@ def _peel(keys, first, stride, usable, noise, threshold, threshold3, threshold2)
     return low, high
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
+def _iterative_run(
+    sci, groupdq, gain, readnoise, frames, threshold, threshold3, threshold2, greatest, y, x, lanes, keys, previous,
+    usable, padded, jumps, found,
+):  # fmt: skip
+    # Search some pixels of a row; the new number of jumps.
+    nints, ngroups = sci.shape[:2]
+    count = nints * (ngroups - 1)
+    words = padded.view(np.uint64)
+    _load_differences(sci, groupdq, gain, y, x, lanes, True, keys, previous, usable)
+    sort_columns(keys, count, lanes)
+    typical = 0
+    for lane in range(lanes):
+        typical = max(typical, usable[lane])
+    row_greatest, middle = greatest[y, x:], keys[typical // 2 * lanes :]
+    for lane in range(lanes):
+        row_greatest[lane] = middle[lane]
+    # The median without the largest one, see _peel.
+    top = max(typical - 1, 0)
+    second = top // 2 if typical >= 4 else max(typical - 2, 0)
+    first = (top - 1) // 2 if typical >= 4 else second
+    limit = threshold if typical >= 4 else threshold3 if typical == 3 else threshold2
+    padded[lanes:] = False
+    _look_closer(
+        usable[:lanes], typical, keys[:lanes], keys[first * lanes : (first + 1) * lanes],
+        keys[second * lanes : (second + 1) * lanes], keys[top * lanes : (top + 1) * lanes],
+        readnoise[y, x : x + lanes], gain[y, x : x + lanes], np.float32(1.0 / frames),
+        np.float32(limit * limit * 0.999), padded,
+    )  # fmt: skip
+    if typical >= 4:
+        for lane in range(lanes):
+            padded[lane] |= keys[top * lanes + lane] == keys[(top - 1) * lanes + lane]
+    for word in range(words.size):
+        if words[word] == 0:
+            continue
+        for lane in range(8 * word, min(8 * word + 8, lanes)):
+            number = usable[lane]
+            if not padded[lane]:
+                continue
+            greatest[y, x + lane] = keys[number // 2 * lanes + lane] if number else _INF
+            if number < 2:
+                continue
+            noise = _noise(readnoise[y, x + lane], gain[y, x + lane], frames)
+            low, high = _peel(keys, lane, lanes, number, noise, threshold, threshold3, threshold2)
+            if low == 0 and high == number:
+                continue
+            least = keys[low * lanes + lane] if high > low else _INF
+            most = keys[(high - 1) * lanes + lane] if high > low else -_INF
+            for integration in range(nints):
+                before = _NAN
+                for group in range(ngroups):
+                    value = sci[integration, group, y, x + lane] * gain[y, x + lane]
+                    if groupdq[integration, group, y, x + lane] & _UNUSABLE:
+                        value = _NAN
+                    difference = abs(value - before)
+                    if difference > most or difference < least:
+                        groupdq[integration, group, y, x + lane] |= _JUMP
+                        found = append_place(jumps, found, integration, group, y, x + lane)
+                    before = value
+    return found
+
+
+@numba.njit(**COMPILED)
 def _search_iterative(sci, groupdq, gain, readnoise, frames, threshold, threshold3, threshold2, greatest):
     # Returns the jumps as (integration, group, y, x). The median of the differences of a pixel is at most `greatest`,
     # their upper median regardless of sign, and at least its negative.
     nints, ngroups, ny, nx = sci.shape
     count = nints * (ngroups - 1)
     width = min(max(_BUFFER // count // 16 * 16, 32), 256)
-    sci, groupdq, gain, readnoise = borrowed(sci), borrowed(groupdq), borrowed(gain), borrowed(readnoise)
-    own_keys = np.empty(count * width, np.float32)
-    keys = borrowed(own_keys)
+    keys = np.empty(count * width, np.float32)
     previous = np.empty(width, np.float32)
     usable = np.empty(width, np.int32)
     padded = np.zeros((width + 7) // 8 * 8, np.bool_)
-    words = padded.view(np.uint64)
     jumps = np.empty((256, 4), np.int32)
     found = 0
     for y in range(ny):
         for x in range(0, nx, width):
             lanes = min(width, nx - x)
-            _load_differences(sci, groupdq, gain, y, x, lanes, True, keys, previous, usable)
-            sort_columns(keys, count, lanes)
-            typical = 0
-            for lane in range(lanes):
-                typical = max(typical, usable[lane])
-            greatest[y, x : x + lanes] = keys[typical // 2 * lanes : (typical // 2 + 1) * lanes]
-            # The median without the largest one, see _peel.
-            top = max(typical - 1, 0)
-            second = top // 2 if typical >= 4 else max(typical - 2, 0)
-            first = (top - 1) // 2 if typical >= 4 else second
-            limit = threshold if typical >= 4 else threshold3 if typical == 3 else threshold2
-            padded[lanes:] = False
-            _look_closer(
-                usable[:lanes], typical, keys[:lanes], keys[first * lanes : (first + 1) * lanes],
-                keys[second * lanes : (second + 1) * lanes], keys[top * lanes : (top + 1) * lanes],
-                readnoise[y, x : x + lanes], gain[y, x : x + lanes], np.float32(1.0 / frames),
-                np.float32(limit * limit * 0.999), padded,
+            jumps = with_room(jumps, found, count * lanes)
+            found = _iterative_run(
+                sci, groupdq, gain, readnoise, frames, threshold, threshold3, threshold2, greatest, y, x, lanes, keys,
+                previous, usable, padded, jumps, found,
             )  # fmt: skip
-            if typical >= 4:
-                for lane in range(lanes):
-                    padded[lane] |= keys[top * lanes + lane] == keys[(top - 1) * lanes + lane]
-            for word in range(words.size):
-                if words[word] == 0:
-                    continue
-                for lane in range(8 * word, min(8 * word + 8, lanes)):
-                    number = usable[lane]
-                    if not padded[lane]:
-                        continue
-                    greatest[y, x + lane] = keys[number // 2 * lanes + lane] if number else _INF
-                    if number < 2:
-                        continue
-                    noise = _noise(readnoise[y, x + lane], gain[y, x + lane], frames)
-                    low, high = _peel(keys, lane, lanes, number, noise, threshold, threshold3, threshold2)
-                    if low == 0 and high == number:
-                        continue
-                    least = keys[low * lanes + lane] if high > low else _INF
-                    most = keys[(high - 1) * lanes + lane] if high > low else -_INF
-                    for integration in range(nints):
-                        before = _NAN
-                        for group in range(ngroups):
-                            value = sci[integration, group, y, x + lane] * gain[y, x + lane]
-                            if groupdq[integration, group, y, x + lane] & _UNUSABLE:
-                                value = _NAN
-                            difference = abs(value - before)
-                            if difference > most or difference < least:
-                                groupdq[integration, group, y, x + lane] |= _JUMP
-                                jumps, found = append_place(jumps, found, integration, group, y, x + lane)
-                            before = value
-    held(own_keys)
     return jumps[:found]
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
+def _single_pass_run(
+    sci, groupdq, gain, readnoise, frames, threshold, least, greatest, y, x, lanes, keys, previous, usable, padded,
+    jumps, found,
+):  # fmt: skip
+    # Search some pixels of a row; the new number of jumps.
+    nints, ngroups = sci.shape[:2]
+    count = nints * (ngroups - 1)
+    words = padded.view(np.uint64)
+    _load_differences(sci, groupdq, gain, y, x, lanes, False, keys, previous, usable)
+    sort_columns(keys, count, lanes)
+    typical = 0
+    for lane in range(lanes):
+        typical = max(typical, usable[lane])
+    top = max(typical - 1, 0)
+    first, second = top // 2, min(typical // 2, top)
+    row_least, row_greatest = least[y, x:], greatest[y, x:]
+    lower, upper = keys[first * lanes :], keys[second * lanes :]
+    for lane in range(lanes):
+        row_least[lane] = lower[lane]
+    for lane in range(lanes):
+        row_greatest[lane] = upper[lane]
+    padded[lanes:] = False
+    _look_closer(
+        usable[:lanes], typical, keys[:lanes], keys[first * lanes : (first + 1) * lanes],
+        keys[second * lanes : (second + 1) * lanes], keys[top * lanes : (top + 1) * lanes],
+        readnoise[y, x : x + lanes], gain[y, x : x + lanes], np.float32(1.0 / frames),
+        np.float32(threshold * threshold * 0.999), padded,
+    )  # fmt: skip
+    for word in range(words.size):
+        if words[word] == 0:
+            continue
+        for lane in range(8 * word, min(8 * word + 8, lanes)):
+            number = usable[lane]
+            if not padded[lane] or number == 0:
+                continue
+            least[y, x + lane] = keys[(number - 1) // 2 * lanes + lane]
+            greatest[y, x + lane] = keys[number // 2 * lanes + lane]
+            median = _middle(keys, lane, lanes, 0, number)
+            sigma = np.sqrt(abs(median) + _noise(readnoise[y, x + lane], gain[y, x + lane], frames))
+            if sigma == 0.0:
+                continue
+            for integration in range(nints):
+                before = _NAN
+                for group in range(ngroups):
+                    value = sci[integration, group, y, x + lane] * gain[y, x + lane]
+                    if groupdq[integration, group, y, x + lane] & _UNUSABLE:
+                        value = _NAN
+                    difference = value - before
+                    ratio = abs(np.float64(difference) - median) / sigma
+                    if ratio > threshold and abs(difference) < _INF:
+                        groupdq[integration, group, y, x + lane] |= _JUMP
+                        found = append_place(jumps, found, integration, group, y, x + lane)
+                    before = value
+    return found
+
+
+@numba.njit(**COMPILED)
 def _search_single_pass(sci, groupdq, gain, readnoise, frames, threshold, least, greatest):
     # Returns the jumps as (integration, group, y, x). `least` and `greatest` get the differences around the median.
     nints, ngroups, ny, nx = sci.shape
     count = nints * (ngroups - 1)
     width = min(max(_BUFFER // count // 16 * 16, 32), 256)
-    sci, groupdq, gain, readnoise = borrowed(sci), borrowed(groupdq), borrowed(gain), borrowed(readnoise)
-    own_keys = np.empty(count * width, np.float32)
-    keys = borrowed(own_keys)
+    keys = np.empty(count * width, np.float32)
     previous = np.empty(width, np.float32)
     usable = np.empty(width, np.int32)
     padded = np.zeros((width + 7) // 8 * 8, np.bool_)
-    words = padded.view(np.uint64)
     jumps = np.empty((256, 4), np.int32)
     found = 0
     for y in range(ny):
         for x in range(0, nx, width):
             lanes = min(width, nx - x)
-            _load_differences(sci, groupdq, gain, y, x, lanes, False, keys, previous, usable)
-            sort_columns(keys, count, lanes)
-            typical = 0
-            for lane in range(lanes):
-                typical = max(typical, usable[lane])
-            top = max(typical - 1, 0)
-            first, second = top // 2, min(typical // 2, top)
-            least[y, x : x + lanes] = keys[first * lanes : (first + 1) * lanes]
-            greatest[y, x : x + lanes] = keys[second * lanes : (second + 1) * lanes]
-            padded[lanes:] = False
-            _look_closer(
-                usable[:lanes], typical, keys[:lanes], keys[first * lanes : (first + 1) * lanes],
-                keys[second * lanes : (second + 1) * lanes], keys[top * lanes : (top + 1) * lanes],
-                readnoise[y, x : x + lanes], gain[y, x : x + lanes], np.float32(1.0 / frames),
-                np.float32(threshold * threshold * 0.999), padded,
+            jumps = with_room(jumps, found, count * lanes)
+            found = _single_pass_run(
+                sci, groupdq, gain, readnoise, frames, threshold, least, greatest, y, x, lanes, keys, previous, usable,
+                padded, jumps, found,
             )  # fmt: skip
-            for word in range(words.size):
-                if words[word] == 0:
-                    continue
-                for lane in range(8 * word, min(8 * word + 8, lanes)):
-                    number = usable[lane]
-                    if not padded[lane] or number == 0:
-                        continue
-                    least[y, x + lane] = keys[(number - 1) // 2 * lanes + lane]
-                    greatest[y, x + lane] = keys[number // 2 * lanes + lane]
-                    median = _middle(keys, lane, lanes, 0, number)
-                    sigma = np.sqrt(abs(median) + _noise(readnoise[y, x + lane], gain[y, x + lane], frames))
-                    if sigma == 0.0:
-                        continue
-                    for integration in range(nints):
-                        before = _NAN
-                        for group in range(ngroups):
-                            value = sci[integration, group, y, x + lane] * gain[y, x + lane]
-                            if groupdq[integration, group, y, x + lane] & _UNUSABLE:
-                                value = _NAN
-                            difference = value - before
-                            ratio = abs(np.float64(difference) - median) / sigma
-                            if ratio > threshold and abs(difference) < _INF:
-                                groupdq[integration, group, y, x + lane] |= _JUMP
-                                jumps, found = append_place(jumps, found, integration, group, y, x + lane)
-                            before = value
-    held(own_keys)
     return jumps[:found]
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _any_flagged(flags):
     # Whether there is a JUMP_DET at all, in flags in one dimension.
     for start in range(0, flags.size, 8192):
@@ -370,7 +402,7 @@ def _any_flagged(flags):
     return False
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def _flagged(groupdq):
     # Places of JUMP_DET as (integration, group, y, x).
     nints, ngroups, ny, nx = groupdq.shape
@@ -381,11 +413,12 @@ def _flagged(groupdq):
             for y in range(ny):
                 for x in range(nx):
                     if groupdq[integration, group, y, x] & _JUMP:
-                        places, count = append_place(places, count, integration, group, y, x)
+                        places = with_room(places, count, 1)
+                        count = append_place(places, count, integration, group, y, x)
     return places[:count]
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _pixel_median(sci, groupdq, gain, y, x, scratch):
     # Median of the usable differences of one pixel; NaN if there is none.
     count = 0
@@ -403,7 +436,7 @@ def _pixel_median(sci, groupdq, gain, y, x, scratch):
     return median_of(scratch, count) if count else np.nan
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _difference(sci, groupdq, gain, integration, group, y, x):
     # That of a group and the one before it; NaN where one of them is unusable.
     if (groupdq[integration, group, y, x] | groupdq[integration, group - 1, y, x]) & _UNUSABLE:
@@ -412,7 +445,7 @@ def _difference(sci, groupdq, gain, integration, group, y, x):
     return np.float64(sci[integration, group, y, x] * scale - sci[integration, group - 1, y, x] * scale)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def _exact_median(sci, groupdq, gain, y, x, known, scratch):
     # Median of the differences of a pixel, taken once. `known` is empty until the first.
     if not known.size:
@@ -422,14 +455,14 @@ def _exact_median(sci, groupdq, gain, y, x, known, scratch):
     return known[y, x], known
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _bounds(least, greatest, y, x):
     # Those of the median of a pixel.
     high = np.float64(greatest[y, x])
     return np.float64(least[y, x]) if least.size else -high, high
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**COMPILED)
 def _find_sources(sci, groupdq, gain, readnoise, frames, lowest, highest, least, greatest, exact, places):
     # Jumps whose neighbours are to be flagged. Bounds of the median decide nearly every jump; the median itself is
     # taken for the others only.
@@ -459,18 +492,20 @@ def _find_sources(sci, groupdq, gain, readnoise, frames, lowest, highest, least,
             if at_most < lowest * (1.0 - margin) or at_least > highest * (1.0 + margin):
                 continue
             if at_least > lowest * (1.0 + margin) and at_most < highest * (1.0 - margin):
-                sources, count = append_place(sources, count, integration, group, y, x)
+                sources = with_room(sources, count, 1)
+                count = append_place(sources, count, integration, group, y, x)
                 continue
         if median != median:
             median, exact = _exact_median(sci, groupdq, gain, y, x, exact, scratch)
         sigma = np.sqrt(abs(median) + noise)
         ratio = abs(difference - median) / sigma
         if sigma != 0.0 and ratio < highest and ratio > lowest:
-            sources, count = append_place(sources, count, integration, group, y, x)
+            sources = with_room(sources, count, 1)
+            count = append_place(sources, count, integration, group, y, x)
     return sources[:count], exact
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def _flag_neighbors(groupdq, sources, places):
     # Returns the places together with those newly flagged.
     ny, nx = groupdq.shape[2:]
@@ -486,18 +521,18 @@ def _flag_neighbors(groupdq, sources, places):
                 flags = groupdq[integration, group, row, column]
                 if not flags & (_UNUSABLE | _JUMP):
                     groupdq[integration, group, row, column] = flags | _JUMP
-                    more, count = append_place(more, count, integration, group, row, column)
+                    count = append_place(more, count, integration, group, row, column)
     return more[:count]
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _reach(size, electrons1, groups1, electrons2, groups2):
     # Groups to flag after a jump.
     reach = groups1 if size >= electrons1 else 0
     return max(reach, groups2) if size >= electrons2 else reach
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def _flag_after(sci, groupdq, gain, electrons1, groups1, electrons2, groups2, least, greatest, exact, places):
     # `places` are those of the jumps before any is followed by flags. As far as bounds of the median decide, they do.
     ngroups = sci.shape[1]
@@ -520,7 +555,7 @@ def _flag_after(sci, groupdq, gain, electrons1, groups1, electrons2, groups2, le
                 groupdq[integration, later, y, x] |= _JUMP
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _count_within(places, y0, y1, x0, x1):
     count = 0
     for index in range(len(places)):
@@ -528,7 +563,7 @@ def _count_within(places, y0, y1, x0, x1):
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _drop_redundant(flags):
     # JUMP_DET of groups that were unusable when they came; flags in one dimension.
     for index in range(flags.size):
@@ -536,7 +571,7 @@ def _drop_redundant(flags):
         flags[index] = flag & ~_JUMP if flag & _UNUSABLE else flag
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _all_have(plane, bits):
     for y in range(plane.shape[0]):
         for x in range(plane.shape[1]):
@@ -545,7 +580,7 @@ def _all_have(plane, bits):
     return True
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _whole_planes(groupdq, bits, whole):
     for integration in range(groupdq.shape[0]):
         for group in range(groupdq.shape[1]):

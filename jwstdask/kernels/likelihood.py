@@ -20,6 +20,7 @@ import numba
 import numpy as np
 
 from jwstdask.core.dq import DO_NOT_USE, JUMP_DET, SATURATED
+from jwstdask.kernels.compiled import COMPILED, UNCOUNTED
 from jwstdask.kernels.networks import sort_columns
 from jwstdask.kernels.ramp_fit import Slopes
 
@@ -32,8 +33,6 @@ TWO_OMITTED = 23.8
 
 _RESCALE = 10  # the determinant of the covariance is brought back to 1 after so many recurrences
 _BAND_ROWS = 16  # rows fitted together: a pixel has a dozen values of double precision, which stay in the caches
-
-_OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
 
 
 class Covariance(NamedTuple):
@@ -113,7 +112,7 @@ class Fit(NamedTuple):
 _LANES = 128
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**COMPILED)
 def _fit(diff, use, guess, scale, gain, noise, photon, read, photon_next, read_next, count, work, sums):
     """Fit one rate to the differences in ``use``, for a covariance at rate ``guess``, divided by ``scale``.
 
@@ -213,7 +212,7 @@ def _fit(diff, use, guess, scale, gain, noise, photon, read, photon_next, read_n
         total_a[lane] = 2.0 * cross[lane] + squares[lane]
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**UNCOUNTED)
 def _omissions(use, scale, count, work, sums, one, two, rate_one, rate_two, chisq, rate):
     """Chi squared and rate with all differences, without each, and without each pair of neighbours (paper II, sec. 3).
 
@@ -296,7 +295,7 @@ def _omissions(use, scale, count, work, sums, one, two, rate_one, rate_two, chis
             target[lane] = next_single[lane] if used[lane] == 0.0 else alone
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**COMPILED)
 def _improve(chisq, without, allowed, count, best):
     """Improvements in place of chi squared; the largest where allowed, 0 at least if some are not; NaN if one is."""
     best[:count] = -np.inf
@@ -309,7 +308,7 @@ def _improve(chisq, without, allowed, count, best):
             best[lane] = value if (value > best[lane]) | (value != value) else best[lane]
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**UNCOUNTED)
 def _omit(best, improvement, rates, use, lane, width, start, found):
     """Leave out the differences of a lane whose omission is the best one: their number, and the sum of the rates.
 
@@ -330,7 +329,7 @@ def _omit(best, improvement, rates, use, lane, width, start, found):
     return dropped, value
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**COMPILED)
 def _load(sci, groupdq, found, zeroframe, nframes, delta_t, i, y, x, count, values, diff, use):
     """Differences of ramps [DN/s], and 1 where both groups are without flags and no jump was found, else 0.
 
@@ -358,7 +357,7 @@ def _load(sci, groupdq, found, zeroframe, nframes, delta_t, i, y, x, count, valu
             used[lane] = 1.0 if flags == 0 else 0.0
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**COMPILED)
 def _guess(sci, groupdq, zeroframe, nframes, delta_t, out):
     """Median difference of every ramp [DN/s], not below 0."""
     n = delta_t.size
@@ -383,7 +382,7 @@ def _guess(sci, groupdq, zeroframe, nframes, delta_t, out):
                 out[i, y, x + lane] = median * (median > 0.0) if check[lane] == 0.0 else np.nan
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**COMPILED)
 def _find_jumps(
     sci, groupdq, zeroframe, gain, noise, nframes, delta_t, photon, read, photon_next, read_next, pairs,
     guess, scale, limit_one, limit_two, found, rate,
@@ -449,7 +448,7 @@ def _find_jumps(
                     break
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**COMPILED)
 def _fit_rates(
     sci, groupdq, found, zeroframe, gain, noise, nframes, delta_t, photon, read, photon_next, read_next,
     guess, scale, out_sci, out_err, out_poisson, out_rnoise, out_chisq,
@@ -504,7 +503,7 @@ def _fit_rates(
 # Frames ---------------------------------------------------------------------------------------------------------------
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**COMPILED)
 def _minors(guess, gain, noise, photon, read, photon_next, read_next, first, last, scale, older, old):
     """Go on from the two leading minors of the covariance before ``first``, in place, to that of ``last`` rows.
 

@@ -9,6 +9,7 @@ import numba
 import numpy as np
 
 from jwstdask.core import dq
+from jwstdask.kernels.compiled import COMPILED, UNCOUNTED
 from jwstdask.kernels.decode import swapped
 from jwstdask.kernels.runs import flat, to_change
 
@@ -44,7 +45,7 @@ def usable_coefficients(stored: np.ndarray, coefficients_dq: np.ndarray) -> np.n
     return coefficients
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def _usable(words, strides, turned, coefficients, coefficients_dq):
     # From the words of a reference, with their bytes reversed if `turned`, in one walk.
     count, ny, nx = coefficients.shape
@@ -93,7 +94,7 @@ def correct(
         float32, shape of ``sci`` [DN].
     """
     out = to_change(sci, out)
-    _corrector(coefficients.shape[0])(out, groupdq, coefficients)
+    _corrector(coefficients.shape[0])(out, groupdq, coefficients, np.empty(out.shape[-1], np.float32))
     return out
 
 
@@ -117,11 +118,12 @@ def correct_zeroframe(zeroframe: np.ndarray, coefficients: np.ndarray, out: np.n
     unusable = np.empty(zeroframe.shape, np.uint8)
     _mark_zeros(zeroframe.reshape(-1), unusable.reshape(-1))
     out = to_change(zeroframe, out)
-    _corrector(coefficients.shape[0])(out[:, np.newaxis], unusable[:, np.newaxis], coefficients)
+    line = np.empty(out.shape[-1], np.float32)
+    _corrector(coefficients.shape[0])(out[:, np.newaxis], unusable[:, np.newaxis], coefficients, line)
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _mark_zeros(values, flags):
     for x in range(values.size):
         flags[x] = _SATURATED if values[x] == np.float32(0) else np.uint8(0)
@@ -133,11 +135,10 @@ def _mark_zeros(values, flags):
 
 @lru_cache(maxsize=32)
 def _corrector(count: int) -> Callable[..., None]:
-    @numba.njit(cache=True, nogil=True)
-    def run(sci, groupdq, coefficients):
-        integrations, groups, ny, nx = sci.shape
+    @numba.njit(**UNCOUNTED)
+    def run(sci, groupdq, coefficients, line):
         # Through a line of its own: to store some of the values is slower than to store all.
-        line = np.empty(nx, np.float32)
+        integrations, groups, ny, nx = sci.shape
         for integration in range(integrations):
             for y in range(ny):
                 for group in range(groups):
@@ -198,7 +199,7 @@ def correct_reads(
 
 @lru_cache(maxsize=32)
 def _reads_corrector(count: int, inverse_count: int) -> Callable[..., None]:
-    @numba.njit(cache=True, nogil=True, error_model="numpy")
+    @numba.njit(**COMPILED)
     def run(sci, groupdq, coefficients, inverse, means, nframes, out):
         integrations, groups, ny, nx = sci.shape
         start = np.empty(nx, np.float32)

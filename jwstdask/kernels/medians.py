@@ -7,11 +7,12 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from jwstdask.kernels.compiled import COMPILED, UNCOUNTED
 from jwstdask.kernels.decode import swapped
 from jwstdask.kernels.runs import flat
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def median_of_first(values, count):
     """Median of values[:count], whose order is changed; rounded to float32 at each operation."""
     target, low, high = count // 2, 0, count - 1
@@ -49,7 +50,7 @@ def median_of_first(values, count):
     return np.float32(np.float32(lower + upper) / np.float32(2))
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _key(word):
     """Words of float32 numbers as integers of the same order; NaN is the greatest."""
     if (word & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000):
@@ -57,7 +58,7 @@ def _key(word):
     return np.uint32(~word) if word >> np.uint32(31) else np.uint32(word | np.uint32(0x80000000))
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def _count_upper(memory, stride, ny, nx, stored):
     """How often each upper half of a key occurs; by four counters in turn, since one would wait for itself."""
     counts = np.zeros((4, 1 << 16), np.uint32)
@@ -69,7 +70,7 @@ def _count_upper(memory, stride, ny, nx, stored):
     return counts
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def _count_lower(memory, stride, ny, nx, stored, first, second):
     """How often each lower half occurs among keys with two upper halves."""
     counts = np.zeros((2, 1 << 16), np.uint32)

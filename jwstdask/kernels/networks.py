@@ -17,6 +17,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from jwstdask.kernels.compiled import UNCOUNTED
 from jwstdask.kernels.extrema import extremum, greater, smaller
 
 LARGEST = 16
@@ -119,7 +120,7 @@ def _sort(typingctx: Any, array: Any, start: Any, distance: Any, size: Any) -> A
     return types.none(array, start, distance, size), generate
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _exchange(low, high):
     for index in range(low.size):
         first = low[index]
@@ -128,14 +129,14 @@ def _exchange(low, high):
         high[index] = greater(first, second)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def exchange_rows(rows, network, width):
     """Run a network, (n, 2), on the first ``width`` columns of ``rows`` (row, column)."""
     for n in range(network.shape[0]):
         _exchange(rows[network[n, 0], :width], rows[network[n, 1], :width])
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def sort_rows(rows, size, width, network):
     """Sort the first ``width`` columns of the first ``size`` rows of ``rows`` (row, column) in place.
 
@@ -150,7 +151,7 @@ def sort_rows(rows, size, width, network):
         _sort(flat, start, rows.shape[1], size)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def sort_columns(keys, count, lanes):
     """Sort ``lanes`` columns of ``count`` values in place, of which value k of column l is ``keys[k * lanes + l]``.
 

@@ -6,9 +6,10 @@ import numba
 import numpy as np
 
 from jwstdask.core.dq import DO_NOT_USE, PERSISTENCE, SATURATED
+from jwstdask.kernels.compiled import UNCOUNTED
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _flag(sci, groupdq, times, duration, threshold, flags, expiry):
     integrations, groups, rows, columns = groupdq.shape
     for y in range(rows):

@@ -27,12 +27,11 @@ import numba
 import numpy as np
 
 from jwstdask.core.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, NO_GAIN_VALUE, PERSISTENCE, SATURATED
-from jwstdask.kernels.borrowed import borrowed, held
+from jwstdask.kernels.compiled import COMPILED, INLINE, UNCOUNTED
 from jwstdask.kernels.networks import median_network, sorting_network
 from jwstdask.kernels.ramp_flagged import fit_flagged, gather, median_rates, suits
 from jwstdask.kernels.ramp_lines import (
     INFINITE,
-    LANES,
     copy_ramps,
     doubtful,
     median_differences,
@@ -49,13 +48,11 @@ from jwstdask.kernels.ramp_pixel import (
     read_weight_with_chargeloss,
     time_of_single,
 )
+from jwstdask.kernels.ramp_vectors import LANES, copy_line
 
 _LINES = 32  # lines of pixels that are gone through together
 
 _SMALL = 1.0e-30  # smaller variances are not looked at closer [(DN/s)^2]
-
-_OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
-_INLINE = {**_OPTIONS, "forceinline": True}
 
 
 class Slopes(NamedTuple):
@@ -101,7 +98,7 @@ class Slopes(NamedTuple):
 # A line of pixels -----------------------------------------------------------------------------------------------------
 
 
-@numba.njit(**_INLINE)
+@numba.njit(**INLINE)
 def _good(groupdq, i, y, x, first, last):
     """Number of groups of a ramp without any flag."""
     count = 0
@@ -110,25 +107,42 @@ def _good(groupdq, i, y, x, first, last):
     return count
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**UNCOUNTED)
 def _padded(count):
     """Ramps to fit together where there are so many: vectors need no rest."""
     return (count + 7) // 8 * 8
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**UNCOUNTED)
+def _take(places, counts, taken, batch, integration):
+    """Fill a batch with the next of the ramps listed by integration; ``taken`` says how far that has come."""
+    number = 0
+    while taken[0] < counts.size:
+        i, j = taken
+        count = min(counts[i] - j, LANES - number)
+        for k in range(count):
+            batch[number + k] = places[i, j + k]
+            integration[number + k] = i
+        number += count
+        if j + count < counts[i]:
+            taken[1] = j + count
+            break
+        taken[0] = i + 1
+        taken[1] = 0
+        if number == LANES:
+            break
+    return number
+
+
+@numba.njit(**INLINE)
 def _write(err, dq, poisson, rnoise, to_err, to_dq, to_poisson, to_rnoise):
-    for lane in range(LANES):
-        to_err[lane] = err[lane]
-    for lane in range(LANES):
-        to_dq[lane] = dq[lane]
-    for lane in range(LANES):
-        to_poisson[lane] = poisson[lane]
-    for lane in range(LANES):
-        to_rnoise[lane] = rnoise[lane]
+    copy_line(err, to_err)
+    copy_line(dq, to_dq)
+    copy_line(poisson, to_poisson)
+    copy_line(rnoise, to_rnoise)
 
 
-@numba.njit(**_INLINE)
+@numba.njit(**INLINE)
 def _combine(weighted, poisson_weight, read_weight):
     """Slope, error, var_poisson and var_rnoise of an exposure from the sums over its integrations."""
     poisson = 1.0 / poisson_weight if poisson_weight > 0.0 else poisson_weight
@@ -138,25 +152,24 @@ def _combine(weighted, poisson_weight, read_weight):
     return weighted * variance, np.sqrt(poisson + variance), poisson, variance
 
 
-@numba.njit(**_INLINE)
+@numba.njit(**INLINE)
 def _near_limit(variance):
     """Whether the last bits may decide if a variance is unknown."""
     return abs(variance - LARGE_VARIANCE) < 1.0
 
 
-@numba.njit(**_OPTIONS)
-def _fit_rows(
+@numba.njit(**INLINE)
+def _fit_lines(
     sci, groupdq, pixeldq, zeroframe, gain, readnoise, dark, group_time, frame_time, nframes, suppress, first, last,
     y0, y1, x0, x1, origin, coefficients, bound, table, network, sorting,
     rate_sci, rate_err, rate_dq, rate_poisson, rate_rnoise, ints_sci, ints_err, ints_dq, ints_poisson, ints_rnoise,
+    one_pixel, one_line, lines, flagged,
 ):  # fmt: skip
-    """Fit rows y0:y1, columns x0:x1, at least ``LANES`` of them; arrays as in :func:`ramp_fit`."""
-    sci, groupdq, pixeldq, zeroframe = borrowed(sci), borrowed(groupdq), borrowed(pixeldq), borrowed(zeroframe)
-    gain, readnoise, dark = borrowed(gain), borrowed(readnoise), borrowed(dark)
-    rate_sci, rate_err, rate_dq = borrowed(rate_sci), borrowed(rate_err), borrowed(rate_dq)
-    rate_poisson, rate_rnoise = borrowed(rate_poisson), borrowed(rate_rnoise)
-    ints_sci, ints_err, ints_dq = borrowed(ints_sci), borrowed(ints_err), borrowed(ints_dq)
-    ints_poisson, ints_rnoise = borrowed(ints_poisson), borrowed(ints_rnoise)
+    """What :func:`_fit_rows` does, with arrays to work in."""
+    data, dq, original, counts, starts, lengths, scratch, sums = one_pixel
+    ramps, union, doubted, greatest_bits, steps, line_work = one_line
+    line_y, line_x, work, marks, constant, clean, numbers = lines
+    others, places, together, alone, batch, batch_integration, taken, again, groups, found, lane_work = flagged
     integrations = sci.shape[0]
     size = last - first
     one_group_time = (np.float64(np.float32(nframes)) + 1.0) * frame_time / 2.0
@@ -172,62 +185,21 @@ def _fit_rows(
     sum_error = (integrations + 16) * 2.0**-52
     few_errors = 2.0**-47
 
-    # One pixel at a time.
-    data = np.empty(size)
-    dq = np.empty(size, np.uint8)
-    original = np.empty(size, np.uint8)
-    counts = np.empty(4, np.int64)
-    starts = np.empty(size, np.int64)
-    lengths = np.empty(size, np.int64)
-    scratch = np.empty(size)
-    sums = np.empty(4)
-
-    # Some lines of pixels at a time: among them are enough ramps with flags to be fitted together. What is kept of them
-    # are parts of one array the shape of which is known, so that no test of whether they overlap is needed; one row
-    # more than is used keeps the parts from falling on the same places of the first-level cache.
-    in_row = (x1 - x0 + LANES - 1) // LANES
-    most = min(_LINES, max((y1 - y0) * in_row, 1))
-    own_work = np.empty((13, _LINES + 1, LANES))
-    work = borrowed(own_work)
     pixel_gain, pixel_noise, pixel_dark, median = work[0], work[1], work[2], work[3]
     inverse_gain, full_rnoise, full_read_weight = work[4], work[5], work[6]
     weighted, poisson_weight, read_weight, recovered, slack = work[7], work[8], work[9], work[10], work[11]
     full_poisson = work[12]
-    own_marks = np.empty((7, _LINES + 1, LANES), np.uint32)
-    marks = borrowed(own_marks)
     pixel_dq, flags, dead, filled, partly, has_chargeloss = marks[0], marks[1], marks[2], marks[3], marks[4], marks[5]
     unsure = marks[6]
-    own_constant = np.empty((3, _LINES + 1, LANES), np.float32)
-    constant = borrowed(own_constant)
     out_err, out_poisson, out_rnoise = constant[0], constant[1], constant[2]
-    clean = np.empty((integrations, most, LANES), np.uint8)
-    numbers = np.empty((integrations, most), np.int64)
-    own_ramps = np.empty(size * LANES, np.float32)
-    ramps = borrowed(own_ramps)
-    union = np.empty(LANES, np.uint8)
-    doubted = np.empty(LANES, np.uint32)
-    greatest_bits = np.empty(LANES, np.uint32)
     greatest = greatest_bits.view(np.float32)
-    steps = np.empty((max(size - 1, 1), LANES))
-    line_work = np.zeros((4, LANES))
     line_median, before, kind, slope = line_work[0], line_work[1], line_work[2], line_work[3]
-
-    # Ramps with flags: places (line * LANES + lane) of those to fit together from the front, of others from the back.
-    others = np.empty(LANES, np.int64)
-    places = np.empty((integrations, most * LANES), np.uint16)
-    together = np.empty(integrations, np.int64)
-    alone = np.empty(integrations, np.int64)
-    again = np.empty(most * LANES, np.uint16)
-    line_y, line_x = np.empty(most, np.int64), np.empty(most, np.int64)
-    groups = np.empty((6, size, LANES))
     flagged_data, states, positions, segment_lengths, heads = groups[0], groups[1], groups[2], groups[3], groups[4]
-    found = np.empty(LANES, np.uint32)
-    lane_work = np.empty((13, LANES))
     rates, lane_gain, lane_noise, lane_scale, lane_dark = (
         lane_work[7], lane_work[8], lane_work[9], lane_work[10], lane_work[11]
     )  # fmt: skip
-    lane_sums = np.empty((4, LANES))
-    lane_results = np.empty((4, LANES))
+    lane_sums, lane_results = lane_work[13:17], lane_work[17:21]
+    in_row, most = (x1 - x0 + LANES - 1) // LANES, line_y.size
 
     # Lines beside each other, then those of the next row: memory is read in the order in which it lies.
     for top in range(0, (y1 - y0) * in_row, most):
@@ -278,6 +250,8 @@ def _fit_rows(
                 has_chargeloss[r, lane] = 0
 
         # Median rate: the mean over integrations of the median difference. And slopes of ramps without flags.
+        waiting = 0
+        taken[:] = 0
         for i in range(integrations):
             together[i] = 0
             alone[i] = 0
@@ -337,13 +311,18 @@ def _fit_rows(
                     median[r, lane] += median_rate(
                         data, dq, counts[3], group_time, frame_time, one_group_time, scratch
                     )  # fmt: skip
-            for begin in range(0, together[i], LANES):
-                part = places[i, begin : min(begin + LANES, together[i])]
-                width = _padded(part.size)
-                gather(width, sci, groupdq, i, line_y, line_x, first, size, part, flagged_data, states, found)
+            waiting += together[i]
+            while waiting >= LANES or (waiting > 0 and i == integrations - 1):
+                count = _take(places, together, taken, batch, batch_integration)
+                waiting -= count
+                width = _padded(count)
+                gather(
+                    width, sci, groupdq, batch_integration, line_y, line_x, first, size, batch[:count], flagged_data,
+                    states, found,
+                )  # fmt: skip
                 median_rates(width, flagged_data, states, size, group_time, sorting, groups[5], lane_work, rates)
-                for k in range(part.size):
-                    median[part[k] // LANES, part[k] % LANES] += rates[k]
+                for k in range(count):
+                    median[batch[k] // LANES, batch[k] % LANES] += rates[k]
 
         # What a whole ramp without flags gives, apart from its slope, is the same for all integrations.
         for r in range(height):
@@ -389,6 +368,8 @@ def _fit_rows(
 
         # Once for all, and once more, ramp by ramp, for pixels whose sums over integrations may be rounded otherwise.
         for attempt in range(1 if integrations == 1 else 2):
+            waiting = 0
+            taken[:] = 0
             for i in range(integrations):
                 for r in range(height):
                     if attempt > 0 or numbers[i, r] == 0:
@@ -438,13 +419,18 @@ def _fit_rows(
                     ints_poisson[i, y, x] = poisson
                     ints_rnoise[i, y, x] = variance
 
-                for begin in range(0, together[i], LANES):
-                    part = places[i, begin : min(begin + LANES, together[i])]
-                    width = _padded(part.size)
+                waiting += together[i]
+                while waiting >= LANES or (waiting > 0 and i == integrations - 1):
+                    count = _take(places, together, taken, batch, batch_integration)
+                    waiting -= count
+                    width = _padded(count)
                     if integrations > 1 or together[i] > LANES:
-                        gather(width, sci, groupdq, i, line_y, line_x, first, size, part, flagged_data, states, found)
+                        gather(
+                            width, sci, groupdq, batch_integration, line_y, line_x, first, size, batch[:count],
+                            flagged_data, states, found,
+                        )  # fmt: skip
                     for k in range(width):
-                        place = part[min(k, part.size - 1)]
+                        place = batch[min(k, count - 1)]
                         r, lane = place // LANES, place % LANES
                         lane_gain[k] = pixel_gain[r, lane]
                         lane_noise[k] = pixel_noise[r, lane]
@@ -457,9 +443,10 @@ def _fit_rows(
                         group_time, table, positions, segment_lengths, heads, lane_work, others, lane_sums,
                         lane_results,
                     )  # fmt: skip
-                    for k in range(part.size):
-                        r, lane = part[k] // LANES, part[k] % LANES
+                    for k in range(count):
+                        r, lane = batch[k] // LANES, batch[k] % LANES
                         y, x = line_y[r], line_x[r] + lane
+                        own = batch_integration[k]
                         bits = pixel_dq[r, lane] | (found[k] & np.uint32(JUMP_DET))
                         flags[r, lane] |= bits
                         weighted[r, lane] += lane_sums[0, k]
@@ -469,18 +456,18 @@ def _fit_rows(
                         if found[k] & SATURATED:
                             bits |= np.uint32(SATURATED)
                             partly[r, lane] = 1
-                        ints_sci[i, y, x] = lane_results[0, k]
-                        ints_err[i, y, x] = lane_results[1, k]
-                        ints_dq[i, y, x] = bits
-                        ints_poisson[i, y, x] = lane_results[2, k]
-                        ints_rnoise[i, y, x] = lane_results[3, k]
+                        ints_sci[own, y, x] = lane_results[0, k]
+                        ints_err[own, y, x] = lane_results[1, k]
+                        ints_dq[own, y, x] = bits
+                        ints_poisson[own, y, x] = lane_results[2, k]
+                        ints_rnoise[own, y, x] = lane_results[3, k]
 
             # The exposure; pixels that are combined one at a time.
             many = 0
             if integrations == 1:
                 for r in range(height):
                     y, line = line_y[r], slice(line_x[r], line_x[r] + LANES)
-                    rate_sci[y, line] = ints_sci[0, y, line]
+                    copy_line(ints_sci[0, y, line], rate_sci[y, line])
                     _write(
                         out_err[r], pixel_dq[r], out_poisson[r], out_rnoise[r],
                         rate_err[y, line], rate_dq[y, line], rate_poisson[y, line], rate_rnoise[y, line],
@@ -537,7 +524,8 @@ def _fit_rows(
                 for i in range(integrations):
                     together[i] = 0
                     alone[i] = many
-                    places[i, places.shape[1] - many :] = again[:many]
+                    for k in range(many):
+                        places[i, places.shape[1] - many + k] = again[k]
                 continue
 
             for place in again[:many]:
@@ -558,10 +546,47 @@ def _fit_rows(
                 if has_chargeloss[r, lane] and recovered[r, lane] > 0.0:
                     rate_rnoise[y, x] = capped(1.0 / recovered[r, lane])
             break
-    held(own_work)
-    held(own_marks)
-    held(own_constant)
-    held(own_ramps)
+
+
+@numba.njit(**COMPILED)
+def _fit_rows(
+    sci, groupdq, pixeldq, zeroframe, gain, readnoise, dark, group_time, frame_time, nframes, suppress, first, last,
+    y0, y1, x0, x1, origin, coefficients, bound, table, network, sorting,
+    rate_sci, rate_err, rate_dq, rate_poisson, rate_rnoise, ints_sci, ints_err, ints_dq, ints_poisson, ints_rnoise,
+):  # fmt: skip
+    """Fit rows y0:y1, columns x0:x1, at least ``LANES`` of them; arrays as in :func:`ramp_fit`."""
+    integrations, size = sci.shape[0], last - first
+    in_row = (x1 - x0 + LANES - 1) // LANES
+    # Some lines of pixels at a time: among them are enough ramps with flags to be fitted together.
+    most = min(_LINES, max((y1 - y0) * in_row, 1))
+    one_pixel = (
+        np.empty(size), np.empty(size, np.uint8), np.empty(size, np.uint8), np.empty(4, np.int64),
+        np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size), np.empty(4),
+    )  # fmt: skip
+    one_line = (
+        np.empty(size * LANES, np.float32), np.empty(LANES, np.uint8), np.empty(LANES, np.uint32),
+        np.empty(LANES, np.uint32), np.empty((max(size - 1, 1), LANES)), np.zeros((4, LANES)),
+    )  # fmt: skip
+    # What is kept of lines are parts of one array the shape of which is known, so that no test of whether they overlap
+    # is needed; one row more than is used keeps the parts from falling on the same places of the first-level cache.
+    lines = (
+        np.empty(most, np.int64), np.empty(most, np.int64), np.empty((13, _LINES + 1, LANES)),
+        np.empty((7, _LINES + 1, LANES), np.uint32), np.empty((3, _LINES + 1, LANES), np.float32),
+        np.empty((integrations, most, LANES), np.uint8), np.empty((integrations, most), np.int64),
+    )  # fmt: skip
+    # Ramps with flags: places (line * LANES + lane) of those to fit together from the front, of others from the back.
+    flagged = (
+        np.empty(LANES, np.int64), np.empty((integrations, most * LANES), np.uint16),
+        np.empty(integrations, np.int64), np.empty(integrations, np.int64), np.empty(LANES, np.uint16),
+        np.empty(LANES, np.int64), np.zeros(2, np.int64), np.empty(most * LANES, np.uint16),
+        np.empty((6, size, LANES)), np.empty(LANES, np.uint32), np.empty((21, LANES)),
+    )  # fmt: skip
+    _fit_lines(
+        sci, groupdq, pixeldq, zeroframe, gain, readnoise, dark, group_time, frame_time, nframes, suppress, first, last,
+        y0, y1, x0, x1, origin, coefficients, bound, table, network, sorting,
+        rate_sci, rate_err, rate_dq, rate_poisson, rate_rnoise, ints_sci, ints_err, ints_dq, ints_poisson, ints_rnoise,
+        one_pixel, one_line, lines, flagged,
+    )  # fmt: skip
 
 
 # Public ---------------------------------------------------------------------------------------------------------------

@@ -13,9 +13,11 @@ import numba
 import numpy as np
 
 from jwstdask.core.dq import DO_NOT_USE, JUMP_DET, SATURATED
+from jwstdask.kernels.compiled import INLINE, UNCOUNTED
 from jwstdask.kernels.networks import sort_rows
-from jwstdask.kernels.ramp_lines import LANES, power_class, quotient
+from jwstdask.kernels.ramp_lines import power_class, quotient
 from jwstdask.kernels.ramp_pixel import LARGE_VARIANCE, POWERS, add_segment, capped, weight_of
+from jwstdask.kernels.ramp_vectors import LANES
 
 _KNOWN = DO_NOT_USE | SATURATED | JUMP_DET
 
@@ -25,24 +27,22 @@ _STATES = np.array(
     [_GOOD if bits == 0 else _JUMP if bits == JUMP_DET else _LOST for bits in range(_KNOWN + 1)]
 )  # fmt: skip
 
-_OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
-_INLINE = {**_OPTIONS, "forceinline": True}
 
-
-@numba.njit(**_INLINE)
+@numba.njit(**INLINE)
 def suits(union, good, first_bits):
     """Whether a ramp of a good pixel can be fitted here, by its flags, its good groups and the flags of the first."""
     return (union & ~_KNOWN) == 0 and good > 1 and (first_bits & SATURATED) == 0
 
 
-@numba.njit(**_OPTIONS)
-def gather(width, sci, groupdq, i, line_y, line_x, first, size, places, data, states, found):
+@numba.njit(**UNCOUNTED)
+def gather(width, sci, groupdq, integrations, line_y, line_x, first, size, places, data, states, found):
     """Groups of ramps at ``places`` (line * LANES + lane), the last again up to ``width``, and all their flags.
 
-    Lines begin at row ``line_y``, column ``line_x``.
+    Each is of one of the ``integrations``. Lines begin at row ``line_y``, column ``line_x``.
     """
     for k in range(width):
-        place = int(places[min(k, places.size - 1)])
+        number = min(k, places.size - 1)
+        place, i = int(places[number]), integrations[number]
         y = line_y[place // LANES]
         x = line_x[place // LANES] + place % LANES
         union = 0
@@ -57,7 +57,7 @@ def gather(width, sci, groupdq, i, line_y, line_x, first, size, places, data, st
         found[k] = union
 
 
-@numba.njit(**_INLINE)
+@numba.njit(**INLINE)
 def median_rates(width, data, states, size, group_time, network, steps, work, rates):
     """Median differences [DN/s] of the ramps, or their first groups where there is no difference."""
     reciprocal = 1.0 / group_time
@@ -84,7 +84,7 @@ def median_rates(width, data, states, size, group_time, network, steps, work, ra
             rates[k] = (steps[(number - 1) // 2, k] + steps[number // 2, k]) * 0.5
 
 
-@numba.njit(**_INLINE)
+@numba.njit(**INLINE)
 def _mark_segments(width, data, states, size, gain, noise, positions, lengths, heads, work):
     """Position of groups in their segment (-1 in none), its length, first group and class of signal-to-noise ratio.
 
@@ -134,7 +134,7 @@ def _mark_segments(width, data, states, size, gain, noise, positions, lengths, h
             longest[k] = found if (found > longest[k]) & (position[k] >= 0.0) else longest[k]
 
 
-@numba.njit(**_INLINE)
+@numba.njit(**INLINE)
 def _find_weights(width, positions, lengths, table, weights):
     """Weights of a group in the segments of the ramps, 0 where it is in none."""
     powers, longest = table.shape[1], table.shape[2]
@@ -159,7 +159,7 @@ def _find_weights(width, positions, lengths, table, weights):
             weights[k] = weight_of(positions[k], length, POWERS[kind])
 
 
-@numba.njit(**_INLINE)
+@numba.njit(**INLINE)
 def fit_flagged(
     width, data, states, size, origin, gain, noise, scale, dark, rate, group_time, table,
     positions, lengths, heads, work, ending, sums, results,

@@ -18,12 +18,18 @@ import numba
 import numpy as np
 from numba.extending import intrinsic
 
+from jwstdask.kernels.compiled import INLINE
 from jwstdask.kernels.networks import exchange_rows
 from jwstdask.kernels.ramp_pixel import POWERS, weights_of_length
-from jwstdask.kernels.ramp_vectors import LONGEST, MEDIANS, SUMS, median_difference, sum_differences
-
-LANES = 64
-"""Pixels that are fitted together."""
+from jwstdask.kernels.ramp_vectors import (
+    LANES,
+    LONGEST,
+    MEDIANS,
+    SUMS,
+    copy_line,
+    median_difference,
+    sum_differences,
+)
 
 _TABLE = 64  # segments up to this length take their weights from a table
 
@@ -32,9 +38,6 @@ _MAGNITUDE = np.uint32(0x7FFFFFFF)
 INFINITE = np.uint32(0x7F800000)
 """Bits of infinity; greater ones are not a number."""
 
-_OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
-_INLINE = {**_OPTIONS, "forceinline": True}
-
 
 @intrinsic
 def _fma(typingctx, a, b, c):
@@ -42,7 +45,7 @@ def _fma(typingctx, a, b, c):
     return a(a, b, c), lambda context, builder, signature, values: builder.fma(*values)
 
 
-@numba.njit(**_INLINE)
+@numba.njit(**INLINE)
 def quotient(value, divisor, reciprocal):
     """``value / divisor`` of float32 numbers in float64, the same bits in a third of the time.
 
@@ -106,7 +109,7 @@ def weight_table(ngroups: int) -> np.ndarray:
     return table
 
 
-@numba.njit(**_INLINE)
+@numba.njit(**INLINE)
 def power_class(signal, variance):
     """Class of a signal-to-noise ratio, as a float; by the squared ratio, which takes neither root nor division."""
     square = signal * abs(signal)
@@ -120,7 +123,7 @@ def power_class(signal, variance):
     return above
 
 
-@numba.njit(**_INLINE)
+@numba.njit(**INLINE)
 def copy_ramps(sci, bits, groupdq, i, y, line, first, size, ramps, greatest, union):
     """Copy a line of ramps to ``ramps``, (group, lane) in one dimension.
 
@@ -135,9 +138,7 @@ def copy_ramps(sci, bits, groupdq, i, y, line, first, size, ramps, greatest, uni
         row = sci[i, first + group, y, line]
         row_bits = bits[i, first + group, y, line]
         flags = groupdq[i, first + group, y, line]
-        copy = ramps[group * LANES : (group + 1) * LANES]
-        for lane in range(LANES):
-            copy[lane] = row[lane]
+        copy_line(row, ramps[group * LANES : (group + 1) * LANES])
         for lane in range(LANES):
             value = row_bits[lane] & _MAGNITUDE
             greatest[lane] = value if value > greatest[lane] else greatest[lane]
@@ -145,7 +146,7 @@ def copy_ramps(sci, bits, groupdq, i, y, line, first, size, ramps, greatest, uni
             union[lane] |= flags[lane]
 
 
-@numba.njit(**_INLINE)
+@numba.njit(**INLINE)
 def median_differences(ramps, size, group_time, network, before, steps, median):
     """Median difference [DN/s] of a line of ramps of two groups or more.
 
@@ -171,7 +172,7 @@ def median_differences(ramps, size, group_time, network, before, steps, median):
         median[lane] = (lower[lane] + upper[lane]) * 0.5
 
 
-@numba.njit(**_INLINE)
+@numba.njit(**INLINE)
 def slopes(ramps, size, gain, noise, coefficients, kind, slope):
     """Slopes of a line of ramps without flags, of two groups or more, by their differences.
 
@@ -195,7 +196,7 @@ def slopes(ramps, size, gain, noise, coefficients, kind, slope):
                 )
 
 
-@numba.njit(**_INLINE)
+@numba.njit(**INLINE)
 def doubtful(value, margin):
     """Whether a float64 value within ``margin`` of the one sought may round to another float32, or is NaN."""
     return np.float32(value - margin) != np.float32(value + margin)

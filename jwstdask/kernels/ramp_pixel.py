@@ -12,6 +12,7 @@ import numba
 import numpy as np
 
 from jwstdask.core.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, PERSISTENCE, SATURATED
+from jwstdask.kernels.compiled import INLINE, UNCOUNTED
 
 LARGE_VARIANCE = 1.0e6
 """Variances from here on mean "unknown" and are written as 0 [(DN/s)^2]."""
@@ -19,11 +20,8 @@ LARGE_VARIANCE = 1.0e6
 POWERS = (0.0, 0.4, 1.0, 3.0, 6.0, 10.0)
 """Of the weights, by classes of signal-to-noise ratio."""
 
-_OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
-_INLINE = {**_OPTIONS, "forceinline": True}
 
-
-@numba.njit(**_OPTIONS)
+@numba.njit(**UNCOUNTED)
 def weight_of(position, length, power):
     """Weight of a group in a segment before division by the squared read noise.
 
@@ -33,7 +31,7 @@ def weight_of(position, length, power):
     return np.float64(np.float32(abs((position - middle) * (1.0 / middle))) ** np.float32(power))
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**UNCOUNTED)
 def weights_of_length(length, powers, out):
     """Fill ``out`` (power, position) with the weights of segments of ``length`` groups."""
     for kind in range(powers.size):
@@ -41,7 +39,7 @@ def weights_of_length(length, powers, out):
             out[kind, position] = weight_of(position, length, powers[kind])
 
 
-@numba.njit(**_INLINE)
+@numba.njit(**INLINE)
 def load(sci, groupdq, zeroframe, integration, y, x, first, last, suppress, data, dq, original, counts):
     """Copy a ramp to ``data`` and ``dq`` (its flags as the fit sees them) and ``original`` (its flags as they came).
 
@@ -92,7 +90,7 @@ def load(sci, groupdq, zeroframe, integration, y, x, first, last, suppress, data
     counts[3] = start
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**UNCOUNTED)
 def _sort(values, count):
     """Sort ``values[:count]`` in place (Shell sort)."""
     gap = 1
@@ -109,7 +107,7 @@ def _sort(values, count):
         gap //= 3
 
 
-@numba.njit(**_INLINE)
+@numba.njit(**INLINE)
 def _median_difference(data, dq, size, group_time, scratch):
     """Median of the usable first differences [DN/s], or the first group (NaN if unusable) if there are none."""
     count = 0
@@ -130,7 +128,7 @@ def _median_difference(data, dq, size, group_time, scratch):
     return scratch[middle] if count % 2 else (scratch[middle - 1] + scratch[middle]) / 2.0
 
 
-@numba.njit(**_INLINE)
+@numba.njit(**INLINE)
 def find_segments(dq, size, starts, lengths):
     """Segments of a ramp.
 
@@ -171,7 +169,7 @@ def find_segments(dq, size, starts, lengths):
     return kept, kept
 
 
-@numba.njit(**_INLINE)
+@numba.njit(**INLINE)
 def _power_class(signal, gain, noise):
     """Index of the power of the weights, from the signal-to-noise ratio of a segment.
 
@@ -192,7 +190,7 @@ def _power_class(signal, gain, noise):
     return 5 - (ratio < 5.0) - (ratio < 10.0) - (ratio < 20.0) - (ratio < 50.0) - (ratio < 100.0)
 
 
-@numba.njit(**_INLINE)
+@numba.njit(**INLINE)
 def read_variance(noise, gain, length, time):
     """Variance of a slope by read noise [(DN/s)^2]; ``length`` groups, ``time`` [s] apart."""
     if length > 2 and not gain > 0.0:
@@ -202,14 +200,14 @@ def read_variance(noise, gain, length, time):
     return 12.0 * each * each / ((length * length * length - length) * gain * gain)
 
 
-@numba.njit(**_INLINE)
+@numba.njit(**INLINE)
 def poisson_variance(rate, dark, gain, length, time):
     """Variance of a slope by photon noise [(DN/s)^2]; ``rate`` [DN/s] counts if positive."""
     scale = time * gain * max(length - 1.0, 1.0)
     return (rate + dark) / scale if rate > 0.0 else dark / scale
 
 
-@numba.njit(**_INLINE)
+@numba.njit(**INLINE)
 def fit_segment(data, start, length, origin, gain, noise, time, table):
     """Weighted straight line through groups ``start`` to ``start + length - 1``; ``time`` is that of a group.
 
@@ -255,7 +253,7 @@ def fit_segment(data, start, length, origin, gain, noise, time, table):
     return slope, np.sqrt(sumw * inverse), (sumxx * sumy - sumx * sumxy) * inverse, np.sqrt(sumxx * inverse)
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**UNCOUNTED)
 def read_weight_with_chargeloss(original, size, gain, noise, group_time, single_time, starts, lengths):
     """Sum of inverse read-noise variances with the groups given up to charge migration taken back."""
     for group in range(size):
@@ -271,12 +269,12 @@ def read_weight_with_chargeloss(original, size, gain, noise, group_time, single_
     return total
 
 
-@numba.njit(**_INLINE)
+@numba.njit(**INLINE)
 def capped(variance):
     return 0.0 if variance >= LARGE_VARIANCE else variance
 
 
-@numba.njit(**_INLINE)
+@numba.njit(**INLINE)
 def add_segment(slope, length, gain, noise, dark, rate, time, sums):
     """Add slope / var_rnoise, 1 / var_poisson, 1 / var_rnoise and 1 / (their sum) of a segment to ``sums``."""
     read = read_variance(noise, gain, length, time)
@@ -288,7 +286,7 @@ def add_segment(slope, length, gain, noise, dark, rate, time, sums):
     sums[3] += 1.0 / (poisson + read)
 
 
-@numba.njit(**_INLINE)
+@numba.njit(**INLINE)
 def fit_ramp(
     data, dq, counts, origin, pixel_dq, gain, noise, dark, rate, group_time, single_time, table, starts, lengths, sums
 ):
@@ -339,13 +337,13 @@ def fit_ramp(
     return bits, slope, error, poisson, read, count, places
 
 
-@numba.njit(**_INLINE)
+@numba.njit(**INLINE)
 def time_of_single(start, group_time, frame_time, one_group_time):
     """Exposure of a lone group: half way through group 0, the zero frame, or a whole group."""
     return one_group_time if start == 1 else (frame_time if start == 2 else group_time)
 
 
-@numba.njit(**_INLINE)
+@numba.njit(**INLINE)
 def median_rate(data, dq, start, group_time, frame_time, one_group_time, scratch):
     """Rate of one integration by its median difference [DN/s], 0 if there is none."""
     if dq.size == 1:

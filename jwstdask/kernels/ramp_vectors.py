@@ -1,4 +1,4 @@
-"""Two inner loops of ramps that would write what they add up to memory after each group, with it held in registers.
+"""Inner loops of ramps that would write what they add up to memory after each group, with it held in registers.
 
 Both work on the memory of a ramp, float32 in one dimension, in which groups are ``distance`` values apart and pixels
 lie side by side.
@@ -25,11 +25,36 @@ MEDIANS = 4
 SUMS = 8
 """Pixels of which :func:`sum_differences` are taken at once."""
 
+LANES = 64
+"""Pixels that are fitted together."""
+
 _FLOAT, _DOUBLE = ir.FloatType(), ir.DoubleType()
 
 
 def _memory(context: Any, builder: Any, array: Any, value: Any) -> Any:
     return context.make_array(array)(context, builder, value).data
+
+
+@intrinsic
+def copy_line(typingctx: Any, source: Any, target: Any) -> Any:
+    """Copy the first ``LANES`` values of an array in one dimension to another.
+
+    A loop would do it value by value, since a compiler cannot know that the two do not overlap.
+    """
+    if source.dtype != target.dtype:
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        kind = ir.VectorType(context.get_value_type(source.dtype), LANES)
+        zero = ir.Constant(ir.IntType(64), 0)
+        here, there = (
+            vector_at(builder, kind, _memory(context, builder, array, value), zero)
+            for array, value in zip((source, target), values, strict=True)
+        )
+        builder.store(builder.load(here, align=1), there, align=1)
+        return context.get_dummy_value()
+
+    return types.none(source, target), generate
 
 
 @intrinsic

@@ -19,6 +19,7 @@ import numba
 import numpy as np
 
 from jwstdask.core import dq
+from jwstdask.kernels.compiled import COMPILED, UNCOUNTED
 from jwstdask.kernels.networks import sort_columns
 from jwstdask.kernels.runs import to_change
 
@@ -51,7 +52,7 @@ def to_detector(image: np.ndarray, fastaxis: int, slowaxis: int) -> np.ndarray:
     return np.swapaxes(image[..., :: 1 if fastaxis > 0 else -1, :: 1 if slowaxis > 0 else -1], -2, -1)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _sum_block(values, start, count):
     """Sum of up to 128 values in numpy's order: eight interleaved partial sums."""
     if count < 8:
@@ -79,7 +80,7 @@ def _sum_block(values, start, count):
     return total
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def _sum(values, start, count):
     """Sum in numpy's order: blocks of up to 128, halves added pairwise.
 
@@ -114,7 +115,7 @@ def _sum(values, start, count):
     return result
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def clipped_mean(values, count, siglimit):
     """Mean of values within ``siglimit`` standard deviations, repeated until nothing is rejected.
 
@@ -167,7 +168,7 @@ def clipped_mean(values, count, siglimit):
             return np.nan, False
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _section_mean(section, section_dq, first, last, step, siglimit, work):
     """Clipped mean of columns first:last:step of a section (row, column); third value false without good pixels."""
     count = 0
@@ -180,7 +181,7 @@ def _section_mean(section, section_dq, first, last, step, siglimit, work):
     return mean, exact, count > 0
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _average(low, high, single):
     """Average of two (mean, exact, present), in the precision the means have; false if neither is present."""
     if low[2] and high[2]:
@@ -193,13 +194,13 @@ def _average(low, high, single):
     return low[0], low[2]
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _parity_start(first, parity):
     """Index of the first column of a parity in a section that begins at detector column ``first``."""
     return (parity - first) % 2
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def amplifier_levels(bottom, top, bottom_dq, top_dq, first_column, odd_even_columns, siglimit, single):
     """Levels of one group from the reference pixels below and above each amplifier.
 
@@ -250,7 +251,7 @@ def amplifier_levels(bottom, top, bottom_dq, top_dq, first_column, odd_even_colu
     return levels
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def running_median(side, side_dq, first_row, smoothing_length):
     """Median of good reference pixels in a window that runs along the slow direction, mirrored at the detector's ends.
 
@@ -310,7 +311,7 @@ def running_median(side, side_dq, first_row, smoothing_length):
     return result
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def without_levels(side, first_column, levels):
     """A copy of a section (row, column) minus its amplifiers' levels, in the precision of the section."""
     rows, columns = side.shape
@@ -322,7 +323,7 @@ def without_levels(side, first_column, levels):
     return result
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def row_levels(left, right, left_dq, right_dq, corner, last_column, levels, smoothing_length, side_gain):
     """Levels of the rows of one group from the reference pixels left and right.
 
@@ -420,7 +421,7 @@ def sirs_row_levels(sides: list[np.ndarray], kernels: list[np.ndarray], sigrejec
     return levels
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _rounds_first(first_single, integration, group):
     return first_single and integration == 0 and group == 0
 
@@ -461,14 +462,13 @@ def subtract_levels(
         float32, shape of ``sci`` [DN].
     """
     out = to_change(sci, out)
-    _subtract_levels(out, levels, rows, fast_along_x, fast, slow, first_single)
+    _subtract_levels(out, levels, rows, fast_along_x, fast, slow, first_single, np.empty(out.shape[-1]))
     return out
 
 
-@numba.njit(cache=True, nogil=True)
-def _subtract_levels(sci, levels, rows, fast_along_x, fast, slow, first_single):
+@numba.njit(**UNCOUNTED)
+def _subtract_levels(sci, levels, rows, fast_along_x, fast, slow, first_single, line):
     integrations, groups, ny, nx = sci.shape
-    line = np.empty(nx, np.float64)
     for integration in range(integrations):
         for group in range(groups):
             rounds = _rounds_first(first_single, integration, group)
@@ -509,7 +509,7 @@ def _subtract_levels(sci, levels, rows, fast_along_x, fast, slow, first_single):
                         values[x] = (values[x] - constant) - line[x]
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def interleaved_levels(left, right, left_dq, right_dq, odd_even_rows, siglimit):
     """Levels of one group of a MIRI detector, relative to the first group of the integration.
 
@@ -550,7 +550,7 @@ def interleaved_levels(left, right, left_dq, right_dq, odd_even_rows, siglimit):
     return levels, True
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def subtract_interleaved(sci, levels, first_row, first_column, out):
     """Subtract MIRI's amplifier levels from a tile of a ramp, relative to the first group of each integration.
 

@@ -8,6 +8,7 @@ import numba
 import numpy as np
 
 from jwstdask.core import dq
+from jwstdask.kernels.compiled import COMPILED, UNCOUNTED
 
 UNREACHABLE = np.float32(65536.0)
 """A level that no 16-bit count reaches, for pixels without a known saturation level [DN]."""
@@ -42,7 +43,7 @@ def levels(threshold: np.ndarray, threshold_dq: np.ndarray) -> tuple[np.ndarray,
     return level, unchecked, flags
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _levels(threshold, threshold_dq, level, unchecked, flags):
     ny, nx = level.shape
     for y in range(ny):
@@ -170,7 +171,7 @@ def _sampling(groups: int, nframes: int | None) -> tuple[np.ndarray, np.ndarray]
     return dilution, np.array([np.mean(frames[0]), float(frames[2][-1]), float(nframes)])
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _grow(marks, marked_rows, layers, bit, flags, flagged_rows, line):
     """Set ``bit`` in ``flags`` (y, x) within ``layers`` pixels of each nonzero of ``marks`` (y, x).
 
@@ -195,14 +196,20 @@ def _grow(marks, marked_rows, layers, bit, flags, flagged_rows, line):
                     flags[y, x] |= marks[near, x] & bit
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def _flag(sci, groupdq, threshold, unchecked, layers, dilution, expected, bias, union):
+    _, groups, ny, nx = sci.shape
+    room = (
+        np.empty(nx, np.uint8), np.empty(nx, np.uint8), np.empty((ny, nx), np.uint8), np.empty(ny, np.bool_),
+        np.empty(ny, np.bool_), np.empty((groups, ny), np.bool_),
+    )  # fmt: skip
+    _flag_integrations(sci, groupdq, threshold, unchecked, layers, dilution, expected, bias, union, room)
+
+
+@numba.njit(**UNCOUNTED)
+def _flag_integrations(sci, groupdq, threshold, unchecked, layers, dilution, expected, bias, union, room):
     integrations, groups, ny, nx = sci.shape
-    reached = np.empty(nx, np.uint8)
-    marks = np.empty((ny, nx), np.uint8)
-    marked_rows = np.empty(ny, np.bool_)
-    rows = np.empty((groups, ny), np.bool_)
-    line = np.empty(nx, np.uint8)
+    reached, line, marks, marked_rows, unneeded, rows = room
     for integration in range(integrations):
         for y in range(ny):
             reached[:] = 0
@@ -255,7 +262,7 @@ def _flag(sci, groupdq, threshold, unchecked, layers, dilution, expected, bias, 
                 met |= marked_rows[y]
             if met:
                 # The rows in which this rule sets DO_NOT_USE are of no use to any later rule.
-                _grow(marks, marked_rows, layers, _DO_NOT_USE, flags, np.empty(ny, np.bool_), line)
+                _grow(marks, marked_rows, layers, _DO_NOT_USE, flags, unneeded, line)
 
         if groups > 2 and expected[2] > 0:
             share = np.float32(expected[2])
@@ -283,7 +290,7 @@ def _flag(sci, groupdq, threshold, unchecked, layers, dilution, expected, bias, 
                     union[y, x] |= groupdq[integration, group, y, x]
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def _flag_interleaved(sci, groupdq, threshold, layers, expected, bias, union):
     integrations, groups, ny, nx = sci.shape
     saturated = np.empty((ny, nx), np.uint8)
@@ -340,7 +347,7 @@ def _flag_interleaved(sci, groupdq, threshold, layers, expected, bias, union):
                     union[y, x] |= groupdq[integration, group, y, x]
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def _clear_zeroframe(zeroframe, threshold, layers):
     integrations, ny, nx = zeroframe.shape
     marks = np.empty((ny, nx), np.uint8)

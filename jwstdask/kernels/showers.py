@@ -18,6 +18,7 @@ import numba
 import numpy as np
 
 from jwstdask.core.dq import DO_NOT_USE, JUMP_DET, REFERENCE_PIXEL, SATURATED
+from jwstdask.kernels.compiled import COMPILED, UNCOUNTED
 from jwstdask.kernels.jump import whole_planes
 from jwstdask.kernels.networks import sort_columns
 from jwstdask.kernels.snowballs import Regions, grown, outline_of
@@ -81,13 +82,13 @@ def ring_of(inner: float, width: float) -> np.ndarray:
     return np.argwhere((square >= inner**2) & (square <= (inner + width) ** 2)) - reach
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _ignored(flags, searched):
     # Groups that take no part: unusable ones, and those with no other flag than a jump.
     return 1 <= flags <= 5 or (searched and (flags & _UNUSABLE) != 0)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _row_differences(sci, groupdq, gain, y, searched, out):
     # out: float32 (integration, difference, x), NaN where a group is ignored.
     for integration in range(sci.shape[0]):
@@ -102,7 +103,7 @@ def _row_differences(sci, groupdq, gain, y, searched, out):
                 out[integration, group - 1, x] = after - before
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def _medians(sci, groupdq, gain, searched, out):
     # float32 (y, x) median of all differences of a pixel.
     nints, ngroups, ny, nx = sci.shape
@@ -145,7 +146,7 @@ def _medians(sci, groupdq, gain, searched, out):
                     out[y, x + lane] = (upper + keys[(number // 2 - 1) * lanes + lane]) / np.float32(2.0)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**UNCOUNTED)
 def _noise(middle, gain, nframes, noise):
     # float32 (y, x) noise of a difference, of the photons of its median and of the reads, in place of that of a read.
     for y in range(noise.shape[0]):
@@ -154,7 +155,7 @@ def _noise(middle, gain, nframes, noise):
             noise[y, x] = np.sqrt(abs(middle[y, x]) + read * read / nframes)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**UNCOUNTED)
 def _deviations(sci, groupdq, gain, integration, group, searched, masked, middle, sigma, reach, value, good):
     # |difference - median| / sigma of a plane, zero and not good where masked, inside a margin of `reach`.
     for y in range(sci.shape[2]):
@@ -172,7 +173,7 @@ def _deviations(sci, groupdq, gain, integration, group, searched, masked, middle
             good[y + reach, x + reach] = usable
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**COMPILED)
 def _smooth_above(value, good, reach, ring, threshold, out):
     # Mean over the good pixels of the ring; beyond the frame there are good zeros.
     ny, nx = out.shape
@@ -194,7 +195,7 @@ def _smooth_above(value, good, reach, ring, threshold, out):
             out[y, x] = centre[x] != 0 and weight[x] > 0 and total[x] / weight[x] > threshold
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _draw_jumps(cube, first, last, limits, y, x, y_radius, x_radius, cosine, sine):
     # From group to group until a pixel saturates.
     for row in range(limits[0], limits[1]):
@@ -210,7 +211,7 @@ def _draw_jumps(cube, first, last, limits, y, x, y_radius, x_radius, cosine, sin
                     cube[group, row, column] |= _JUMP
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _mean_difference(ramp, flags, scale):
     total = np.float32(0.0)
     count = 0
@@ -227,7 +228,7 @@ def _mean_difference(ramp, flags, scale):
     return np.float32(np.float64(total) / count) if count else _NAN
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def _put_back(cube, before, rows, columns, ramps, gain, reference, limit):
     # before, ramps: (group, pixel) flags and values of the pixels that ellipses cover.
     for index in range(len(rows)):
@@ -265,7 +266,7 @@ def _clipped(sci, groupdq, gain, search: Showers) -> tuple[np.ndarray, np.ndarra
     return np.concatenate(middle, axis=1), np.concatenate(spread, axis=1)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _any_usable(plane, reference):
     for y in range(plane.shape[0]):
         for x in range(plane.shape[1]):

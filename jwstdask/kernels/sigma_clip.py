@@ -6,7 +6,7 @@ import numba
 import numpy as np
 
 from jwstdask.core.dq import DO_NOT_USE, JUMP_DET, SATURATED
-from jwstdask.kernels.borrowed import borrowed, held
+from jwstdask.kernels.compiled import COMPILED, INLINE, UNCOUNTED
 from jwstdask.kernels.networks import sort_columns
 from jwstdask.kernels.sort import median as median_of
 from jwstdask.kernels.sort import select
@@ -28,20 +28,27 @@ _MOST = np.finfo(np.float32).max
 _COLUMNS = 160_000  # float32 values of columns that are loaded together: they must stay in the second-level cache
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
+def with_room(places, count, more):
+    """An array with the first ``count`` of some places and room for ``more``."""
+    if count + more <= len(places):
+        return places
+    larger = np.empty((2 * count + more, 4), np.int32)
+    larger[:count] = places[:count]
+    return larger
+
+
+@numba.njit(**UNCOUNTED)
 def append_place(places, count, integration, group, y, x):
-    if count == len(places):
-        larger = np.empty((2 * count, 4), np.int32)
-        larger[:count] = places
-        places = larger
+    """Put a place after the first ``count``, where there must be room; the new count."""
     places[count, 0] = integration
     places[count, 1] = group
     places[count, 2] = y
     places[count, 3] = x
-    return places, count + 1
+    return count + 1
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _clip_bounds(values, count, threshold):
     # Sigma clipping about the median, sums in the order the values stand in (the median permutes them): the bounds
     # are reproducible to the last bit. `values` is overwritten.
@@ -72,7 +79,7 @@ def _clip_bounds(values, count, threshold):
     return lower, upper
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**UNCOUNTED)
 def _kept_within(number, shift, spread, error, threshold, low, high):
     # How far from its median values of a column are certainly kept, and from where on certainly clipped, given sums of
     # the offsets of its values and of their squares with the relative errors `error`: by the inequality of Cauchy and
@@ -88,7 +95,7 @@ def _kept_within(number, shift, spread, error, threshold, low, high):
     return least - margin, most + margin
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**UNCOUNTED)
 def _clip_few(values, dropped, count, inside, total, square, error, centre, low, high, edges, below, above, threshold):
     # Sigma clipping of a column of which only `count` values can be clipped: `inside` others lie between `edges`, with
     # the sum `total` and sum of squares `square` about `centre`. The median lies between `low` and `high` as long as
@@ -135,7 +142,7 @@ def _clip_few(values, dropped, count, inside, total, square, error, centre, low,
     return True
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _bracket(values, lane, lanes, rows, low, high, below, number, few, middle):
     # Order statistics of a column that enclose its median, also when up to `few` of its values are left out. `low` and
     # `high` enclose the median, `below` values are less than `low`; `middle` is room for what lies between them.
@@ -155,7 +162,7 @@ def _bracket(values, lane, lanes, rows, low, high, below, number, few, middle):
     return nearest, middle[last], below + first, number - 1 - below - last
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _collect(values, lane, lanes, rows, edges, centre, few, few_rows):
     # Values of a column outside of edges and their rows, of which there may be more than there is room for; how many
     # lie inside, the sum of their offsets from the centre and that of the squares.
@@ -177,7 +184,7 @@ def _collect(values, lane, lanes, rows, edges, centre, few, few_rows):
     return count, inside, total, square
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _load_columns(sci, groupdq, gain, y, x, lanes, width, first, last, by_integration, by_group, before, values):
     # Differences of groups first..last and those before them, of one row of `lanes` pixels; NaN where unusable.
     scale = gain[y, x : x + lanes]
@@ -199,13 +206,13 @@ def _load_columns(sci, groupdq, gain, y, x, lanes, width, first, last, by_integr
                 before[lane] = value
 
 
-@numba.njit(cache=True, nogil=True, forceinline=True)
+@numba.njit(**INLINE)
 def _at(line, lane):
     # Without a sign, a place is not taken for one counted from the end, which would not be vectorised.
     return np.uint64(line * _LINE) + lane
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _survey(values, rows, lanes, within, sample, work):
     # Order statistics of a sample of each column, and edges between which nothing can be clipped.
     for index in range(_SAMPLE):
@@ -224,11 +231,13 @@ def _survey(values, rows, lanes, within, sample, work):
         work[_at(_LOW_EDGE, lane)] = low - within * spread
         work[_at(_HIGH_EDGE, lane)] = high + within * spread
     for step in range(len(_SAMPLE_STEPS)):
-        row = _SAMPLE_STEPS[step]
-        work[(_STEP + step) * _LINE : (_STEP + step) * _LINE + lanes] = sample[row * lanes : (row + 1) * lanes]
+        source = sample[_SAMPLE_STEPS[step] * lanes :]
+        target = work[(_STEP + step) * _LINE :]
+        for lane in range(lanes):
+            target[lane] = source[lane]
 
 
-@numba.njit(cache=True, nogil=True, forceinline=True)
+@numba.njit(**INLINE)
 def _many(first, second, third, fourth):
     one, zero = np.float32(1.0), np.float32(0.0)
     return ((one if first else zero) + (one if second else zero)) + (
@@ -236,7 +245,7 @@ def _many(first, second, third, fourth):
     )
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _add_rows(row0, row1, row2, row3, work, outside):
     # Four rows to the sums. All of these are parts of one array, a constant apart, which makes it one vectorised loop;
     # counts are exact in float32 up to 2^24.
@@ -263,7 +272,7 @@ def _add_rows(row0, row1, row2, row3, work, outside):
         outside[lane] = number != inside
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**UNCOUNTED)
 def _settle(work, error, threshold, open_lanes):
     # Brackets of the medians, proven by counts, also when the values outside of the edges are left out; -inf and inf
     # where there are none. What remains to be looked at: columns of which a value may be clipped.
@@ -297,7 +306,121 @@ def _settle(work, error, threshold, open_lanes):
         open_lanes[lane] = (number != 0.0 and not settled) or odd
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**UNCOUNTED)
+def _search_run(
+    sci, groupdq, gain, y, x, lanes, rows, width, threshold, together, least, greatest, values, sample, before, column,
+    middle, work, few, few_rows, few_count, dropped, outside, jumps, found,
+):  # fmt: skip
+    # Search some pixels of a row; the new number of jumps.
+    nints, ngroups = sci.shape[:2]
+    sets = (ngroups - 1) * nints // rows
+    padded = (rows + 3) // 4 * 4
+    batch = values.size // (padded * width)
+    most = dropped.size
+    within = np.float32(0.34 * threshold)
+    # Of sums in float32, twice the bound of any order of summation.
+    error = 1.2e-7 * (rows + 12)
+    error = error if error < 0.1 else np.inf
+    lines = work.reshape(22, _LINE)
+    words = outside.view(np.uint64)
+    for loaded in range(sets):
+        if loaded % batch == 0:
+            first, last = loaded + 1, min(loaded + batch, sets)
+            if together:
+                last = ngroups - 1
+            by_integration, by_group = ngroups - 1 if together else 1, 1 if together else padded
+            _load_columns(sci, groupdq, gain, y, x, lanes, width, first, last, by_integration, by_group, before, values)
+        start = loaded % batch * padded * width
+        columns = values[start : start + padded * width]
+        columns[rows * width :] = _NAN
+        _survey(columns, rows, width, within, sample, work)
+        work[: 10 * _LINE] = 0.0
+        few_count[:] = 0
+        for row in range(0, padded, 4):
+            piece = columns[row * width : (row + 4) * width]
+            _add_rows(
+                piece[:width], piece[width : 2 * width], piece[2 * width : 3 * width], piece[3 * width :],
+                work, outside,
+            )  # fmt: skip
+            for word in range(words.size):
+                if words[word] == 0:
+                    continue
+                for lane in range(8 * word, min(8 * word + 8, lanes)):
+                    if not outside[lane]:
+                        continue
+                    for later in range(4):
+                        value = piece[later * width + lane]
+                        if abs(value) < _INF and not (
+                            value >= lines[_LOW_EDGE, lane] and value <= lines[_HIGH_EDGE, lane]
+                        ):
+                            if few_count[lane] < most:
+                                few[lane, few_count[lane]] = value
+                                few_rows[lane, few_count[lane]] = row + later
+                            few_count[lane] += 1
+        _settle(work, error, threshold, outside)
+        for word in range(words.size):
+            if words[word] == 0:
+                continue
+            for lane in range(8 * word, min(8 * word + 8, lanes)):
+                number = np.int64(lines[_NUMBER, lane])
+                if not outside[lane] or number == 0:
+                    continue
+                lower, upper = lines[_LOWER, lane], lines[_UPPER, lane]
+                under, over = np.int64(lines[_UNDER, lane]), np.int64(lines[_OVER, lane])
+                inside, centre = np.int64(lines[_INSIDE, lane]), np.float64(lines[_CENTRE, lane])
+                total, square = np.float64(lines[_TOTAL, lane]), np.float64(lines[_SQUARE, lane])
+                edges = (np.float64(lines[_LOW_EDGE, lane]), np.float64(lines[_HIGH_EDGE, lane]))
+                decided = few_count[lane] <= most and _clip_few(
+                    few[lane], dropped, few_count[lane], inside, total, square, error, centre,
+                    np.float64(lower), np.float64(upper), edges, under, over, threshold,
+                )  # fmt: skip
+                if not decided:
+                    lower, upper, under, over = _bracket(
+                        columns, lane, width, rows, max(lower, -_MOST), min(upper, _MOST), under, number,
+                        few_count[lane], middle,
+                    )  # fmt: skip
+                    if lines[_ODD, lane] == 0.0:
+                        lines[_LOWER, lane], lines[_UPPER, lane] = lower, upper
+                    # The spread of the sample may have been too large, and the edges too far apart.
+                    edges = (centre + 0.75 * (edges[0] - centre), centre + 0.75 * (edges[1] - centre))
+                    few_count[lane], inside, total, square = _collect(
+                        columns, lane, width, rows, edges, centre, few[lane], few_rows[lane]
+                    )
+                    decided = few_count[lane] <= most and _clip_few(
+                        few[lane], dropped, few_count[lane], inside, total, square, 0.0, centre,
+                        np.float64(lower), np.float64(upper), edges, under, over, threshold,
+                    )  # fmt: skip
+                if decided:
+                    for index in range(few_count[lane]):
+                        if dropped[index]:
+                            row = few_rows[lane, index]
+                            integration = row // (ngroups - 1) if together else row
+                            group = row % (ngroups - 1) + 1 if together else loaded + 1
+                            groupdq[integration, group, y, x + lane] |= _JUMP
+                            found = append_place(jumps, found, integration, group, y, x + lane)
+                    continue
+                count = 0
+                for row in range(rows):
+                    value = columns[row * width + lane]
+                    if abs(value) < _INF:
+                        column[count] = value
+                        count += 1
+                lowest, highest = _clip_bounds(column, count, threshold)
+                for row in range(rows):
+                    value = np.float64(columns[row * width + lane])
+                    if abs(value) < np.inf and (value < lowest or value > highest):
+                        integration = row // (ngroups - 1) if together else row
+                        group = row % (ngroups - 1) + 1 if together else loaded + 1
+                        groupdq[integration, group, y, x + lane] |= _JUMP
+                        found = append_place(jumps, found, integration, group, y, x + lane)
+        for lane in range(lanes):
+            if lines[_NUMBER, lane] != 0.0 or lines[_ODD, lane] != 0.0:
+                least[y, x + lane] = min(least[y, x + lane], lines[_LOWER, lane])
+                greatest[y, x + lane] = max(greatest[y, x + lane], lines[_UPPER, lane])
+    return found
+
+
+@numba.njit(**COMPILED)
 def search_sigma_clip(sci, groupdq, gain, threshold, together, least, greatest):
     # Values near the middle of a column can neither be clipped nor need they be sorted: their sums are taken in one
     # vectorised pass, and what is clipped of the few others is decided from those sums and from a bracket of the
@@ -315,127 +438,25 @@ def search_sigma_clip(sci, groupdq, gain, threshold, together, least, greatest):
     padded = (rows + 3) // 4 * 4
     batch = min(max(_COLUMNS // (padded * width), 1), sets)
     most = 64
-    within = np.float32(0.34 * threshold)
-    # Of sums in float32, twice the bound of any order of summation.
-    error = 1.2e-7 * (rows + 12)
-    error = error if error < 0.1 else np.inf
-    sci, groupdq, gain = borrowed(sci), borrowed(groupdq), borrowed(gain)
-    own_values = np.full(batch * padded * width, _NAN)
-    values = borrowed(own_values)
+    values = np.full(batch * padded * width, _NAN)
     sample = np.empty(_SAMPLE * width, np.float32)
     before = np.empty(width, np.float32)
     column = np.empty(rows, np.float64)
     middle = np.empty(rows, np.float32)
-    own_work = np.empty(22 * _LINE, np.float32)
-    work = borrowed(own_work)
-    lines = work.reshape(22, _LINE)
+    work = np.empty(22 * _LINE, np.float32)
     few = np.empty((width, most), np.float32)
     few_rows = np.empty((width, most), np.int32)
     few_count = np.empty(width, np.int32)
     dropped = np.empty(most, np.bool_)
     outside = np.zeros(width, np.bool_)
-    words = outside.view(np.uint64)
     jumps = np.empty((256, 4), np.int32)
     found = 0
     for y in range(ny):
         for x in range(0, nx, step):
             lanes = min(step, nx - x)
-            for loaded in range(sets):
-                if loaded % batch == 0:
-                    first, last = loaded + 1, min(loaded + batch, sets)
-                    if together:
-                        last = ngroups - 1
-                    by_integration, by_group = ngroups - 1 if together else 1, 1 if together else padded
-                    _load_columns(
-                        sci, groupdq, gain, y, x, lanes, width, first, last, by_integration, by_group, before, values
-                    )
-                start = loaded % batch * padded * width
-                columns = values[start : start + padded * width]
-                columns[rows * width :] = _NAN
-                _survey(columns, rows, width, within, sample, work)
-                work[: 10 * _LINE] = 0.0
-                few_count[:] = 0
-                for row in range(0, padded, 4):
-                    piece = columns[row * width : (row + 4) * width]
-                    _add_rows(
-                        piece[:width], piece[width : 2 * width], piece[2 * width : 3 * width], piece[3 * width :],
-                        work, outside,
-                    )  # fmt: skip
-                    for word in range(words.size):
-                        if words[word] == 0:
-                            continue
-                        for lane in range(8 * word, min(8 * word + 8, lanes)):
-                            if not outside[lane]:
-                                continue
-                            for later in range(4):
-                                value = piece[later * width + lane]
-                                if abs(value) < _INF and not (
-                                    value >= lines[_LOW_EDGE, lane] and value <= lines[_HIGH_EDGE, lane]
-                                ):
-                                    if few_count[lane] < most:
-                                        few[lane, few_count[lane]] = value
-                                        few_rows[lane, few_count[lane]] = row + later
-                                    few_count[lane] += 1
-                _settle(work, error, threshold, outside)
-                for word in range(words.size):
-                    if words[word] == 0:
-                        continue
-                    for lane in range(8 * word, min(8 * word + 8, lanes)):
-                        number = np.int64(lines[_NUMBER, lane])
-                        if not outside[lane] or number == 0:
-                            continue
-                        lower, upper = lines[_LOWER, lane], lines[_UPPER, lane]
-                        under, over = np.int64(lines[_UNDER, lane]), np.int64(lines[_OVER, lane])
-                        inside, centre = np.int64(lines[_INSIDE, lane]), np.float64(lines[_CENTRE, lane])
-                        total, square = np.float64(lines[_TOTAL, lane]), np.float64(lines[_SQUARE, lane])
-                        edges = (np.float64(lines[_LOW_EDGE, lane]), np.float64(lines[_HIGH_EDGE, lane]))
-                        decided = few_count[lane] <= most and _clip_few(
-                            few[lane], dropped, few_count[lane], inside, total, square, error, centre,
-                            np.float64(lower), np.float64(upper), edges, under, over, threshold,
-                        )  # fmt: skip
-                        if not decided:
-                            lower, upper, under, over = _bracket(
-                                columns, lane, width, rows, max(lower, -_MOST), min(upper, _MOST), under, number,
-                                few_count[lane], middle,
-                            )  # fmt: skip
-                            if lines[_ODD, lane] == 0.0:
-                                lines[_LOWER, lane], lines[_UPPER, lane] = lower, upper
-                            # The spread of the sample may have been too large, and the edges too far apart.
-                            edges = (centre + 0.75 * (edges[0] - centre), centre + 0.75 * (edges[1] - centre))
-                            few_count[lane], inside, total, square = _collect(
-                                columns, lane, width, rows, edges, centre, few[lane], few_rows[lane]
-                            )
-                            decided = few_count[lane] <= most and _clip_few(
-                                few[lane], dropped, few_count[lane], inside, total, square, 0.0, centre,
-                                np.float64(lower), np.float64(upper), edges, under, over, threshold,
-                            )  # fmt: skip
-                        if decided:
-                            for index in range(few_count[lane]):
-                                if dropped[index]:
-                                    row = few_rows[lane, index]
-                                    integration = row // (ngroups - 1) if together else row
-                                    group = row % (ngroups - 1) + 1 if together else loaded + 1
-                                    groupdq[integration, group, y, x + lane] |= _JUMP
-                                    jumps, found = append_place(jumps, found, integration, group, y, x + lane)
-                            continue
-                        count = 0
-                        for row in range(rows):
-                            value = columns[row * width + lane]
-                            if abs(value) < _INF:
-                                column[count] = value
-                                count += 1
-                        lowest, highest = _clip_bounds(column, count, threshold)
-                        for row in range(rows):
-                            value = np.float64(columns[row * width + lane])
-                            if abs(value) < np.inf and (value < lowest or value > highest):
-                                integration = row // (ngroups - 1) if together else row
-                                group = row % (ngroups - 1) + 1 if together else loaded + 1
-                                groupdq[integration, group, y, x + lane] |= _JUMP
-                                jumps, found = append_place(jumps, found, integration, group, y, x + lane)
-                for lane in range(lanes):
-                    if lines[_NUMBER, lane] != 0.0 or lines[_ODD, lane] != 0.0:
-                        least[y, x + lane] = min(least[y, x + lane], lines[_LOWER, lane])
-                        greatest[y, x + lane] = max(greatest[y, x + lane], lines[_UPPER, lane])
-    held(own_values)
-    held(own_work)
+            jumps = with_room(jumps, found, nints * (ngroups - 1) * lanes)
+            found = _search_run(
+                sci, groupdq, gain, y, x, lanes, rows, width, threshold, together, least, greatest, values, sample,
+                before, column, middle, work, few, few_rows, few_count, dropped, outside, jumps, found,
+            )  # fmt: skip
     return jumps[:found]

@@ -21,6 +21,7 @@ import numba
 import numpy as np
 
 from jwstdask.core.dq import JUMP_DET, SATURATED
+from jwstdask.kernels.compiled import COMPILED, UNCOUNTED
 
 _JUMP = np.uint8(JUMP_DET)
 _SATURATED = np.uint8(SATURATED)
@@ -73,14 +74,14 @@ class Ellipse(NamedTuple):
     angle: float
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def _larger(runs):
     larger = np.empty((2 * len(runs), 3), np.int32)
     larger[: len(runs)] = runs
     return larger
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def _find_runs(plane, words, previous, previous_words, bit, fresh):
     # Horizontal runs of pixels with `bit` (if `fresh`: and without it in `previous`), as (y, first x, end x). Most
     # pixels have no flags, so eight are looked at together, as a word, and many words before each of them.
@@ -141,7 +142,7 @@ def _words(plane):
     return plane[:, : plane.shape[1] // 8 * 8].view(np.uint64)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _root(parent, index):
     while parent[index] != index:
         parent[index] = parent[parent[index]]
@@ -149,7 +150,7 @@ def _root(parent, index):
     return index
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def _join_runs(runs):
     # Region number of every run (8-connectivity) and the number of regions; union-find over runs of touching rows.
     count = len(runs)
@@ -177,7 +178,7 @@ def _join_runs(runs):
     return label, regions
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def _measure(runs, label, regions):
     # Exact integer moments about the origin and bounding boxes.
     moments = np.zeros((regions, 6), np.int64)  # area, y, x, yy, yx, xx
@@ -204,7 +205,7 @@ def _measure(runs, label, regions):
     return moments, box
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def _paint(runs, order, begin, end, box):
     mask = np.zeros((box[1] - box[0], box[3] - box[2]), np.uint8)
     for position in range(begin, end):
@@ -213,7 +214,7 @@ def _paint(runs, order, begin, end, box):
     return mask
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def _filled_area(mask):
     # Area with holes filled; the outside spreads over all eight neighbours from beyond the bounding box.
     ny, nx = mask.shape
@@ -242,7 +243,7 @@ def _filled_area(mask):
     return (ny + 2) * (nx + 2) - reached
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**COMPILED)
 def _large_enough(runs, order, begin, moments, box, least):
     keep = np.empty(len(moments), np.bool_)
     for region in range(len(moments)):
@@ -336,7 +337,7 @@ def contains(ellipse: Ellipse, x: float, y: float) -> bool:
         return bool((along**2 / np.float64(semi[1] ** 2)) + (across**2 / np.float64(semi[0] ** 2)) <= 1)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _inside(row, column, y, x, y_radius, x_radius, cosine, sine):
     dy = np.float64(row) - np.float64(y)
     dx = np.float64(column) - np.float64(x)
@@ -345,7 +346,7 @@ def _inside(row, column, y, x, y_radius, x_radius, cosine, sine):
     return first * first + second * second < 1.0
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _draw_jump(plane, limits, y, x, y_radius, x_radius, cosine, sine):
     for row in range(limits[0], limits[1]):
         for column in range(limits[2], limits[3]):
@@ -356,7 +357,7 @@ def _draw_jump(plane, limits, y, x, y_radius, x_radius, cosine, sine):
                 plane[row, column] = flags | _JUMP
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _draw_saturation(cube, first_group, limits, y, x, y_radius, x_radius, cosine, sine):
     for row in range(limits[0], limits[1]):
         for column in range(limits[2], limits[3]):
@@ -366,7 +367,7 @@ def _draw_saturation(cube, first_group, limits, y, x, y_radius, x_radius, cosine
                     cube[group, row, column] = _SATURATED
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _draw_mask(mask, limits, y, x, y_radius, x_radius, cosine, sine):
     for row in range(limits[0], limits[1]):
         for column in range(limits[2], limits[3]):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from jwstdask.kernels.compiled import UNCOUNTED
 
-@numba.njit(cache=True, nogil=True)
+
+@numba.njit(**UNCOUNTED)
 def select(values, count, rank):
     """The value that would stand at ``rank`` if the first ``count`` were sorted; they are permuted (Hoare's FIND)."""
     left = 0
@@ -33,7 +35,7 @@ def select(values, count, rank):
     return np.float64(values[rank])
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def median(values, count):
     """Median of the first ``count`` values, which are permuted."""
     if count % 2:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from jwstdask.kernels.compiled import UNCOUNTED
 from jwstdask.kernels.runs import to_change
 
 
@@ -26,14 +27,13 @@ def subtract(sci: np.ndarray, bias: np.ndarray, out: np.ndarray | None = None) -
         float32, shape of ``sci`` [DN].
     """
     out = to_change(sci, out)
-    _subtract(out, bias)
+    _subtract(out, bias, np.empty(out.shape[-1], np.float32))
     return out
 
 
-@numba.njit(cache=True, nogil=True)
-def _subtract(sci, bias):
+@numba.njit(**UNCOUNTED)
+def _subtract(sci, bias, level):
     integrations, groups, ny, nx = sci.shape
-    level = np.empty(nx, np.float32)
     for y in range(ny):
         for x in range(nx):
             level[x] = np.float32(0) if np.isnan(bias[y, x]) else bias[y, x]
@@ -66,7 +66,7 @@ def subtract_zeroframe(zeroframe: np.ndarray, bias: np.ndarray, out: np.ndarray 
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**UNCOUNTED)
 def _subtract_zeroframe(zeroframe, bias):
     integrations, ny, nx = zeroframe.shape
     zero = np.float32(0)
