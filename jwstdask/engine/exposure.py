@@ -46,7 +46,7 @@ from jwstdask.engine.sources import FileArrays
 from jwstdask.engine.superstripes import join_in_file
 from jwstdask.io.layout import FitsLayout, open_layout
 from jwstdask.io.metadata import has_wcs, read_metadata, read_wcs
-from jwstdask.io.product import MappedImages, ProductHandle, ProductWriter, make_folder
+from jwstdask.io.product import MappedImages, Outflow, ProductHandle, ProductWriter, make_folder
 from jwstdask.io.schema import model_schema
 from jwstdask.io.temporary import FileArray, scratch_folder, temporary_path
 from jwstdask.io.turned import TurnedImages
@@ -63,6 +63,9 @@ LARGEST_IN_MEMORY = 8_000_000
 
 _CACHED = 0.5
 """Part of the memory that the system may be expected to have for the pages of an exposure and its products."""
+
+_KEPT = 0.1
+"""Part of the memory from which on products are sent to disk while they are made, as Linux does by itself."""
 
 _NEW_MODELS = frozenset(("rate", "rateints", "fitopt", "likely_chisq"))
 """Products that are made anew from the metadata: what the data model does not know is not carried over."""
@@ -226,6 +229,7 @@ def _strip(
     rows: tuple[int, int],
     alone: bool = True,
     turned: str | os.PathLike[str] | None = None,
+    outflow: Outflow | None = None,
 ) -> dict[str, float]:
     spans = {after: work.rows_after(after, rows) for after in (None, *taps)}
     held = (rows[1] - rows[0]) * bytes_of_row((*handles.values(), *taps.values()))
@@ -239,6 +243,8 @@ def _strip(
     tally = work.strip(rows, sink, frame, revised)
     sink.flush()
     images.finish()
+    if outflow is not None:
+        outflow.finished(slice(*rows))
     return tally
 
 
@@ -399,7 +405,9 @@ def _walk(
             return held[name].array
 
         frame = work.frame(allocate)
-        turned = None
+        turned = outflow = None
+        if work.early and per_row * work.shape[-2] > _KEPT * available_memory():
+            outflow = Outflow((*handles.values(), *taps.values()))
         if not isinstance(executor, Cluster) and _outgrows_memory(work, per_row * work.shape[-2]):
             assert isinstance(work.source, FileArrays)
             work.source.turn(scratch)
@@ -407,7 +415,7 @@ def _walk(
 
         def strip(walk: int, revised: bool) -> Any:
             if not isinstance(executor, Cluster):
-                return partial(_strip, work, handles, taps, frame, revised, turned=turned)
+                return partial(_strip, work, handles, taps, frame, revised, turned=turned, outflow=outflow)
             dark = None if frame is None else frame.average_dark_current
             dark = None if isinstance(dark, np.ndarray) else dark
             gathered = Parcel.of(work.shipped(), scratch)

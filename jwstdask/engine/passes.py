@@ -127,9 +127,9 @@ def tile_shape(shape: tuple[int, ...], halo: int) -> tuple[int, int]:
         return min(64 if whole >= 64 else 32 if whole >= 32 else 16, shape[-2]), shape[-1]
     rows = 16 if samples < 8_000 else 32
     columns = max(samples // (rows + 2 * halo), 64)
-    if samples < rows * columns and (32 + 2 * halo) * (columns + 2 * halo) <= most:
-        # No cache holds it anyway, and the halo costs less.
-        rows = 32
+    if samples < rows * columns and (rows + 2 * halo) * (128 + 2 * halo) <= most:
+        # No cache holds it anyway, and longer runs cost less.
+        columns = 128
     if (min(rows, shape[-2]) + 2 * halo) * (min(columns, shape[-1]) + 2 * halo) > most:
         widths = {height: min(most // (height + 2 * halo) - 2 * halo, shape[-1]) for height in range(1, rows + 1)}
         rows = max(widths, key=lambda height: min(height, shape[-2]) * widths[height])

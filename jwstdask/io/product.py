@@ -16,7 +16,8 @@ import math
 import mmap
 import os
 import weakref
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 
 _PIECE = 1 << 20  # elements converted at a time: 4 MB of float32
 _MANY_RUNS = 10_000  # pieces of a file that are not worth a call each
+_UNDER_WAY = 1  # strips that are being written to disk
 _SOME_RUNS = 1  # the same where memory that the file backs is there
 
 
@@ -121,6 +123,21 @@ class ProductHandle:
                     by.write(self.temporary, place, array, tuple(slice(part.start, part.stop) for part in box.ranges))
             if called:
                 self._write_runs(called, images)
+
+    def send(self, rows: slice) -> None:
+        """Have the system begin to write rows of all planes to disk, and forget those parts that are there already."""
+        if not hasattr(os, "posix_fadvise"):
+            return
+        descriptor = os.open(self.temporary, os.O_RDONLY)
+        try:
+            for place in self.places.values():
+                line = place.shape[-1] * np.dtype(place.dtype).itemsize
+                for plane in range(math.prod(place.shape[:-2])):
+                    first = place.offset + (plane * place.shape[-2] + rows.start) * line
+                    size = (rows.stop - rows.start) * line
+                    os.posix_fadvise(descriptor, first, size, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
 
     def _place(self, key: tuple[str, int]) -> Place:
         try:
@@ -242,6 +259,37 @@ class MappedImages:
 
     def finish(self) -> None:
         """To be called when all parts have been written."""
+        # What is mapped stays in memory.
+        self._images.clear()
+
+
+class Outflow:
+    """Products too large to be kept in the cache of the system, sent to disk while more of them is made.
+
+    Otherwise each page of them is a new one, which some virtual machines pay dearly, and others of the machine lose
+    theirs to the cache.
+
+    Parameters
+    ----------
+    handles
+        Of the products.
+    """
+
+    def __init__(self, handles: Iterable[ProductHandle]) -> None:
+        self.handles = tuple(handles)
+        self._begun: deque[slice] = deque()
+
+    def finished(self, rows: slice) -> None:
+        """Say that rows have been written: from any thread, once for each strip."""
+        self._begun.append(rows)
+        self._send(rows)
+        if len(self._begun) > _UNDER_WAY:
+            # By now they are on the disk.
+            self._send(self._begun.popleft())
+
+    def _send(self, rows: slice) -> None:
+        for handle in self.handles:
+            handle.send(rows)
 
 
 def _populate(image: np.memmap, path: str, place: Place, rows: slice, fresh: bool) -> None:

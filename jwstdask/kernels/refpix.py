@@ -168,7 +168,7 @@ def clipped_mean(values, count, siglimit):
             return np.nan, False
 
 
-@numba.njit(**UNCOUNTED)
+@numba.njit(**COMPILED)
 def _section_mean(section, section_dq, first, last, step, siglimit, work):
     """Clipped mean of columns first:last:step of a section (row, column); third value false without good pixels."""
     count = 0
@@ -181,7 +181,7 @@ def _section_mean(section, section_dq, first, last, step, siglimit, work):
     return mean, exact, count > 0
 
 
-@numba.njit(**UNCOUNTED)
+@numba.njit(**COMPILED)
 def _average(low, high, single):
     """Average of two (mean, exact, present), in the precision the means have; false if neither is present."""
     if low[2] and high[2]:
@@ -323,7 +323,7 @@ def without_levels(side, first_column, levels):
     return result
 
 
-@numba.njit(**UNCOUNTED)
+@numba.njit(**COMPILED)
 def row_levels(left, right, left_dq, right_dq, corner, last_column, levels, smoothing_length, side_gain):
     """Levels of the rows of one group from the reference pixels left and right.
 

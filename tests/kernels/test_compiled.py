@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+from collections.abc import Iterator
+
 import numba
 import numpy as np
+from numba.core.dispatcher import Dispatcher
 
+from jwstdask import kernels
 from jwstdask.kernels.compiled import INLINE, UNCOUNTED
 
 _UNCOUNTED = {**UNCOUNTED, "cache": False}
@@ -30,3 +36,28 @@ def test_no_user_is_counted() -> None:
     (code,) = _add_rows.inspect_llvm().values()
     assert "NRT_incref" not in code
     assert "NRT_decref" not in code
+
+
+def _dispatchers() -> Iterator[tuple[str, Dispatcher]]:
+    for found in pkgutil.iter_modules(kernels.__path__):
+        module = importlib.import_module(f"{kernels.__name__}.{found.name}")
+        for name, value in vars(module).items():
+            if isinstance(value, Dispatcher) and value.py_func.__module__ == module.__name__:
+                yield f"{found.name}.{name}", value
+
+
+def _counts(function: Dispatcher) -> bool:
+    return function.targetoptions.get("_nrt", True)
+
+
+def test_uncounted_kernels_call_only_their_like() -> None:
+    """An array that another kernel makes for them would never be given back."""
+    uncounted = {name: function for name, function in _dispatchers() if not _counts(function)}
+    assert len(uncounted) > 100
+    wrong = [
+        f"{name} calls {called}"
+        for name, function in uncounted.items()
+        for called in function.py_func.__code__.co_names
+        if isinstance(callee := function.py_func.__globals__.get(called), Dispatcher) and _counts(callee)
+    ]
+    assert not wrong
