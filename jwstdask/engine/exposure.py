@@ -406,7 +406,7 @@ def _walk(
 
         frame = work.frame(allocate)
         turned = outflow = None
-        if work.early and per_row * work.shape[-2] > _KEPT * available_memory():
+        if per_row * work.shape[-2] > _KEPT * available_memory():
             outflow = Outflow((*handles.values(), *taps.values()))
         if not isinstance(executor, Cluster) and _outgrows_memory(work, per_row * work.shape[-2]):
             assert isinstance(work.source, FileArrays)

@@ -116,8 +116,8 @@ def tile_shape(shape: tuple[int, ...], halo: int) -> tuple[int, int]:
     """Rows and columns of a tile of an exposure of ``shape`` (..., y, x).
 
     Whole rows, which lie side by side in files, if there is room for 16, 32 or 64 of them; else square enough that the
-    halo costs little: 16 or 32 rows, and at least 64 columns. Of time series so long that this would be too much for
-    the memory of a worker, as many pixels as may be, down to one.
+    halo costs little: 16 or 32 rows, and at least 64 columns, 128 where no cache holds it anyway. Of time series so
+    long that this would be too much for the memory of a worker, as many pixels as may be, down to one.
     """
     planes = int(np.prod(shape[:-2], dtype=int))
     samples = max(TILE_BYTES // (4 * planes), 1)

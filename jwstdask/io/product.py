@@ -125,19 +125,21 @@ class ProductHandle:
                 self._write_runs(called, images)
 
     def send(self, rows: slice) -> None:
-        """Have the system begin to write rows of all planes to disk, and forget those parts that are there already."""
-        if not hasattr(os, "posix_fadvise"):
-            return
-        descriptor = os.open(self.temporary, os.O_RDONLY)
-        try:
-            for place in self.places.values():
-                line = place.shape[-1] * np.dtype(place.dtype).itemsize
-                for plane in range(math.prod(place.shape[:-2])):
-                    first = place.offset + (plane * place.shape[-2] + rows.start) * line
-                    size = (rows.stop - rows.start) * line
-                    os.posix_fadvise(descriptor, first, size, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(descriptor)
+        """Have rows of all planes written to disk soon, and forgotten by the cache as far as they are there already.
+
+        That is a wish: where the system does not know it, nothing happens.
+        """
+        with contextlib.suppress(AttributeError, OSError):
+            descriptor = os.open(self.temporary, os.O_RDONLY)
+            try:
+                for place in self.places.values():
+                    line = place.shape[-1] * np.dtype(place.dtype).itemsize
+                    for plane in range(math.prod(place.shape[:-2])):
+                        first = place.offset + (plane * place.shape[-2] + rows.start) * line
+                        size = (rows.stop - rows.start) * line
+                        os.posix_fadvise(descriptor, first, size, os.POSIX_FADV_DONTNEED)
+            finally:
+                os.close(descriptor)
 
     def _place(self, key: tuple[str, int]) -> Place:
         try:
@@ -266,8 +268,8 @@ class MappedImages:
 class Outflow:
     """Products too large to be kept in the cache of the system, sent to disk while more of them is made.
 
-    Otherwise each page of them is a new one, which some virtual machines pay dearly, and others of the machine lose
-    theirs to the cache.
+    Their memory serves again for what comes next. Otherwise each page of them would be a new one, which costs up to ten
+    times as much where a virtual machine has to ask its host, and other processes would lose what they have cached.
 
     Parameters
     ----------

@@ -15,7 +15,7 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
+from numba.extending import intrinsic, register_jitable
 
 from jwstdask.kernels.compiled import UNCOUNTED
 from jwstdask.kernels.extrema import extremum, greater, smaller
@@ -91,6 +91,12 @@ def compare(builder: Any, rows: list[Any]) -> None:
         rows[low], rows[high] = extremum(builder, "minnum", pair), extremum(builder, "maxnum", pair)
 
 
+@register_jitable
+def _largest(itemsize: int) -> int:
+    """Rows of values of so many bytes whose comparators are written out."""
+    return _LARGEST_SPILLED if itemsize == 4 else LARGEST
+
+
 @intrinsic
 def _sort(typingctx: Any, array: Any, start: Any, distance: Any, size: Any) -> Any:
     """Sort columns, ``_VECTOR`` bytes of them, of an array in one dimension.
@@ -114,7 +120,7 @@ def _sort(typingctx: Any, array: Any, start: Any, distance: Any, size: Any) -> A
             for row, place in zip(rows, places, strict=True):
                 builder.store(row, place, align=itemsize)
 
-        by_size(builder, values[3], _LARGEST_SPILLED if itemsize == 4 else LARGEST, emit)
+        by_size(builder, values[3], _largest(itemsize), emit)
         return context.get_dummy_value()
 
     return types.none(array, start, distance, size), generate
@@ -143,7 +149,7 @@ def sort_rows(rows, size, width, network):
     ``network`` is :func:`sorting_network` of the size. The columns must be some whole vectors of 32 bytes; a column
     with NaN may hold anything afterwards.
     """
-    if size > (_LARGEST_SPILLED if rows.itemsize == 4 else LARGEST):
+    if size > _largest(rows.itemsize):
         exchange_rows(rows, network, width)
         return
     flat = rows.reshape(-1)
@@ -158,7 +164,7 @@ def sort_columns(keys, count, lanes):
     A column with NaN may hold anything afterwards.
     """
     width = _VECTOR // keys.itemsize
-    if count <= (_LARGEST_SPILLED if keys.itemsize == 4 else LARGEST) and lanes >= width:
+    if count <= _largest(keys.itemsize) and lanes >= width:
         for start in range(0, lanes, width):
             # The last columns may be sorted already.
             _sort(keys, min(start, lanes - width), lanes, count)

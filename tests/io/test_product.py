@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import io
 import os
@@ -25,7 +26,7 @@ from stdatamodels.jwst import datamodels
 from jwstdask.core.errors import ProductError
 from jwstdask.io.layout import open_layout
 from jwstdask.io.metadata import model_name, nest, read_metadata, read_wcs
-from jwstdask.io.product import MappedImages, ProductWriter
+from jwstdask.io.product import MappedImages, Outflow, ProductWriter
 from jwstdask.io.schema import model_schema
 from tests.io.conftest import NX, NY, PRODUCTS, random_array, write_with_stdatamodels
 
@@ -318,6 +319,51 @@ def test_another_try_does_not_undo_what_is_written(tmp_path, monkeypatch):
         late = MappedImages(slice(0, 11), alone=False)
         product.handle.write("mine", array[..., :2], columns=slice(0, 2), images=late)
     np.testing.assert_array_equal(open_layout(tmp_path / "a.fits").read("mine"), array)
+
+
+def test_what_is_finished_flows_to_the_disk(tmp_path, monkeypatch):
+    """Each strip is sent when it is finished, and once more when the next one is; nothing of it is lost."""
+    monkeypatch.setattr("jwstdask.io.product._SOME_RUNS", 3)
+    shape, strips = (5, 12, 7), [slice(0, 4), slice(4, 8), slice(8, 12)]
+    array = random_array(np.random.default_rng(2), shape, "float32")
+    sent = []
+    advise = os.posix_fadvise
+
+    def noted(descriptor, first, size, advice):
+        sent.append((first, size))
+        advise(descriptor, first, size, advice)
+
+    monkeypatch.setattr(os, "posix_fadvise", noted)
+    with ProductWriter(tmp_path / "a.fits", "CubeModel", {}, {"sci": (shape, "float32")}) as product:
+        outflow = Outflow([product.handle])
+        for rows in strips:
+            images = MappedImages(rows)
+            for columns in (slice(0, 3), slice(3, 7)):
+                product.handle.write("sci", array[:, rows, columns], rows, columns=columns, images=images)
+            images.finish()
+            outflow.finished(rows)
+        offset = product.handle.places["sci", 1].offset
+    expected = [(offset + (plane * 12 + 4 * strip) * 28, 4 * 28) for strip in (0, 1, 0, 2, 1) for plane in range(5)]
+    assert sent == expected
+    np.testing.assert_array_equal(open_layout(tmp_path / "a.fits").read("sci"), array)
+
+
+def test_a_system_that_takes_no_advice(tmp_path, monkeypatch):
+    """Nothing happens, and the product is as ever."""
+
+    def refuse(*given):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    array = np.ones((2, 4, 8), np.float32)
+    for advise in (refuse, None):
+        if advise is None:
+            monkeypatch.delattr(os, "posix_fadvise")
+        else:
+            monkeypatch.setattr(os, "posix_fadvise", advise)
+        with ProductWriter(tmp_path / "a.fits", "CubeModel", {}, {"sci": (array.shape, "float32")}) as product:
+            product.write("sci", array)
+            Outflow([product.handle]).finished(slice(0, 4))
+        np.testing.assert_array_equal(open_layout(tmp_path / "a.fits").read("sci"), array)
 
 
 def test_big_arrays_are_written_in_pieces(tmp_path):

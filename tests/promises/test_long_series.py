@@ -37,12 +37,13 @@ def dark_of(programs, folder, size):
     return cut_dark(Path(programs.cache("timeseries").reference("nrcb1", "dark:SUB64P")), folder / "dark.fits", size)
 
 
-@pytest.mark.parametrize("cached", [0.5, 0.0], ids=["cached", "turned"])
+@pytest.mark.parametrize(("cached", "kept"), [(0.5, 1.0), (0.5, 0.0), (0.0, 1.0)], ids=["cached", "sent", "turned"])
 @pytest.mark.parametrize("pixels", [30, 90])
-def test_tiles_of_a_few_pixels_give_the_same_bits(programs, tmp_path, monkeypatch, pixels, cached):
+def test_tiles_of_a_few_pixels_give_the_same_bits(programs, tmp_path, monkeypatch, pixels, cached, kept):
     """Tiles of one row or column, or of a few rows that are finished two by two, written through mapped memory.
 
-    Of a file larger than memory, they come from a turned copy, and products are turned back.
+    Of a file larger than memory, they come from a turned copy, and products are turned back. Large products are sent to
+    the disk while they are made.
     """
     path = series(programs, tmp_path, 1, 150, 12, repeat=True)
     steps = {"dark_current": {"override_dark": str(dark_of(programs, tmp_path, 12))}, "ramp_fit": {"save_opt": True}}
@@ -61,12 +62,15 @@ def test_tiles_of_a_few_pixels_give_the_same_bits(programs, tmp_path, monkeypatc
     monkeypatch.setattr(exposure, "_LONGEST_STRIP", 0)
     monkeypatch.setattr(product, "_MANY_RUNS", 100)
     monkeypatch.setattr(exposure, "_CACHED", cached)
+    monkeypatch.setattr(exposure, "_KEPT", kept)
     monkeypatch.setattr(turned, "_CHUNK_BYTES", 10_000)
-    copies = []
+    copies, sent, send = [], [], product.ProductHandle.send
+    monkeypatch.setattr(product.ProductHandle, "send", lambda handle, rows: sent.append(rows) or send(handle, rows))
     monkeypatch.setattr(turned, "turned_array", lambda *given: copies.append(given[1]) or turned_array(*given))
     Detector1Pipeline.call(str(path), output_dir=str(tmp_path / "long"), **options)
     assert sizes
     assert bool(copies) is (cached == 0.0)
+    assert bool(sent) is (kept == 0.0)
     assert [entry.suffix for entry in (tmp_path / "long").iterdir()] == [".fits"] * 3
     assert all(height * width < pixels for height, width in sizes)
     names = sorted(file.name for file in (tmp_path / "usual").glob("*.fits"))
