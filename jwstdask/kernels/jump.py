@@ -225,19 +225,39 @@ def _peel(keys, first, stride, usable, noise, threshold, threshold3, threshold2)
 
 
 @numba.njit(**UNCOUNTED)
-def _iterative_run(
-    sci, groupdq, gain, readnoise, frames, threshold, threshold3, threshold2, greatest, y, x, lanes, keys, previous,
-    usable, padded, jumps, found,
-):  # fmt: skip
-    # Search some pixels of a row; the new number of jumps.
-    nints, ngroups = sci.shape[:2]
-    count = nints * (ngroups - 1)
-    words = padded.view(np.uint64)
-    _load_differences(sci, groupdq, gain, y, x, lanes, True, keys, previous, usable)
-    sort_columns(keys, count, lanes)
+def _sorted_differences(sci, groupdq, gain, y, x, lanes, absolute, keys, previous, usable):
+    # Those of some pixels of a row; how many most of them have.
+    _load_differences(sci, groupdq, gain, y, x, lanes, absolute, keys, previous, usable)
+    sort_columns(keys, sci.shape[0] * (sci.shape[1] - 1), lanes)
     typical = 0
     for lane in range(lanes):
         typical = max(typical, usable[lane])
+    return typical
+
+
+@numba.njit(**UNCOUNTED)
+def _mark_doubtful(gain, readnoise, frames, limit, y, x, lanes, keys, usable, typical, first, second, doubtful):
+    # Those of some pixels of a row that _look_closer finds, given the rows around the median.
+    top = max(typical - 1, 0)
+    doubtful[lanes:] = False
+    _look_closer(
+        usable[:lanes], typical, keys[:lanes], keys[first * lanes : (first + 1) * lanes],
+        keys[second * lanes : (second + 1) * lanes], keys[top * lanes : (top + 1) * lanes],
+        readnoise[y, x : x + lanes], gain[y, x : x + lanes], np.float32(1.0 / frames),
+        np.float32(limit * limit * 0.999), doubtful,
+    )  # fmt: skip
+
+
+@numba.njit(**UNCOUNTED)
+def _iterative_run(
+    sci, groupdq, gain, readnoise, frames, thresholds, greatest, y, x, lanes, keys, previous, usable, padded, jumps,
+    found,
+):  # fmt: skip
+    # Search some pixels of a row; the new number of jumps.
+    nints, ngroups = sci.shape[:2]
+    threshold, threshold3, threshold2 = thresholds
+    words = padded.view(np.uint64)
+    typical = _sorted_differences(sci, groupdq, gain, y, x, lanes, True, keys, previous, usable)
     row_greatest, middle = greatest[y, x:], keys[typical // 2 * lanes :]
     for lane in range(lanes):
         row_greatest[lane] = middle[lane]
@@ -246,13 +266,7 @@ def _iterative_run(
     second = top // 2 if typical >= 4 else max(typical - 2, 0)
     first = (top - 1) // 2 if typical >= 4 else second
     limit = threshold if typical >= 4 else threshold3 if typical == 3 else threshold2
-    padded[lanes:] = False
-    _look_closer(
-        usable[:lanes], typical, keys[:lanes], keys[first * lanes : (first + 1) * lanes],
-        keys[second * lanes : (second + 1) * lanes], keys[top * lanes : (top + 1) * lanes],
-        readnoise[y, x : x + lanes], gain[y, x : x + lanes], np.float32(1.0 / frames),
-        np.float32(limit * limit * 0.999), padded,
-    )  # fmt: skip
+    _mark_doubtful(gain, readnoise, frames, limit, y, x, lanes, keys, usable, typical, first, second, padded)
     if typical >= 4:
         for lane in range(lanes):
             padded[lane] |= keys[top * lanes + lane] == keys[(top - 1) * lanes + lane]
@@ -286,44 +300,16 @@ def _iterative_run(
     return found
 
 
-@numba.njit(**COMPILED)
-def _search_iterative(sci, groupdq, gain, readnoise, frames, threshold, threshold3, threshold2, greatest):
-    # Returns the jumps as (integration, group, y, x). The median of the differences of a pixel is at most `greatest`,
-    # their upper median regardless of sign, and at least its negative.
-    nints, ngroups, ny, nx = sci.shape
-    count = nints * (ngroups - 1)
-    width = min(max(_BUFFER // count // 16 * 16, 32), 256)
-    keys = np.empty(count * width, np.float32)
-    previous = np.empty(width, np.float32)
-    usable = np.empty(width, np.int32)
-    padded = np.zeros((width + 7) // 8 * 8, np.bool_)
-    jumps = np.empty((256, 4), np.int32)
-    found = 0
-    for y in range(ny):
-        for x in range(0, nx, width):
-            lanes = min(width, nx - x)
-            jumps = with_room(jumps, found, count * lanes)
-            found = _iterative_run(
-                sci, groupdq, gain, readnoise, frames, threshold, threshold3, threshold2, greatest, y, x, lanes, keys,
-                previous, usable, padded, jumps, found,
-            )  # fmt: skip
-    return jumps[:found]
-
-
 @numba.njit(**UNCOUNTED)
 def _single_pass_run(
-    sci, groupdq, gain, readnoise, frames, threshold, least, greatest, y, x, lanes, keys, previous, usable, padded,
+    sci, groupdq, gain, readnoise, frames, thresholds, least, greatest, y, x, lanes, keys, previous, usable, padded,
     jumps, found,
 ):  # fmt: skip
-    # Search some pixels of a row; the new number of jumps.
+    # As above.
     nints, ngroups = sci.shape[:2]
-    count = nints * (ngroups - 1)
+    threshold = thresholds[0]
     words = padded.view(np.uint64)
-    _load_differences(sci, groupdq, gain, y, x, lanes, False, keys, previous, usable)
-    sort_columns(keys, count, lanes)
-    typical = 0
-    for lane in range(lanes):
-        typical = max(typical, usable[lane])
+    typical = _sorted_differences(sci, groupdq, gain, y, x, lanes, False, keys, previous, usable)
     top = max(typical - 1, 0)
     first, second = top // 2, min(typical // 2, top)
     row_least, row_greatest = least[y, x:], greatest[y, x:]
@@ -332,13 +318,7 @@ def _single_pass_run(
         row_least[lane] = lower[lane]
     for lane in range(lanes):
         row_greatest[lane] = upper[lane]
-    padded[lanes:] = False
-    _look_closer(
-        usable[:lanes], typical, keys[:lanes], keys[first * lanes : (first + 1) * lanes],
-        keys[second * lanes : (second + 1) * lanes], keys[top * lanes : (top + 1) * lanes],
-        readnoise[y, x : x + lanes], gain[y, x : x + lanes], np.float32(1.0 / frames),
-        np.float32(threshold * threshold * 0.999), padded,
-    )  # fmt: skip
+    _mark_doubtful(gain, readnoise, frames, threshold, y, x, lanes, keys, usable, typical, first, second, padded)
     for word in range(words.size):
         if words[word] == 0:
             continue
@@ -368,8 +348,10 @@ def _single_pass_run(
 
 
 @numba.njit(**COMPILED)
-def _search_single_pass(sci, groupdq, gain, readnoise, frames, threshold, least, greatest):
-    # Returns the jumps as (integration, group, y, x). `least` and `greatest` get the differences around the median.
+def _search(sci, groupdq, gain, readnoise, frames, thresholds, iterative, least, greatest):
+    # Returns the jumps as (integration, group, y, x). `least` and `greatest` get the differences around the median of
+    # each pixel; of the iterative search `greatest` alone: the median is at most that, their upper median regardless of
+    # sign, and at least its negative.
     nints, ngroups, ny, nx = sci.shape
     count = nints * (ngroups - 1)
     width = min(max(_BUFFER // count // 16 * 16, 32), 256)
@@ -383,10 +365,16 @@ def _search_single_pass(sci, groupdq, gain, readnoise, frames, threshold, least,
         for x in range(0, nx, width):
             lanes = min(width, nx - x)
             jumps = with_room(jumps, found, count * lanes)
-            found = _single_pass_run(
-                sci, groupdq, gain, readnoise, frames, threshold, least, greatest, y, x, lanes, keys, previous, usable,
-                padded, jumps, found,
-            )  # fmt: skip
+            if iterative:
+                found = _iterative_run(
+                    sci, groupdq, gain, readnoise, frames, thresholds, greatest, y, x, lanes, keys, previous, usable,
+                    padded, jumps, found,
+                )  # fmt: skip
+            else:
+                found = _single_pass_run(
+                    sci, groupdq, gain, readnoise, frames, thresholds, least, greatest, y, x, lanes, keys, previous,
+                    usable, padded, jumps, found,
+                )  # fmt: skip
     return jumps[:found]
 
 
@@ -669,13 +657,12 @@ def detect_jumps(
 
     if ngroups < 2 or detection.regime == NONE:
         pass
-    elif detection.regime == ITERATIVE:
-        threshold3 = float(detection.four_group_rejection_threshold)
-        threshold2 = float(detection.three_group_rejection_threshold)
-        places = _search_iterative(sci, flags, gain, readnoise, frames, threshold, threshold3, threshold2, greatest)
-    elif detection.regime == SINGLE_PASS:
-        least = np.empty_like(greatest)
-        places = _search_single_pass(sci, flags, gain, readnoise, frames, threshold, least, greatest)
+    elif detection.regime in (ITERATIVE, SINGLE_PASS):
+        iterative = detection.regime == ITERATIVE
+        if not iterative:
+            least = np.empty_like(greatest)
+        fewer = float(detection.four_group_rejection_threshold), float(detection.three_group_rejection_threshold)
+        places = _search(sci, flags, gain, readnoise, frames, (threshold, *fewer), iterative, least, greatest)
     else:
         least, greatest = np.full_like(greatest, np.inf), np.full_like(greatest, -np.inf)
         # Rows do not matter: runs of pixels may be longer than one.
