@@ -125,7 +125,7 @@ class Broken(Made):
             raise ZeroDivisionError("no light")
 
 
-@pytest.fixture(params=[800_000, 20_000, 60_000])
+@pytest.fixture(params=[800_000, 20_000, 30_000])
 def tile_bytes(request, monkeypatch):
     monkeypatch.setattr(passes, "TILE_BYTES", request.param)
     return request.param
@@ -170,7 +170,7 @@ def smoothed(values, radius=2):
 def test_tiles_of_different_shapes(monkeypatch):
     """The sizes above tile the frame in three ways, so that the other tests test something."""
     shapes = []
-    for size in (800_000, 20_000, 60_000):
+    for size in (800_000, 20_000, 30_000):
         monkeypatch.setattr(passes, "TILE_BYTES", size)
         shapes.append(passes.tile_shape(SHAPE, 2))
     assert len(set(shapes)) == 3
