@@ -406,7 +406,8 @@ def _walk(
 
         frame = work.frame(allocate)
         turned = outflow = None
-        if per_row * work.shape[-2] > _KEPT * available_memory():
+        # Workers of a cluster may be on other machines, whose caches are theirs.
+        if not isinstance(executor, Cluster) and per_row * work.shape[-2] > _KEPT * available_memory():
             outflow = Outflow((*handles.values(), *taps.values()))
         if not isinstance(executor, Cluster) and _outgrows_memory(work, per_row * work.shape[-2]):
             assert isinstance(work.source, FileArrays)

@@ -36,8 +36,8 @@ log = logging.getLogger(__name__)
 
 _PIECE = 1 << 20  # elements converted at a time: 4 MB of float32
 _MANY_RUNS = 10_000  # pieces of a file that are not worth a call each
-_UNDER_WAY = 1  # strips that are being written to disk
 _SOME_RUNS = 1  # the same where memory that the file backs is there
+_UNDER_WAY = 1  # strips that are being written to disk
 
 
 @dataclass(frozen=True)

@@ -253,7 +253,7 @@ def _iterative_run(
     sci, groupdq, gain, readnoise, frames, thresholds, greatest, y, x, lanes, keys, previous, usable, padded, jumps,
     found,
 ):  # fmt: skip
-    # Search some pixels of a row; the new number of jumps.
+    # Search some pixels of a row until no outlier is left; the new number of jumps.
     nints, ngroups = sci.shape[:2]
     threshold, threshold3, threshold2 = thresholds
     words = padded.view(np.uint64)
@@ -305,7 +305,7 @@ def _single_pass_run(
     sci, groupdq, gain, readnoise, frames, thresholds, least, greatest, y, x, lanes, keys, previous, usable, padded,
     jumps, found,
 ):  # fmt: skip
-    # As above.
+    # Search some pixels of a row by one median each; the new number of jumps.
     nints, ngroups = sci.shape[:2]
     threshold = thresholds[0]
     words = padded.view(np.uint64)
