@@ -9,13 +9,16 @@ import numba
 import numpy as np
 
 from jwstdask.core import dq
-from jwstdask.kernels.compiled import COMPILED, UNCOUNTED
+from jwstdask.kernels.compiled import COMPILED, INLINE, UNCOUNTED
 from jwstdask.kernels.decode import swapped
 from jwstdask.kernels.runs import flat, to_change
 
 _SATURATED = np.uint8(dq.SATURATED)
 _NO_LIN_CORR = np.uint32(dq.NO_LIN_CORR)
 _MAGNITUDE, _INFINITE = np.uint32(0x7FFFFFFF), np.uint32(0x7F800000)
+
+_BLOCK = 8192
+"""Pixels of the rows done at a time: their polynomials stay in the second-level cache."""
 
 
 def usable_coefficients(stored: np.ndarray, coefficients_dq: np.ndarray) -> np.ndarray:
@@ -35,45 +38,60 @@ def usable_coefficients(stored: np.ndarray, coefficients_dq: np.ndarray) -> np.n
     numpy.ndarray
         float32, the shape of ``stored``.
     """
-    if stored.dtype == ">f4" and all(stride >= 0 for stride in stored.strides):
-        words, strides = flat(stored.view(np.ndarray).view(np.uint32))
-        coefficients = np.empty(stored.shape, np.float32)
-        _usable(words, strides, True, coefficients, coefficients_dq)
-    else:
-        coefficients = np.array(stored, np.float32, order="C")
-        _usable(*flat(coefficients.view(np.uint32)), False, coefficients, coefficients_dq)
+    count, _, nx = stored.shape
+    coefficients = np.empty(stored.shape, np.float32)
+    _usable(*_words(stored), coefficients_dq, np.empty((count, nx), np.float32), np.empty(nx, np.uint8), coefficients)
     return coefficients
 
 
-@numba.njit(**COMPILED)
-def _usable(words, strides, turned, coefficients, coefficients_dq):
-    # From the words of a reference, with their bytes reversed if `turned`, in one walk.
-    count, ny, nx = coefficients.shape
-    unusable = np.empty((ny, nx), np.uint8)
-    for y in range(ny):
-        for x in range(nx):
-            unusable[y, x] = (coefficients_dq[y, x] & _NO_LIN_CORR) != 0
+def _words(stored: np.ndarray) -> tuple[np.ndarray, tuple[int, ...], bool]:
+    """Memory of a reference as words of 32 bits with its strides, and whether their bytes are reversed."""
+    if stored.dtype == ">f4" and all(stride >= 0 for stride in stored.strides):
+        return *flat(stored.view(np.ndarray).view(np.uint32)), True
+    return *flat(np.array(stored, np.float32, order="C").view(np.uint32)), False
+
+
+@numba.njit(**INLINE)
+def _usable_line(words, strides, turned, first, flags, coefficients, unusable):
+    # Polynomials (coefficient, x) of a line whose constant terms begin at `first`; `unusable` is scratch.
+    count, nx = len(coefficients), flags.size
+    for x in range(nx):
+        unusable[x] = (flags[x] & _NO_LIN_CORR) != 0
     for k in range(count):
         # All that is greater than infinity, regardless of sign, is not a number.
         least = np.uint32(1 if k == 1 else 0)
-        for y in range(ny):
-            start = k * strides[0] + y * strides[1]
-            row, target, marks = words[start : start + nx], coefficients[k, y], unusable[y]
-            for x in range(nx):
-                word = np.uint32(swapped(row[x]) if turned else row[x])
-                magnitude = np.uint32(word & _MAGNITUDE)
-                marks[x] |= (magnitude > _INFINITE) | (magnitude < least)
-                target[x] = word.view(np.float32)
-    for y in range(ny):
+        start = first + k * strides[0]
+        row, target = words[start : start + nx], coefficients[k]
         for x in range(nx):
-            if unusable[y, x]:
-                coefficients_dq[y, x] |= _NO_LIN_CORR
-                for k in range(count):
-                    coefficients[k, y, x] = 1 if k == 1 else 0
+            word = np.uint32(swapped(row[x]) if turned else row[x])
+            magnitude = np.uint32(word & _MAGNITUDE)
+            unusable[x] |= (magnitude > _INFINITE) | (magnitude < least)
+            target[x] = word.view(np.float32)
+    for x in range(nx):
+        if unusable[x]:
+            flags[x] |= _NO_LIN_CORR
+            for k in range(count):
+                coefficients[k, x] = 1 if k == 1 else 0
+
+
+@numba.njit(**UNCOUNTED)
+def _usable(words, strides, turned, coefficients_dq, line, unusable, coefficients):
+    for y in range(len(coefficients_dq)):
+        _usable_line(words, strides, turned, y * strides[1], coefficients_dq[y], line, unusable)
+        for k in range(len(line)):
+            target = coefficients[k, y]
+            for x in range(target.size):
+                target[x] = line[k, x]
 
 
 def correct(
-    sci: np.ndarray, groupdq: np.ndarray, coefficients: np.ndarray, out: np.ndarray | None = None
+    sci: np.ndarray,
+    groupdq: np.ndarray,
+    stored: np.ndarray,
+    coefficients_dq: np.ndarray,
+    *,
+    zeroframe: np.ndarray | None = None,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Evaluate the polynomial of each pixel, except in saturated groups.
 
@@ -83,8 +101,10 @@ def correct(
         float32 (integration, group, y, x) [DN].
     groupdq
         uint8 (integration, group, y, x).
-    coefficients
-        float32 (coefficient, y, x) from :func:`usable_coefficients`; at least two.
+    stored, coefficients_dq
+        Polynomials and flags as for :func:`usable_coefficients`, by whose rule they are used.
+    zeroframe
+        float32 (integration, y, x) [DN], corrected in place; exact zeros mark unusable values and stay.
     out
         Where to write; may be ``sci``.
 
@@ -94,39 +114,19 @@ def correct(
         float32, shape of ``sci`` [DN].
     """
     out = to_change(sci, out)
-    _corrector(coefficients.shape[0])(out, groupdq, coefficients, np.empty(out.shape[-1], np.float32))
+    if zeroframe is None:
+        zeroframe = np.empty((0, 0, 0), np.float32)
+    count, ny, nx = stored.shape
+    height = min(max(_BLOCK // max(nx, 1), 1), ny)
+    room = np.empty((height, count, nx), np.float32), np.empty(nx, np.float32), np.empty(nx, np.uint8)
+    _corrector(count)(out, groupdq, zeroframe, *_words(stored), coefficients_dq, *room)
     return out
 
 
-def correct_zeroframe(zeroframe: np.ndarray, coefficients: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """Evaluate the polynomial of each pixel on the zeroth frame, where exact zeros mark unusable values and stay.
-
-    Parameters
-    ----------
-    zeroframe
-        float32 (integration, y, x) [DN].
-    coefficients
-        As for :func:`correct`.
-    out
-        Where to write; may be ``zeroframe``.
-
-    Returns
-    -------
-    numpy.ndarray
-        float32, shape of ``zeroframe`` [DN].
-    """
-    unusable = np.empty(zeroframe.shape, np.uint8)
-    _mark_zeros(zeroframe.reshape(-1), unusable.reshape(-1))
-    out = to_change(zeroframe, out)
-    line = np.empty(out.shape[-1], np.float32)
-    _corrector(coefficients.shape[0])(out[:, np.newaxis], unusable[:, np.newaxis], coefficients, line)
-    return out
-
-
-@numba.njit(**UNCOUNTED)
-def _mark_zeros(values, flags):
-    for x in range(values.size):
-        flags[x] = _SATURATED if values[x] == np.float32(0) else np.uint8(0)
+def correct_zeroframe(zeroframe: np.ndarray, stored: np.ndarray, coefficients_dq: np.ndarray) -> None:
+    """Correct the zeroth frame alone, as :func:`correct` does."""
+    none = np.empty((0, 0, *zeroframe.shape[1:]), np.float32)
+    correct(none, none.astype(np.uint8), stored, coefficients_dq, zeroframe=zeroframe, out=none)
 
 
 # The compiler unrolls a polynomial and works on many pixels at once only if it knows the number of coefficients:
@@ -135,23 +135,41 @@ def _mark_zeros(values, flags):
 
 @lru_cache(maxsize=32)
 def _corrector(count: int) -> Callable[..., None]:
+    @numba.njit(**INLINE)
+    def evaluate(coefficients, x, value):
+        # Horner's scheme; each operation rounds to float32.
+        total = coefficients[count - 1, x] * value
+        for k in range(count - 2, 0, -1):
+            total = (total + coefficients[k, x]) * value
+        return total + coefficients[0, x]
+
     @numba.njit(**UNCOUNTED)
-    def run(sci, groupdq, coefficients, line):
+    def run(sci, groupdq, zeroframe, words, strides, turned, coefficients_dq, coefficients, line, unusable):
         # Through a line of its own: to store some of the values is slower than to store all.
         integrations, groups, ny, nx = sci.shape
-        for integration in range(integrations):
-            for y in range(ny):
+        for top in range(0, ny, len(coefficients)):
+            rows = range(top, min(top + len(coefficients), ny))
+            for y in rows:
+                first = y * strides[1]
+                _usable_line(words, strides, turned, first, coefficients_dq[y], coefficients[y - top], unusable)
+            for integration in range(integrations):
                 for group in range(groups):
-                    values = sci[integration, group, y]
-                    flags = groupdq[integration, group, y]
+                    for y in rows:
+                        values, flags = sci[integration, group, y], groupdq[integration, group, y]
+                        polynomials = coefficients[y - top]
+                        for x in range(nx):
+                            value = values[x]
+                            total = evaluate(polynomials, x, value)
+                            line[x] = value if (flags[x] & _SATURATED) != 0 else total
+                        for x in range(nx):
+                            values[x] = line[x]
+            for integration in range(zeroframe.shape[0]):
+                for y in rows:
+                    values, polynomials = zeroframe[integration, y], coefficients[y - top]
                     for x in range(nx):
                         value = values[x]
-                        # Horner's scheme; each operation rounds to float32.
-                        total = coefficients[count - 1, y, x] * value
-                        for k in range(count - 2, 0, -1):
-                            total = (total + coefficients[k, y, x]) * value
-                        total += coefficients[0, y, x]
-                        line[x] = value if (flags[x] & _SATURATED) != 0 else total
+                        total = evaluate(polynomials, x, value)
+                        line[x] = value if value == np.float32(0) else total
                     for x in range(nx):
                         values[x] = line[x]
 

@@ -37,10 +37,10 @@ def test_polynomials_round_to_float32_at_each_operation(case):
     for i, g, y, x in np.ndindex(*sci.shape):
         if not groupdq[i, g, y, x] & dq.SATURATED:
             expected[i, g, y, x] = horner(coefficients[:, y, x], sci[i, g, y, x])
-    before = sci.copy()
-    np.testing.assert_array_equal(linearity.correct(sci, groupdq, coefficients), expected)
+    before, flags = sci.copy(), np.zeros(sci.shape[2:], np.uint32)
+    np.testing.assert_array_equal(linearity.correct(sci, groupdq, coefficients, flags), expected)
     np.testing.assert_array_equal(sci, before)
-    np.testing.assert_array_equal(linearity.correct(sci, groupdq, coefficients, out=sci), expected)
+    np.testing.assert_array_equal(linearity.correct(sci, groupdq, coefficients, flags, out=sci), expected)
     assert sci.dtype == np.float32
 
 
@@ -70,25 +70,41 @@ def test_frames_of_a_group_are_corrected_one_by_one(case, nframes):
 
 @pytest.mark.parametrize("kind", (">f4", "<f4", ">f8"))
 def test_unusable_polynomials_become_the_identity(kind):
-    # part of a larger image
-    stored = np.tile(np.array([5, 1.1, 1e-5], np.float32)[:, None, None], (1, 4, 6)).astype(kind)[:, 1:3, 2:]
-    flags = np.zeros((2, 4), np.uint32)
+    # part of a larger image, in more rows than are done at a time
+    shape = 3, 5000
+    stored = np.tile(np.array([5, 1.1, 1e-5], np.float32)[:, None, None], (1, 5, 5002)).astype(kind)[:, 1:4, 2:]
+    flags = np.zeros(shape, np.uint32)
     flags[0, 0] = dq.NO_LIN_CORR | dq.HOT
     stored[2, 0, 1] = np.nan
-    stored[0, 1, 3] = np.nan
+    stored[0, 2, 3] = np.nan
     stored[1, 0, 2] = -0.0
-    before = stored.copy()
+    before, flags_too = stored.copy(), flags.copy()
     coefficients = linearity.usable_coefficients(stored, flags)
     np.testing.assert_array_equal(stored, before)
-    unusable = np.array([[1, 1, 1, 0], [0, 0, 0, 1]], bool)
+    unusable = np.zeros(shape, bool)
+    unusable[0, :3] = unusable[2, 3] = True
     expected = np.where(unusable, np.array([0, 1, 0])[:, None, None], np.array([5, 1.1, 1e-5])[:, None, None])
     np.testing.assert_array_equal(coefficients, expected.astype(np.float32))
     np.testing.assert_array_equal((flags & dq.NO_LIN_CORR) != 0, unusable)
     assert flags[0, 0] & dq.HOT
 
+    sci = np.random.default_rng(8).uniform(-9, 60000, (2, 2, *shape)).astype(np.float32)
+    zeroframe = sci[:, 0].copy()
+    clean = np.zeros(sci.shape, np.uint8)
+    found = linearity.correct(sci, clean, stored, flags_too, zeroframe=zeroframe)
+    np.testing.assert_array_equal(found, horner(coefficients, sci))
+    np.testing.assert_array_equal(zeroframe, found[:, 0])
+    np.testing.assert_array_equal(flags_too, flags)
 
-def test_zeros_of_the_zeroth_frame_stay():
+
+@pytest.mark.parametrize("alone", (True, False))
+def test_zeros_of_the_zeroth_frame_stay(alone):
     zeroframe = np.array([[[0, 100, -3]]], np.float32)
     coefficients = np.tile(np.array([5, 2], np.float32)[:, None, None], (1, 1, 3))
-    np.testing.assert_array_equal(linearity.correct_zeroframe(zeroframe, coefficients), [[[0, 205, -1]]])
-    np.testing.assert_array_equal(zeroframe, [[[0, 100, -3]]])
+    flags = np.zeros((1, 3), np.uint32)
+    if alone:
+        linearity.correct_zeroframe(zeroframe, coefficients, flags)
+    else:
+        sci = np.ones((1, 1, 1, 3), np.float32)
+        linearity.correct(sci, np.zeros(sci.shape, np.uint8), coefficients, flags, zeroframe=zeroframe)
+    np.testing.assert_array_equal(zeroframe, [[[0, 205, -1]]])

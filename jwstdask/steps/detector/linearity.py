@@ -58,16 +58,17 @@ class LinearityStep(Step):
     def apply(self, block: RampBlock, prepared: Polynomials, gathered: Any = None) -> None:
         tile = block.window.rows, block.window.columns
         flags = np.array(prepared.flags[tile], np.uint32, order="C")
-        coefficients = linearity.usable_coefficients(prepared.coefficients[(slice(None), *tile)], flags)
+        stored = prepared.coefficients[(slice(None), *tile)]
         # The prediction of single frames needs a rate, hence two groups.
         if prepared.inverse is None or block.sci.shape[1] < 2:
-            linearity.correct(block.sci, block.groupdq, coefficients, out=block.sci)
+            linearity.correct(block.sci, block.groupdq, stored, flags, zeroframe=block.zeroframe, out=block.sci)
         else:
+            coefficients = linearity.usable_coefficients(stored, flags)
             # Each polynomial is judged on its own, whatever became of the other one.
             inverse_flags = np.array(prepared.flags[tile], np.uint32, order="C")
             inverse = linearity.usable_coefficients(prepared.inverse[(slice(None), *tile)], inverse_flags)
             linearity.correct_reads(block.sci, block.groupdq, coefficients, inverse, prepared.nframes, out=block.sci)
+            if block.zeroframe is not None:
+                linearity.correct_zeroframe(block.zeroframe, coefficients, flags)
             flags |= inverse_flags
-        if block.zeroframe is not None:
-            linearity.correct_zeroframe(block.zeroframe, coefficients, out=block.zeroframe)
         block.pixeldq |= flags
