@@ -8,7 +8,9 @@ import numba
 import numpy as np
 
 from jwstdask.core import dq
-from jwstdask.kernels.compiled import COMPILED, UNCOUNTED
+from jwstdask.kernels.compiled import COMPILED, INLINE, UNCOUNTED
+from jwstdask.kernels.flag_lines import any_flag
+from jwstdask.kernels.prefetch import LINE
 
 UNREACHABLE = np.float32(65536.0)
 """A level that no 16-bit count reaches, for pixels without a known saturation level [DN]."""
@@ -16,6 +18,7 @@ UNREACHABLE = np.float32(65536.0)
 _SATURATED = np.uint8(dq.SATURATED)
 _DO_NOT_USE = np.uint8(dq.DO_NOT_USE)
 _FLOOR = np.uint8(dq.AD_FLOOR | dq.DO_NOT_USE)
+_NO_USE = np.uint8(dq.SATURATED | dq.DO_NOT_USE)
 _ZERO = np.uint8(0)
 _FLOOR_LEVEL = np.float32(0)
 _NO_SAT_CHECK = np.uint32(dq.NO_SAT_CHECK)
@@ -171,29 +174,60 @@ def _sampling(groups: int, nframes: int | None) -> tuple[np.ndarray, np.ndarray]
     return dilution, np.array([np.mean(frames[0]), float(frames[2][-1]), float(nframes)])
 
 
+@numba.njit(**INLINE)
+def _marked(row, start):
+    # Whether one of the next marks of a row, as many as fill a line of the caches, is not zero.
+    if start + LINE <= row.size:
+        return any_flag(row, start)
+    bits = _ZERO
+    for x in range(start, row.size):
+        bits = np.uint8(bits | row[x])
+    return bits != 0
+
+
+@numba.njit(**INLINE)
+def _next_run(row, start):
+    # From a column that begins a line of the caches on: first and last column of the next lines with marks.
+    nx = row.size
+    first = start
+    while first < nx and not _marked(row, first):
+        first += LINE
+    last = first
+    while last < nx and _marked(row, last):
+        last += LINE
+    return first, min(last, nx)
+
+
 @numba.njit(**UNCOUNTED)
 def _grow(marks, marked_rows, layers, bit, flags, flagged_rows, line):
     """Set ``bit`` in ``flags`` (y, x) within ``layers`` pixels of each nonzero of ``marks`` (y, x).
 
-    Rows without marks have ``marked_rows`` false and are not read. ``marks`` is widened along x in place.
+    Rows without marks have ``marked_rows`` false and are not read.
     """
     ny, nx = marks.shape
+    layers = min(layers, max(ny, nx) - 1)
     for y in range(ny):
         if not marked_rows[y]:
             continue
-        for x in range(nx):
-            line[x] = marks[y, x]
-        for shift in range(1, min(layers, nx - 1) + 1):
-            for x in range(nx - shift):
-                marks[y, x] |= line[x + shift]
-            for x in range(shift, nx):
-                marks[y, x] |= line[x - shift]
-    for y in range(ny):
-        for near in range(max(y - layers, 0), min(y + layers + 1, ny)):
-            if marked_rows[near]:
-                flagged_rows[y] = True
-                for x in range(nx):
-                    flags[y, x] |= marks[near, x] & bit
+        row = marks[y]
+        bottom, top = max(y - layers, 0), min(y + layers + 1, ny)
+        flagged_rows[bottom:top] = True
+        first, last = _next_run(row, 0)
+        while first < nx:
+            left, right = max(first - layers, 0), min(last + layers, nx)
+            wide = line[: right - left]
+            wide[:] = 0
+            for shift in range(-layers, layers + 1):
+                begin, end = max(first, -shift), min(last, nx - shift)
+                source, target = row[begin:end], line[begin + shift - left : end + shift - left]
+                # Without these casts flags of 64 bits would be joined, an eighth as many at a time.
+                for x in range(source.size):
+                    target[x] = np.uint8(target[x] | source[x])
+            for near in range(bottom, top):
+                target = flags[near, left:right]
+                for x in range(wide.size):
+                    target[x] = np.uint8(target[x] | np.uint8(wide[x] & bit))
+            first, last = _next_run(row, last)
 
 
 @numba.njit(**COMPILED)
@@ -232,7 +266,7 @@ def _flag_integrations(sci, groupdq, threshold, unchecked, layers, dilution, exp
                 met |= marked_rows[y]
                 if marked_rows[y]:
                     for x in range(nx):
-                        marks[y, x] = flags[y, x] & _SATURATED
+                        marks[y, x] = np.uint8(flags[y, x] & _SATURATED)
             if met and layers > 0:
                 _grow(marks, marked_rows, layers, _SATURATED, flags, rows[group], line)
 
@@ -248,16 +282,20 @@ def _flag_integrations(sci, groupdq, threshold, unchecked, layers, dilution, exp
                 marked_rows[y] = False
                 if not rows[group + 1, y]:
                     continue
-                bits = _ZERO
+                row, line_of_flags, line_after = marks[y], flags[y], following[y]
                 for x in range(nx):
-                    marks[y, x] = 0
-                    if (following[y, x] & _SATURATED) != 0 and (flags[y, x] & (_SATURATED | _DO_NOT_USE)) == 0:
+                    early = np.uint8(line_of_flags[x] & _NO_USE)
+                    row[x] = np.uint8(line_after[x] & _SATURATED) if early == _ZERO else _ZERO
+                bits = _ZERO
+                first, last = _next_run(row, 0)
+                while first < nx:
+                    for x in range(first, last):
                         level = np.float64(threshold[y, x])
                         if not unchecked[y, x]:
                             level = level * dilution[group]
-                        if values[y, x] >= level:
-                            marks[y, x] = _DO_NOT_USE
-                            bits = _DO_NOT_USE
+                        row[x] = _DO_NOT_USE if row[x] != 0 and values[y, x] >= level else _ZERO
+                        bits = np.uint8(bits | row[x])
+                    first, last = _next_run(row, last)
                 marked_rows[y] = bits != 0
                 met |= marked_rows[y]
             if met:
@@ -272,7 +310,7 @@ def _flag_integrations(sci, groupdq, threshold, unchecked, layers, dilution, exp
                 second, third = groupdq[integration, 1, y], groupdq[integration, 2, y]
                 bits = _ZERO
                 for x in range(nx):
-                    bits |= third[x] & ~second[x]
+                    bits = np.uint8(bits | np.uint8(third[x] & np.uint8(~second[x])))
                 if (bits & _SATURATED) == 0:
                     continue
                 for x in range(nx):
@@ -286,8 +324,9 @@ def _flag_integrations(sci, groupdq, threshold, unchecked, layers, dilution, exp
 
         for group in range(groups):
             for y in range(ny):
+                row, line_of_flags = union[y], groupdq[integration, group, y]
                 for x in range(nx):
-                    union[y, x] |= groupdq[integration, group, y, x]
+                    row[x] = np.uint8(row[x] | line_of_flags[x])
 
 
 @numba.njit(**COMPILED)

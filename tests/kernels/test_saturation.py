@@ -89,6 +89,21 @@ def test_flags_follow_the_rules(case):
     np.testing.assert_array_equal(union, np.bitwise_or.reduce(expected, axis=(0, 1)))
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 210), st.sampled_from([0, 1, 3, 70, 10**6]), st.sampled_from([None, 4]))
+def test_few_saturated_pixels_of_wide_rows(seed, columns, layers, nframes):
+    rng = np.random.default_rng(seed)
+    sci = np.full((1, 4, 3, columns), 20, np.float32)
+    for _ in range(rng.integers(0, 4)):
+        sci[0, :, rng.integers(3), rng.integers(columns)] = np.sort(rng.integers(1, 12, 4) * 10)
+    groupdq, bias = np.zeros(sci.shape, np.uint8), np.zeros(sci.shape[2:], np.float32)
+    level, unchecked, _ = saturation.levels(np.full(bias.shape, 100, np.float32), np.zeros(bias.shape, np.uint32))
+    expected = slow_flag(sci, groupdq, level, unchecked, layers, nframes, bias)
+    union = saturation.flag(sci, groupdq, level, unchecked, n_pix_grow_sat=layers, nframes=nframes)
+    np.testing.assert_array_equal(groupdq, expected)
+    np.testing.assert_array_equal(union, np.bitwise_or.reduce(expected, axis=(0, 1)))
+
+
 @settings(max_examples=100, deadline=None)
 @given(cases())
 def test_zeroframe_is_cleared_at_flagged_pixels(case):
