@@ -183,6 +183,8 @@ class RampBlock:
         Counts over the inner part, numbers or arrays, summed by the engine over all blocks for ``Step.finish``.
     products
         Filled by ramp_fit: ``rate``, ``rateints`` and, on request, ``fitopt``.
+    references
+        What steps have read of reference images, for those that read the same: `jwstdask.refs.images.floats_under`.
     """
 
     window: Window
@@ -193,6 +195,7 @@ class RampBlock:
     average_dark_current: np.ndarray | float | None = None
     tally: dict[str, Any] = field(default_factory=dict)
     products: dict[str, ImageBlock] = field(default_factory=dict)
+    references: dict[Any, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, repr=False)
 
     def superstripes(self) -> Iterator[tuple[Any, RampBlock]]:
         """The integrations of each superstripe, as views, and their index into arrays (superstripe, y, x).

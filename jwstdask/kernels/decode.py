@@ -212,6 +212,25 @@ def native_floats(stored: np.ndarray) -> np.ndarray:
     return np.array(stored, np.float32, order="C")
 
 
+def words_of(stored: np.ndarray) -> tuple[np.ndarray, tuple[int, ...], bool]:
+    """A part of an image of floats, for kernels that read it as it stands in a FITS file.
+
+    Parameters
+    ----------
+    stored
+        (..., x), floating point of any byte order.
+
+    Returns
+    -------
+    words, strides, turned
+        Words of 32 bits from the first to the last element, with the strides of all axes but the last, in elements, as
+        from `jwstdask.kernels.runs.flat`; whether their bytes are reversed.
+    """
+    if stored.dtype == ">f4" and all(stride >= 0 for stride in stored.strides):
+        return *flat(stored.view(np.ndarray).view(np.uint32)), True
+    return *flat(np.array(stored, np.float32, order="C").view(np.uint32)), False
+
+
 _RUN = 64
 """Words of flags that are looked at together: most have none."""
 

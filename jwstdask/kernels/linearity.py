@@ -10,8 +10,8 @@ import numpy as np
 
 from jwstdask.core import dq
 from jwstdask.kernels.compiled import COMPILED, INLINE, UNCOUNTED
-from jwstdask.kernels.decode import swapped
-from jwstdask.kernels.runs import flat, to_change
+from jwstdask.kernels.decode import swapped, words_of
+from jwstdask.kernels.runs import to_change
 
 _SATURATED = np.uint8(dq.SATURATED)
 _NO_LIN_CORR = np.uint32(dq.NO_LIN_CORR)
@@ -40,15 +40,8 @@ def usable_coefficients(stored: np.ndarray, coefficients_dq: np.ndarray) -> np.n
     """
     count, _, nx = stored.shape
     coefficients = np.empty(stored.shape, np.float32)
-    _usable(*_words(stored), coefficients_dq, np.empty((count, nx), np.float32), np.empty(nx, np.uint8), coefficients)
+    _usable(*words_of(stored), coefficients_dq, np.empty((count, nx), np.float32), np.empty(nx, np.uint8), coefficients)
     return coefficients
-
-
-def _words(stored: np.ndarray) -> tuple[np.ndarray, tuple[int, ...], bool]:
-    """Memory of a reference as words of 32 bits with its strides, and whether their bytes are reversed."""
-    if stored.dtype == ">f4" and all(stride >= 0 for stride in stored.strides):
-        return *flat(stored.view(np.ndarray).view(np.uint32)), True
-    return *flat(np.array(stored, np.float32, order="C").view(np.uint32)), False
 
 
 @numba.njit(**INLINE)
@@ -119,7 +112,7 @@ def correct(
     count, ny, nx = stored.shape
     height = min(max(_BLOCK // max(nx, 1), 1), ny)
     room = np.empty((height, count, nx), np.float32), np.empty(nx, np.float32), np.empty(nx, np.uint8)
-    _corrector(count)(out, groupdq, zeroframe, *_words(stored), coefficients_dq, *room)
+    _corrector(count)(out, groupdq, zeroframe, *words_of(stored), coefficients_dq, *room)
     return out
 
 

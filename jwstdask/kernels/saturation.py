@@ -9,6 +9,7 @@ import numpy as np
 
 from jwstdask.core import dq
 from jwstdask.kernels.compiled import COMPILED, INLINE, UNCOUNTED
+from jwstdask.kernels.decode import swapped, words_of
 from jwstdask.kernels.flag_lines import any_flag
 from jwstdask.kernels.prefetch import LINE
 
@@ -24,13 +25,13 @@ _FLOOR_LEVEL = np.float32(0)
 _NO_SAT_CHECK = np.uint32(dq.NO_SAT_CHECK)
 
 
-def levels(threshold: np.ndarray, threshold_dq: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def levels(stored: np.ndarray, threshold_dq: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Saturation levels for :func:`flag`, from a reference.
 
     Parameters
     ----------
-    threshold
-        float32 (y, x) [DN]; NaN where unknown.
+    stored
+        Floating point of any byte order (y, x) [DN]; NaN where unknown.
     threshold_dq
         uint32 (y, x); NO_SAT_CHECK where the level must not be used.
 
@@ -40,23 +41,26 @@ def levels(threshold: np.ndarray, threshold_dq: np.ndarray) -> tuple[np.ndarray,
         float32 (y, x) with :data:`UNREACHABLE` where the level is not used; bool (y, x), true there; uint32 (y, x) with
         NO_SAT_CHECK added where the level is NaN.
     """
-    level, flags = np.empty_like(threshold), np.empty_like(threshold_dq)
-    unchecked = np.empty(threshold.shape, np.bool_)
-    _levels(threshold, threshold_dq, level, unchecked, flags)
+    level, flags = np.empty(stored.shape, np.float32), np.empty(stored.shape, np.uint32)
+    unchecked = np.empty(stored.shape, np.bool_)
+    words, (stride,), turned = words_of(stored)
+    _levels(words, stride, turned, threshold_dq, level, unchecked, flags)
     return level, unchecked, flags
 
 
 @numba.njit(**UNCOUNTED)
-def _levels(threshold, threshold_dq, level, unchecked, flags):
+def _levels(words, stride, turned, threshold_dq, level, unchecked, flags):
     ny, nx = level.shape
     for y in range(ny):
+        row = words[y * stride : y * stride + nx]
+        given, target, marks, bits_of_row = threshold_dq[y], level[y], unchecked[y], flags[y]
         for x in range(nx):
-            value = threshold[y, x]
-            bits = threshold_dq[y, x] | (np.uint32(0) if value == value else _NO_SAT_CHECK)
-            unused = (bits & _NO_SAT_CHECK) != 0
-            flags[y, x] = bits
-            unchecked[y, x] = unused
-            level[y, x] = UNREACHABLE if unused else value
+            value = np.uint32(swapped(row[x]) if turned else row[x]).view(np.float32)
+            bits = np.uint32(given[x] | (np.uint32(0) if value == value else _NO_SAT_CHECK))
+            unused = np.uint32(bits & _NO_SAT_CHECK) != np.uint32(0)
+            bits_of_row[x] = bits
+            marks[x] = unused
+            target[x] = UNREACHABLE if unused else value
 
 
 def flag(

@@ -14,11 +14,11 @@ from jwstdask.core.dq import DO_NOT_USE, NO_GAIN_VALUE
 from jwstdask.core.errors import StepError
 from jwstdask.core.params import par
 from jwstdask.core.step import Meta, Step
-from jwstdask.kernels.decode import native_floats
 from jwstdask.kernels.jump import NONE, SIGMA_CLIP, Detection, choose_regime, detect_jumps, whole_planes
 from jwstdask.kernels.medians import nan_median
 from jwstdask.kernels.showers import Showers, flag_showers
 from jwstdask.kernels.snowballs import Snowballs, flag_snowballs
+from jwstdask.refs.images import floats_under
 
 _SAMPLE_ROWS = 8
 _SHOWER_AMPLITUDE = 6.0
@@ -213,7 +213,7 @@ class JumpStep(Step):
 
     def apply(self, block: RampBlock, prepared: JumpData, gathered: WholePlanes | None = None) -> None:
         gain = self._mark_pixels(block, prepared)
-        readnoise = native_floats(prepared.readnoise[block.window.rows, block.window.columns])
+        readnoise = floats_under(block, prepared.readnoise)
         inner = block.window.inner
         ngroups = block.groupdq.shape[1]
         whole = whole_planes(block.groupdq[:, :, inner[0], inner[1]], DO_NOT_USE)
@@ -248,7 +248,7 @@ class JumpStep(Step):
 
     def _mark_pixels(self, block: RampBlock, prepared: JumpData) -> np.ndarray:
         """Flag pixels without a gain; the gain of the block."""
-        gain = native_floats(prepared.gain[block.window.rows, block.window.columns])
+        gain = floats_under(block, prepared.gain)
         unknown = ~(gain > 0)
         if unknown.any():
             np.bitwise_or(block.pixeldq, np.uint32(NO_GAIN_VALUE | DO_NOT_USE), out=block.pixeldq, where=unknown)

@@ -15,8 +15,8 @@ from jwstdask.core.errors import StepError
 from jwstdask.core.params import par
 from jwstdask.core.step import Meta, Step
 from jwstdask.kernels import likelihood, ramp_fit, ramp_segments
-from jwstdask.kernels.decode import native_floats
 from jwstdask.kernels.unused_groups import count_dependent, unused_groups
+from jwstdask.refs.images import floats_under
 
 log = logging.getLogger(__name__)
 
@@ -127,13 +127,12 @@ class RampFitStep(Step):
     def apply(self, block: RampBlock, prepared: RampFitData, gathered: Any = None) -> None:
         for groups in self._outside(block.sci.shape[1]):
             block.groupdq[:, groups] |= np.uint8(DO_NOT_USE)
-        tile = block.window.rows, block.window.columns
         arguments = (
             block.sci,
             block.groupdq,
             block.pixeldq,
-            native_floats(prepared.gain[tile]),
-            native_floats(prepared.readnoise[tile]),
+            floats_under(block, prepared.gain),
+            floats_under(block, prepared.readnoise),
         )
         options = {
             "zeroframe": block.zeroframe,

@@ -13,8 +13,8 @@ from jwstdask.core.block import RampBlock
 from jwstdask.core.params import par
 from jwstdask.core.step import Meta, Step
 from jwstdask.kernels import saturation
-from jwstdask.kernels.decode import native_floats
 from jwstdask.kernels.irs2 import Readout
+from jwstdask.refs.images import floats_under
 from jwstdask.steps.detector import irs2
 
 
@@ -85,9 +85,9 @@ class SaturationStep(Step):
             return
         tile = ..., block.window.rows, block.window.columns
         level, flags = prepared.threshold[tile], np.asarray(prepared.flags[tile], np.uint32)
-        bias = None if prepared.bias is None else native_floats(prepared.bias[tile])
+        bias = None if prepared.bias is None else floats_under(block, prepared.bias)
         for index, part in block.superstripes():
-            threshold, unchecked, bits = _levels(level[index], flags[index])
+            threshold, unchecked, bits = saturation.levels(level[index], flags[index])
             met = saturation.flag(
                 part.sci,
                 part.groupdq,
@@ -108,7 +108,7 @@ class SaturationStep(Step):
         if not places.size:
             return
         tile = science, window.columns
-        threshold, _, flags = _levels(prepared.threshold[tile], prepared.flags[tile])
+        threshold, _, flags = saturation.levels(prepared.threshold[tile], np.asarray(prepared.flags[tile], np.uint32))
         groupdq, zeroframe, bias = np.take(block.groupdq, places, axis=2), None, None
         if block.zeroframe is not None:
             zeroframe = np.take(block.zeroframe, places, axis=1)
@@ -130,10 +130,6 @@ class SaturationStep(Step):
         met = np.zeros(window.shape, np.uint8)
         met[places] = found
         _count(block, met)
-
-
-def _levels(threshold: np.ndarray, flags: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return saturation.levels(native_floats(threshold), np.asarray(flags, np.uint32))
 
 
 def _count(block: RampBlock, met: np.ndarray) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 from jwstdask.core.block import RampBlock
 from jwstdask.core.step import Meta, Step
 from jwstdask.kernels import superbias
-from jwstdask.kernels.decode import native_floats
 from jwstdask.refs.flags import add_flags
+from jwstdask.refs.images import floats_under
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class SuperBiasStep(Step):
 
     def apply(self, block: RampBlock, prepared: tuple[np.ndarray, np.ndarray], gathered: Any = None) -> None:
         tile = ..., block.window.rows, block.window.columns
-        bias = native_floats(prepared[0][tile])
+        bias = floats_under(block, prepared[0])
         for index, part in block.superstripes():
             superbias.subtract(part.sci, bias[index], out=part.sci)
             if part.zeroframe is not None:
