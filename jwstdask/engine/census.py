@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 
 from jwstdask.core.block import ImageBlock, RampBlock
 from jwstdask.core.dq import GROUP, PIXEL
-from jwstdask.core.errors import JwstdaskError
-from jwstdask.io.layout import open_layout
-from jwstdask.io.remote import is_url
 from jwstdask.kernels.census import count_flags
 
 Census = dict[str, dict[str, int]]
@@ -23,9 +19,9 @@ Census = dict[str, dict[str, int]]
 
 _GROUPS = "census.groups"
 _MASK = "census.mask"
+_PRODUCT = "census.product."
 _KINDS = (("rate", "rateints"), ("cal", "calints"))
 """Products whose flags are counted: of each group the first that there is."""
-_ROWS = 256
 _FLAGGED_BY = {"saturation": "SATURATED", "jump": "JUMP_DET", "charge_migration": "CHARGELOSS"}
 """Steps and the flag that they give to samples."""
 
@@ -47,35 +43,25 @@ def recount_groups(groupdq: np.ndarray, tally: dict[str, Any]) -> None:
     tally[_GROUPS] = count_flags(groupdq)
 
 
+def counted_products(kinds: Collection[str]) -> frozenset[str]:
+    """Of some kinds of products those whose flags are counted."""
+    return frozenset(next(iter(kind for kind in group if kind in kinds), "") for group in _KINDS) - {""}
+
+
+def count_product(kind: str, flags: np.ndarray, tally: dict[str, Any]) -> None:
+    """Count the flags of a part of a product, uint32 ([integration,] y, x)."""
+    key = _PRODUCT + kind
+    tally[key] = tally.get(key, 0) + count_flags(flags)
+
+
 def of_tally(tally: Mapping[str, Any]) -> Census:
-    """What was counted on the way."""
-    found: Census = {}
+    """What was counted."""
+    found = {name.removeprefix(_PRODUCT): _named(tally[name], PIXEL) for name in tally if name.startswith(_PRODUCT)}
     if _MASK in tally:
         found["mask"] = _named(tally[_MASK], PIXEL)
     if _GROUPS in tally:
         found["groups"] = _named(tally[_GROUPS], GROUP)
     return found
-
-
-def of_products(products: Mapping[str, str]) -> Census:
-    """What the flags of products are; of those that cannot be read, nothing."""
-    found: Census = {}
-    for kinds in _KINDS:
-        kind = next((kind for kind in kinds if kind in products), None)
-        if kind is not None and not is_url(products[kind]):
-            with contextlib.suppress(JwstdaskError, OSError, KeyError):
-                found[kind] = of_product(products[kind])
-    return found
-
-
-def of_product(path: str) -> dict[str, int]:
-    """Census of the DQ array of a product."""
-    layout = open_layout(path)
-    counts = np.zeros(34, np.int64)
-    height = layout.hdu("DQ").shape[-2]
-    for start in range(0, height, _ROWS):
-        counts += count_flags(np.asarray(layout.read("DQ", rows=slice(start, min(start + _ROWS, height))), np.uint32))
-    return _named(counts, PIXEL)
 
 
 def _named(counts: np.ndarray, flags: Mapping[str, int]) -> dict[str, int]:

@@ -25,7 +25,7 @@ from jwstdask.core.exposure_types import GUIDER
 from jwstdask.core.imports import numba_without_blas, numba_without_parsed_kernels
 from jwstdask.core.plan import ExposurePlan, Outcome, StepRecord, tapped_step
 from jwstdask.engine.association import resample_exposure
-from jwstdask.engine.census import Census, of_products, of_tally, recount_groups
+from jwstdask.engine.census import Census, count_product, counted_products, of_tally, recount_groups
 from jwstdask.engine.executor import Cluster, Executor, Serial
 from jwstdask.engine.frames import divided, run_in_file
 from jwstdask.engine.heap import keep_freed_memory
@@ -137,32 +137,39 @@ class StripSink:
         in place.
     images
         By which tiles are written in place.
+    census
+        Counts of the flags of products, by name.
     """
 
     handles: Mapping[str, ProductHandle]
     taps: Mapping[str, ProductHandle]
     rows: Mapping[str | None, tuple[int, int]] | None
     images: MappedImages = field(default_factory=MappedImages)
+    census: dict[str, Any] = field(default_factory=dict)
     _strips: dict[tuple[str, str, str | None], np.ndarray] = field(default_factory=dict)
 
     def products(self, block: Block) -> None:
         found = blocks_of(block)
+        counted = counted_products(self.handles)
         for kind, handle in self.handles.items():
-            if kind in found:
-                self._keep(handle, found[kind], block.window, None)
-            elif len(found) == 1 and "" in found:
-                self._keep(handle, block, block.window, None)
+            given = found.get(kind, found.get(""))
+            if given is None:
+                continue
+            written = self._keep(handle, given, block.window, None)
+            if kind in counted and "dq" in written:
+                count_product(kind, written["dq"], self.census)
 
     def tap(self, key: str, block: Block) -> None:
         self._keep(self.taps[key], tapped_block(key, block), block.window, key)
 
-    def _keep(self, handle: ProductHandle, block: Block, window: Window, after: str | None) -> None:
+    def _keep(self, handle: ProductHandle, block: Block, window: Window, after: str | None) -> dict[str, np.ndarray]:
+        """Write the inner part of a block, or keep it for `flush`; what that is, by name."""
         inner = (..., *window.inner)
         rows, columns = window.inner_absolute
         arrays = {name: array[inner] for name, array in block.arrays().items() if (name, 1) in handle.places}
         if self.rows is None:
             handle.write_all(arrays, rows=rows, columns=columns, images=self.images)
-            return
+            return arrays
         whole = {}
         for name, array in arrays.items():
             shape = handle.places[name, 1].shape
@@ -176,6 +183,7 @@ class StripSink:
             local = slice(rows.start - first, rows.stop - first)
             self._strips[key][..., local, columns] = array
         handle.write_all(whole, rows=rows)
+        return arrays
 
     def flush(self) -> None:
         """Write the strip."""
@@ -241,6 +249,7 @@ def _strip(
         images = MappedImages(None if by_strip else slice(*rows), alone)
     sink = StripSink(handles, taps, spans if by_strip else None, images)
     tally = work.strip(rows, sink, frame, revised)
+    add_counts(tally, sink.census)
     sink.flush()
     images.finish()
     if outflow is not None:
@@ -342,7 +351,7 @@ def _run(plan: ExposurePlan, executor: Executor) -> Outcome:
         plan.pipeline,
         {**paths, **{_TAPPED.get(step, f"tap:{step}"): path for step, path in saved.items()}},
         tuple(ordered[item.name] for item in plan.steps if item.name in ordered),
-        census={**counted, **of_products(paths)},
+        census=counted,
     )
 
 
