@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import importlib.util
 import sys
 import threading
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -50,6 +52,61 @@ def lazy_package(name: str) -> None:
     module = importlib.util.module_from_spec(spec)
     module.__class__ = _Package
     sys.modules[name] = module
+
+
+class _Later:
+    """Stands for a function or class of a module that is imported when it is called."""
+
+    def __init__(self, module: str, name: str) -> None:
+        self.module, self.name = module, name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return getattr(importlib.import_module(self.module), self.name)(*args, **kwargs)
+
+    def __instancecheck__(self, instance: Any) -> bool:
+        # Nothing is of a class that has not been imported.
+        module = sys.modules.get(self.module)
+        return module is not None and isinstance(instance, getattr(module, self.name))
+
+
+class _Postponed(ModuleType):
+    """Stands for a module while one thread imports some names of it; whoever wants more gets the module itself."""
+
+    def __init__(self, name: str, names: tuple[str, ...]) -> None:
+        super().__init__(name)
+        self.names, self.thread = names, threading.get_ident()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        if name in self.names and threading.get_ident() == self.thread:
+            return _Later(self.__name__, name)
+        self.leave()
+        return getattr(importlib.import_module(self.__name__), name)
+
+    def leave(self) -> None:
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+
+
+@contextlib.contextmanager
+def postponed(module: str, *names: str) -> Iterator[None]:
+    """Within it, what imports functions or classes of a module gets some that import it when they are called.
+
+    crds imports ``astropy.time`` only to know its times when it meets them, and ``scipy.interpolate`` imports
+    ``scipy.optimize`` for one of its functions: 2 and 9 MB. Nothing happens if the module has been imported.
+    """
+    if module in sys.modules:
+        yield
+        return
+    # The packages it is in are imported as ever.
+    importlib.import_module(module.rpartition(".")[0])
+    stand_in = sys.modules.setdefault(module, _Postponed(module, names))
+    try:
+        yield
+    finally:
+        if isinstance(stand_in, _Postponed):
+            stand_in.leave()
 
 
 @functools.cache

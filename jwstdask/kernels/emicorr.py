@@ -16,12 +16,15 @@ slopes, and the normal equations of the lines are eliminated as usual.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numba
 import numpy as np
 
+from jwstdask.core.imports import postponed
 from jwstdask.kernels.compiled import COMPILED, UNCOUNTED
 
 PACKET = 4
@@ -90,6 +93,14 @@ def period_in_clocks(frequency: float) -> float:
 # Waves
 
 
+def _interpolation() -> Callable[..., Any]:
+    """scipy's interpolation by splines, without what it needs for other kinds of splines."""
+    with postponed("scipy.optimize", "minimize_scalar"):
+        from scipy.interpolate import make_interp_spline
+
+    return make_interp_spline
+
+
 def spline_pieces(wave: np.ndarray) -> np.ndarray:
     """Cubic polynomials that interpolate one period of a wave, given at the middles of equal bins.
 
@@ -103,11 +114,9 @@ def spline_pieces(wave: np.ndarray) -> np.ndarray:
     pieces
         float64 (bin + 1, 4): coefficients, constant first, of the distance from the middle of bin j - 1, in bins.
     """
-    from scipy.interpolate import make_interp_spline
-
     wave = np.asarray(wave, np.float64)
     extended = np.concatenate([wave[-1:], wave, wave[:1]])
-    spline = make_interp_spline(np.arange(extended.size), extended, k=3)
+    spline = _interpolation()(np.arange(extended.size), extended, k=3)
     nodes = np.arange(extended.size - 1)
     factorials = (1, 1, 2, 6)
     return np.stack([spline(nodes, nu=order) / factorials[order] for order in range(4)], axis=1)
@@ -494,12 +503,10 @@ class _Equations:
     """
 
     def __init__(self, sums: PhaseSums, wave: np.ndarray, step: float, leap: float, integrations: np.ndarray) -> None:
-        from scipy.interpolate import make_interp_spline
-
         _, bins, groups = sums.sums.shape
         self.sums, self.leap, self.integrations = sums, leap, integrations
         middles = (np.arange(bins + 2) - 0.5) / bins
-        self.spline = make_interp_spline(middles, np.concatenate([wave[-1:], wave, wave[:1]]), k=3)
+        self.spline = _interpolation()(middles, np.concatenate([wave[-1:], wave, wave[:1]]), k=3)
         self.time = np.arange(groups)
         self.phases = ((middles[1:-1, np.newaxis] + self.time * step) % 1).T
         self._waves: dict[int, tuple[np.ndarray, ...]] = {}

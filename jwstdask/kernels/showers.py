@@ -29,6 +29,7 @@ _UNUSABLE = np.uint8(DO_NOT_USE | SATURATED)
 _ANY = np.uint8(DO_NOT_USE | SATURATED | JUMP_DET)
 _NAN = np.float32(np.nan)
 _INF = np.float32(np.inf)
+_BAND = 32  # rows of a plane searched together
 _FEWEST_DIFFERENCES = 10
 _STRIP_VALUES = 2**22  # differences sigma-clipped at a time
 
@@ -156,10 +157,18 @@ def _noise(middle, gain, nframes, noise):
 
 
 @numba.njit(**UNCOUNTED)
-def _deviations(sci, groupdq, gain, integration, group, searched, masked, middle, sigma, reach, value, good):
-    # |difference - median| / sigma of a plane, zero and not good where masked, inside a margin of `reach`.
-    for y in range(sci.shape[2]):
-        for x in range(sci.shape[3]):
+def _deviations(sci, groupdq, gain, integration, group, searched, masked, middle, sigma, reach, top, value, good):
+    # |difference - median| / sigma of rows of a plane from `top - reach` on, inside a margin of `reach` columns: zero
+    # and not good where masked, zero and good beyond the frame.
+    ny, nx = sci.shape[2:]
+    for row in range(len(value)):
+        y = top + row - reach
+        if not 0 <= y < ny:
+            for column in range(value.shape[1]):
+                value[row, column] = 0.0
+                good[row, column] = 1
+            continue
+        for x in range(nx):
             before = sci[integration, group - 1, y, x] * gain[y, x]
             after = sci[integration, group, y, x] * gain[y, x]
             ratio = abs(after - before - middle[y, x]) / sigma[y, x]
@@ -169,13 +178,13 @@ def _deviations(sci, groupdq, gain, integration, group, searched, masked, middle
                 and not _ignored(groupdq[integration, group - 1, y, x], searched)
                 and ratio < np.inf
             )
-            value[y + reach, x + reach] = ratio if usable else np.float32(0.0)
-            good[y + reach, x + reach] = usable
+            value[row, x + reach] = ratio if usable else np.float32(0.0)
+            good[row, x + reach] = usable
 
 
 @numba.njit(**COMPILED)
 def _smooth_above(value, good, reach, ring, threshold, out):
-    # Mean over the good pixels of the ring; beyond the frame there are good zeros.
+    # Mean over the good pixels of the ring, of rows of a plane.
     ny, nx = out.shape
     total = np.empty(nx, np.float64)
     weight = np.empty(nx, np.int32)
@@ -329,9 +338,11 @@ def flag_showers(
 
     ring = ring_of(search.extend_inner_radius, search.extend_outer_radius)
     reach = int(np.abs(ring).max(initial=0))
-    value = np.zeros((ny + 2 * reach, nx + 2 * reach), middle.dtype)
-    good = np.ones((ny + 2 * reach, nx + 2 * reach), np.uint8)
+    # A band of rows, which stays in the caches.
+    value = np.zeros((_BAND + 2 * reach, nx + 2 * reach), middle.dtype)
+    good = np.ones(value.shape, np.uint8)
     bright = np.empty((ny, nx), np.uint8)
+    threshold = float(search.extend_snr_threshold)
     widest = 2 * search.max_extended_radius
     known: dict = {}
     events = 0
@@ -341,8 +352,10 @@ def flag_showers(
         for group in range(first + 1, ngroups):
             index = group - 1 if len(middle) > 1 else 0
             deviation = middle[index], sigma[index], reach
-            _deviations(sci, flags, gain, integration, group, search.searched, masked, *deviation, value, good)
-            _smooth_above(value, good, reach, ring, float(search.extend_snr_threshold), bright)
+            for top in range(0, ny, _BAND):
+                plane = integration, group, search.searched, masked, *deviation, top
+                _deviations(sci, flags, gain, *plane, value, good)
+                _smooth_above(value, good, reach, ring, threshold, bright[top : top + _BAND])
             regions = Regions(bright, None, 1, search.extend_min_area)
             for number in range(len(regions)):
                 ellipse = regions.ellipse(number, known)

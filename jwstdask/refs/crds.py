@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from jwstdask.core.errors import ReferenceFileError
-from jwstdask.core.imports import lazy_package
+from jwstdask.core.imports import lazy_package, postponed
 from jwstdask.refs.reference import wrong_kind
 
 __all__ = [
@@ -177,6 +177,7 @@ def context_name(context: str | None = None) -> str:
         name = info.get("latest_context") or info.get("operational_context")
         if name:
             return str(name)
+    _import_rules()
     from crds.core import exceptions, heavy_client
 
     _client_of(server_url() or _SERVERLESS)
@@ -251,6 +252,13 @@ def reference_path(name: str, instrument: str | None = None) -> tuple[str, bool]
 # Rules
 
 
+def _import_rules() -> None:
+    """Import the modules of crds that read rules, which know the times of astropy when they meet them."""
+    with postponed("astropy.time", "Time"):
+        from crds import data_file  # noqa: F401
+        from crds.core import rmap  # noqa: F401
+
+
 @functools.lru_cache(maxsize=65536, typed=True)
 def _condition(value: str | float | int | bool) -> str:
     from crds.core import utils
@@ -260,6 +268,7 @@ def _condition(value: str | float | int | bool) -> str:
 
 @functools.lru_cache(maxsize=65536)
 def _timestamp(text: str) -> str | None:
+    _import_rules()
     from crds.core import timestamp
 
     try:
@@ -404,6 +413,7 @@ class Context:
         self._top = self._load(name)
 
     def _load(self, name: str) -> Any:
+        _import_rules()
         from crds.core import exceptions, rmap
 
         path = os.path.join(self.directory, name)

@@ -54,6 +54,64 @@ def test_packages_imported_before_or_missing_stay():
     assert run(code + "import sys; print(json.dumps(1), 'no_such' in sys.modules)").split() == ["1", "False"]
 
 
+STANDS_IN = """
+import sys
+from jwstdask.core.imports import postponed
+with postponed("astropy.time", "Time"):
+    from astropy.time import Time
+"""
+
+
+def test_what_is_postponed_is_imported_when_called():
+    code = """
+print(isinstance("2026-01-01", Time), isinstance(1, (Time, int)), "astropy.time" in sys.modules)
+now = Time("2026-01-01")
+import astropy.time
+print(type(now) is astropy.time.Time, isinstance(now, Time), now.isot)
+"""
+    assert run(STANDS_IN + code).split() == ["False", "True", "False", "True", "True", "2026-01-01T00:00:00.000"]
+
+
+def test_other_names_and_other_threads_get_the_module_itself():
+    code = """
+from concurrent.futures import ThreadPoolExecutor
+from jwstdask.core.imports import postponed
+def ask():
+    from astropy.time import Time
+    return isinstance(Time, type)
+with ThreadPoolExecutor(1) as threads:
+    threads.submit(int).result()
+    with postponed("astropy.time", "Time"):
+        print(threads.submit(ask).result())
+        from astropy.time import Time, TimeDelta
+print(isinstance(Time, type), isinstance(TimeDelta, type))
+from astropy.time import Time
+print(Time.__module__)
+with postponed("astropy.time", "Time"):
+    from astropy.time import Time
+print(isinstance(Time, type))
+"""
+    assert run(code).split() == ["True", "True", "True", "astropy.time.core", "True"]
+
+
+def test_splines_and_rules_without_what_they_do_not_use():
+    code = """
+import sys
+import numpy as np
+from jwstdask.kernels.emicorr import spline_pieces
+from jwstdask.refs.crds import _timestamp
+spline_pieces(np.arange(9.0))
+print(_timestamp("2026-01-01T00:00:00"), "scipy.optimize" in sys.modules, "astropy.time" in sys.modules)
+from scipy.interpolate import make_smoothing_spline
+print(make_smoothing_spline(np.arange(9.0), np.arange(9.0)).k)
+from crds.core import timestamp
+from astropy.time import Time
+print(timestamp.reformat_date(Time("2026-01-01T00:00:00")))
+"""
+    date = ["2026-01-01", "00:00:00"]
+    assert run(code).split() == [*date, "False", "False", "3", *date]
+
+
 def test_numba_multiplies_matrices_all_the_same():
     code = """
 import sys
