@@ -110,7 +110,7 @@ def correct(
     if zeroframe is None:
         zeroframe = np.empty((0, 0, 0), np.float32)
     count, ny, nx = stored.shape
-    height = min(max(_BLOCK // max(nx, 1), 1), ny)
+    height = max(min(_BLOCK // max(nx, 1), ny), 1)
     room = np.empty((height, count, nx), np.float32), np.empty(nx, np.float32), np.empty(nx, np.uint8)
     _corrector(count)(out, groupdq, zeroframe, *words_of(stored), coefficients_dq, *room)
     return out

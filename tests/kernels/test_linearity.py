@@ -97,6 +97,13 @@ def test_unusable_polynomials_become_the_identity(kind):
     np.testing.assert_array_equal(flags_too, flags)
 
 
+@pytest.mark.parametrize("shape", ((0, 7), (7, 0)))
+def test_no_pixels(shape):
+    sci = np.zeros((1, 2, *shape), np.float32)
+    arguments = sci, sci.astype(np.uint8), np.zeros((3, *shape), np.float32), np.zeros(shape, np.uint32)
+    assert linearity.correct(*arguments, zeroframe=sci[:, 0].copy()).shape == sci.shape
+
+
 @pytest.mark.parametrize("alone", (True, False))
 def test_zeros_of_the_zeroth_frame_stay(alone):
     zeroframe = np.array([[[0, 100, -3]]], np.float32)

@@ -115,6 +115,13 @@ def test_zeroframe_is_cleared_at_flagged_pixels(case):
     np.testing.assert_array_equal(zeroframe, np.where(expected != 0, 0, sci[:, 0]))
 
 
+@pytest.mark.parametrize("shape", ((0, 7), (7, 0)))
+def test_no_pixels(shape):
+    level, unchecked, flags = saturation.levels(np.zeros(shape, ">f4"), np.zeros(shape, np.uint32))
+    sci = np.zeros((1, 4, *shape), np.float32)
+    assert saturation.flag(sci, sci.astype(np.uint8), level, unchecked, nframes=2).shape == flags.shape == shape
+
+
 def test_levels_of_unknown_pixels_are_out_of_reach():
     threshold = np.array([[50000, np.nan, 40000]], np.float32)
     flags = np.array([[dq.HOT, 0, dq.NO_SAT_CHECK]], np.uint32)
