@@ -20,7 +20,7 @@ from jwstdask.kernels.showers import Showers, flag_showers
 from jwstdask.kernels.snowballs import Snowballs, flag_snowballs
 from jwstdask.refs.images import floats_under
 
-_SAMPLE_ROWS = 3
+_SAMPLE_ROWS = 8
 _SHOWER_AMPLITUDE = 6.0
 """That of jwst 3.0.0, which does not hand its max_shower_amplitude on, and compares it with electrons [electron/s]."""
 
