@@ -45,7 +45,7 @@ def recount_groups(groupdq: np.ndarray, tally: dict[str, Any]) -> None:
 
 def counted_products(kinds: Collection[str]) -> frozenset[str]:
     """Of some kinds of products those whose flags are counted."""
-    return frozenset(next(iter(kind for kind in group if kind in kinds), "") for group in _KINDS) - {""}
+    return frozenset(next((kind for kind in group if kind in kinds), "") for group in _KINDS) - {""}
 
 
 def count_product(kind: str, flags: np.ndarray, tally: dict[str, Any]) -> None:
