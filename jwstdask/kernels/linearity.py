@@ -128,14 +128,7 @@ def correct_zeroframe(zeroframe: np.ndarray, stored: np.ndarray, coefficients_dq
 
 @lru_cache(maxsize=32)
 def _corrector(count: int) -> Callable[..., None]:
-    @numba.njit(**INLINE)
-    def evaluate(coefficients, x, value):
-        # Horner's scheme; each operation rounds to float32.
-        total = coefficients[count - 1, x] * value
-        for k in range(count - 2, 0, -1):
-            total = (total + coefficients[k, x]) * value
-        return total + coefficients[0, x]
-
+    # Another compiled function within this one would keep it from being found in the cache of kernels.
     @numba.njit(**UNCOUNTED)
     def run(sci, groupdq, zeroframe, words, strides, turned, coefficients_dq, coefficients, line, unusable):
         # Through a line of its own: to store some of the values is slower than to store all.
@@ -152,7 +145,11 @@ def _corrector(count: int) -> Callable[..., None]:
                         polynomials = coefficients[y - top]
                         for x in range(nx):
                             value = values[x]
-                            total = evaluate(polynomials, x, value)
+                            # Horner's scheme; each operation rounds to float32.
+                            total = polynomials[count - 1, x] * value
+                            for k in range(count - 2, 0, -1):
+                                total = (total + polynomials[k, x]) * value
+                            total += polynomials[0, x]
                             line[x] = value if (flags[x] & _SATURATED) != 0 else total
                         for x in range(nx):
                             values[x] = line[x]
@@ -161,7 +158,10 @@ def _corrector(count: int) -> Callable[..., None]:
                     values, polynomials = zeroframe[integration, y], coefficients[y - top]
                     for x in range(nx):
                         value = values[x]
-                        total = evaluate(polynomials, x, value)
+                        total = polynomials[count - 1, x] * value
+                        for k in range(count - 2, 0, -1):
+                            total = (total + polynomials[k, x]) * value
+                        total += polynomials[0, x]
                         line[x] = value if value == np.float32(0) else total
                     for x in range(nx):
                         values[x] = line[x]
